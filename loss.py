@@ -1,0 +1,52 @@
+"""From logits to per-example losses, to the training loss, to an update."""
+
+from torch import Tensor
+
+
+def train_loss(clf_losses: Tensor, lm_losses: Tensor | None, lm_coef: float) -> Tensor:
+    """mean(clf_losses) + lm_coef * mean(lm_losses): the mean over examples, and over all of their sequences."""
+    if lm_losses is None or lm_coef == 0:
+        return clf_losses.mean()
+    return clf_losses.mean() + lm_coef * lm_losses.mean()
+
+
+class MultipleChoiceLossCompute:
+    """Losses of the two heads and, unless only they are wanted, a backward pass and an update.
+
+    lm_criterion, clf_criterion: losses of (n, classes) logits and (n,) targets, not reduced. lm_coef: weight of the
+    language-model loss. opt: optimizer to step after each call; without one, gradients add up.
+    """
+
+    def __init__(self, lm_criterion, clf_criterion, lm_coef: float, opt=None):
+        self.lm_criterion, self.clf_criterion = lm_criterion, clf_criterion
+        self.lm_coef, self.opt = lm_coef, opt
+
+    def __call__(self, X, Y, M, clf_logits, lm_logits=None, only_return_losses=False):
+        """X (..., T, 2) ids, Y (B,) labels, M (..., T) 1 on real tokens, lm_logits (N * (T-1), V).
+
+        Returns the training loss as a float after backward (and update), or with only_return_losses the tensors
+        (clf_losses (B,), lm_losses (N,)), or clf_losses alone where there are no lm_logits.
+        """
+        Y = Y if Y.is_floating_point() else Y.long()
+        clf_losses = self.clf_criterion(clf_logits, Y)
+        lm_losses = None if lm_logits is None else self.lm_losses(X, M, lm_logits)
+        if only_return_losses:
+            return clf_losses if lm_losses is None else (clf_losses, lm_losses)
+        loss = train_loss(clf_losses, lm_losses, self.lm_coef)
+        loss.backward()
+        if self.opt is not None:
+            self.opt.step()
+            self.opt.zero_grad()
+        return loss.item()
+
+    def lm_losses(self, X, M, lm_logits):
+        """Mean next-token loss of each sequence over its real tokens: (N,)."""
+        T = X.size(-2)
+        targets = X.reshape(-1, T, 2)[:, 1:, 0].long()                           # (N, T-1)  the next token
+        mask = M.reshape(-1, T)[:, 1:]                                           # (N, T-1)  1 on real tokens
+        losses = self.lm_criterion(lm_logits, targets.flatten()).view_as(mask)
+        return (losses * mask).sum(1) / mask.sum(1)
+
+
+class ClassificationLossCompute(MultipleChoiceLossCompute):
+    """The same for one sequence an example: X (B, T, 2), M (B, T)."""

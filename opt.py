@@ -1,0 +1,103 @@
+"""OpenAI's Adam (opt.py of finetune-transformer-lm): scheduled rate, decoupled decay, one global gradient norm."""
+
+import math
+
+import torch
+
+
+def warmup_cosine(x: float, warmup: float = 0.002) -> float:
+    """Factor of the rate at the fraction x of training: linear up to `warmup`, then half a cosine to 0."""
+    return x / warmup if x <= warmup and warmup > 0 else 0.5 * (1 + math.cos(math.pi * x))
+
+
+def warmup_constant(x: float, warmup: float = 0.002) -> float:
+    """Linear up to `warmup`, then 1."""
+    return x / warmup if x <= warmup and warmup > 0 else 1.0
+
+
+def warmup_linear(x: float, warmup: float = 0.002) -> float:
+    """Linear up to `warmup`, then 1; all of it times 1 - x."""
+    return (x / warmup if x <= warmup and warmup > 0 else 1.0) * (1 - x)
+
+
+SCHEDULES = {'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant, 'warmup_linear': warmup_linear}
+
+
+class OpenAIAdam(torch.optim.AdamW):
+    """Adam with a scheduled rate and decoupled weight decay, in one fused pass over the parameters.
+
+    With t updates completed before this one, k = t + 1, and gradients g scaled by max_grad_norm / max(norm,
+    max_grad_norm), where norm is that of all parameters together:
+
+        m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2
+        lrt = lr * schedule(t / t_total) * sqrt(1 - b2^k) / (1 - b1^k)
+        p -= lrt * (m / (sqrt(v) + e) + l2 p)            l2 on tensors of more than one dimension, or all (vector_l2)
+
+    So the first update has rate 0 with a warm-up. Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k))
+    + eps) + lr' wd p, which is the same for lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and
+    wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and leaves the arithmetic to the fused kernel.
+
+    schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the updates the schedule is spread over.
+    l2, vector_l2 and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
+    `grad_norm`: the norm of the last step's gradients before clipping (a tensor; None without clipping).
+    Raises ValueError, with the value in it, for an argument out of range.
+    """
+
+    def __init__(self, params, lr, schedule, warmup, t_total, b1=0.9, b2=0.999, e=1e-8, l2=0, vector_l2=False,
+                 max_grad_norm=-1):
+        if schedule not in SCHEDULES:
+            raise ValueError(f'schedule={schedule!r}: choose from {", ".join(SCHEDULES)}')
+        for name, value, below in (('lr', lr, math.inf), ('warmup', warmup, 1), ('b1', b1, 1), ('b2', b2, 1),
+                                   ('e', e, math.inf), ('l2', l2, math.inf)):
+            if not 0 <= value < below:
+                raise ValueError(f'{name}={value}: must be at least 0 and below {below}')
+        if not t_total >= 1:
+            raise ValueError(f't_total={t_total}: the schedule needs at least one update')
+        if not max_grad_norm < math.inf:
+            raise ValueError(f'max_grad_norm={max_grad_norm}: must be finite; -1 turns clipping off')
+        self.own = dict(schedule=schedule, warmup=warmup, t_total=t_total, e=e, l2=l2, vector_l2=vector_l2,
+                        max_grad_norm=max_grad_norm, t=0)
+        self.grad_norm = None
+        super().__init__(params, lr=lr, betas=(b1, b2), fused=True)
+
+    def add_param_group(self, param_group):
+        """Add parameters, as one group with decay and one without."""
+        group = {**self.own, **param_group}
+        params = [group['params']] if isinstance(group['params'], torch.Tensor) else list(group['params'])
+        for decays in (True, False):
+            part = [p for p in params if (p.ndim > 1 or bool(group['vector_l2'])) == decays]
+            if part:
+                super().add_param_group({**group, 'l2': group['l2'] if decays else 0, 'params': part})
+
+    def clip(self):
+        """Scale of the global-norm clipping, applied inside the fused kernel (it divides by `grad_scale`)."""
+        limit = self.param_groups[0]['max_grad_norm']
+        grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
+        if limit <= 0 or not grads:
+            return None
+        self.grad_norm = torch.nn.utils.get_total_norm(grads)
+        return self.grad_norm.clamp(min=limit) / limit
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update; returns the closure's loss, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.grad_scale = self.clip()
+        peaks = [group['lr'] for group in self.param_groups]
+        for group in self.param_groups:
+            b1, b2 = group['betas']
+            k = group['t'] + 1
+            group['lr'] *= SCHEDULES[group['schedule']](group['t'] / group['t_total'], group['warmup'])
+            group['eps'] = group['e'] / math.sqrt(1 - b2 ** k)
+            group['weight_decay'] = group['l2'] * math.sqrt(1 - b2 ** k) / (1 - b1 ** k)
+            group['t'] = k
+        try:
+            super().step()
+        finally:
+            for group, lr in zip(self.param_groups, peaks, strict=True):
+                group['lr'] = lr
+            self.grad_scale = None
+        return loss

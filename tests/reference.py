@@ -1,0 +1,56 @@
+"""The numbers of the original TensorFlow code (tests/goldens), as models and tensors of this repository."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+
+GOLDENS = Path(__file__).parent / 'goldens'
+SHARED = Path(__file__).parents[2] / 'shared'       # the real stories and vocabulary, where they can be had
+
+
+class Golden:
+    """One .npz: its configuration, arrays as tensors, and the model that its weights make."""
+
+    def __init__(self, name):
+        with np.load(GOLDENS / f'{name}.npz') as arrays:
+            self.config = dotdict(json.loads(str(arrays['config'])))
+            self.arrays = {key: arrays[key] for key in arrays.files if key != 'config'}
+
+    def __getitem__(self, key):
+        return torch.from_numpy(self.arrays[key])
+
+    def model(self):
+        c = self.config
+        cfg = dotdict(DEFAULT_CONFIG, **{key: c[key] for key in DEFAULT_CONFIG})
+        model = DoubleHeadModel(cfg, c.clf_token, 'multiple_choice', c.n_vocab + c.n_special + c.n_ctx, c.n_ctx)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.copy_(self.parameter(name, ''))
+        return model
+
+    def parameter(self, name, prefix):
+        """The array of one of our parameters: `prefix` is '', 'grad/' or 'after/K/'."""
+        if name == 'transformer.embed.weight':
+            return self[prefix + 'model/we:0']
+        if name.startswith('task_head'):
+            array = self[prefix + f'model/clf/{"w" if name.endswith("weight") else "b"}:0']
+            return array.mT if array.ndim == 2 else array
+        layer, *rest = name.removeprefix('transformer.h.').split('.')
+        array = self[prefix + f'model/h{layer}/{"/".join(rest)}:0']
+        return array[0] if array.ndim == 3 else array           # TensorFlow's convolutions have a width axis of 1
+
+
+def without_noise(name, array):
+    """Drop the entries whose gradient is 0 but for rounding (goldens README): the key part of c_attn.b, the clf bias."""
+    if name.endswith('c_attn.b'):
+        q, _, v = array.chunk(3)
+        return torch.cat([q, v])
+    return array if name != 'task_head.linear.bias' else array[:0]
+
+
+def assert_close(ours, theirs, atol=1e-5, rtol=0.0, what=''):
+    torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol, msg=lambda text: f'{what}: {text}')
