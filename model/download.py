@@ -1,0 +1,211 @@
+"""Fetch the released GPT-1 weights and vocabulary (MIT licence, 468 MB) and check every byte of them.
+
+The files are those of the public repository openai/finetune-transformer-lm at commit a69b5c4. Each is
+compared with its git blob id there before it gets its final name, so it does not matter where it came from.
+Run again to continue a download that was interrupted.
+"""
+import argparse
+import hashlib
+import re
+import shutil
+import sys
+import time
+from http.client import HTTPException, InvalidURL
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+FILES = {
+    'params_shapes.json': '29fac299ae848d7e447be84a33345edcf1b5353c',
+    'encoder_bpe_40000.json': '9dc3f0af5a80956e57dc8d9401e16dfadcade7c2',
+    'vocab_40000.bpe': '0023a687b3d4d0b795a5e97cc914bdabb5a253df',
+    'params_0.npy': '84d83ac1f1cc878f56f33b167482c184491875d2',
+    'params_1.npy': '0f19f4d4cda3d8f908e3faffd2cb2a8b9a4039da',
+    'params_2.npy': '25bc19c72fdff69505a828ec6d73b32063532148',
+    'params_3.npy': '5b2e6958d42a930966c9d602a012eb846ca67c83',
+    'params_4.npy': '87ad158987e307e6aa64952610f466d750b73bc7',
+    'params_5.npy': '74f3853316bba327229605dbedfe921996f11448',
+    'params_6.npy': '5ef44e40bc076d0c9686d1273d54cbc16c3f0980',
+    'params_7.npy': 'd8d5c8d3bee9b20a677605ac1fe6c7af4df57c94',
+    'params_8.npy': 'f980f4b393716f396ae5ae6401708dcf4f270dc9',
+    'params_9.npy': 'd389eb2074dd74754444b8062aba78b49f6a9053',
+}
+REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm'
+# master only where the host does not resolve the abbreviated commit: the blob ids decide what is accepted
+SOURCES = (f'{REPOSITORY}/a69b5c4/model', f'{REPOSITORY}/master/model')
+PAUSES = (1, 2, 4)       # seconds before each further try
+TIMEOUT = 30             # seconds without a byte
+CHUNK = 1 << 18          # bytes read at a time
+
+
+def git_blob_id(path):
+    """The id (40 hex digits) that git gives to the content of a file; OSError if it cannot be read."""
+    path = Path(path)
+    digest = hashlib.sha1(b'blob %d\0' % path.stat().st_size, usedforsecurity=False)
+    with open(path, 'rb') as f:
+        while block := f.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def state(path):
+    """'right', 'wrong' or 'missing': how the file at `path` compares with the released file of that name."""
+    if not path.exists():
+        return 'missing'
+    return 'right' if git_blob_id(path) == FILES[path.name] else 'wrong'
+
+
+def refuse(part, source):
+    """Remove `part`, which came from `source` and is not the released file; always raises ValueError."""
+    size, blob_id = part.stat().st_size, git_blob_id(part)
+    part.unlink()
+    raise ValueError(f'{source} is not the released file ({size:,} bytes, blob id {blob_id}, should be '
+                     f'{FILES[part.stem]}): removed; run again, or name a mirror or a clone with --from')
+
+
+def receive(url, have):
+    """Yield (offset, total, block) of the file at `url` from byte `have` on, or from 0 if Range is ignored.
+
+    `offset` is where the bytes `block` belong, `total` the size of the file (None if the server does not say
+    it). Nothing is yielded if the server has nothing after `have` (416). Raises ConnectionError where another
+    try may help, FileNotFoundError on 404, PermissionError on other refusals, ValueError for a bad address.
+    """
+    try:
+        request = Request(url, headers={'Range': f'bytes={have}-'} if have else {})
+        with urlopen(request, timeout=TIMEOUT) as response:
+            offset, length = 0, response.headers['Content-Length']
+            total = int(length) if length else None
+            if response.status == 206:
+                place = re.match(r'bytes (\d+)-\d+/(\d+)', response.headers['Content-Range'] or '')
+                offset, total = map(int, place.groups()) if place else (have, None)
+            while block := response.read(CHUNK):
+                yield offset, total, block
+                offset += len(block)
+        if total is not None and offset < total:    # read() itself returns short and says nothing
+            raise ConnectionError(f'connection closed after {offset:,} of {total:,} bytes')
+    except (InvalidURL, ValueError) as e:
+        raise ValueError(f'{url}: {e}; correct the address given with --from') from e
+    except HTTPError as e:
+        if e.code == 416 and have:
+            return
+        if e.code in (408, 429) or e.code >= 500:
+            raise ConnectionError(f'{url}: {e}') from e
+        kind = FileNotFoundError if e.code == 404 else PermissionError
+        raise kind(f'{url}: {e}; name a mirror or a clone with --from') from e
+    except (OSError, HTTPException) as e:
+        reason = getattr(e, 'reason', e)
+        raise ConnectionError(f'{url}: {getattr(reason, "strerror", None) or reason or repr(e)}') from e
+
+
+def fetch(url, part):
+    """Download `url` to the file `part`, going on where an earlier try ended, until its blob id is right.
+
+    Raises what `receive` raises, ValueError if the content is wrong, OSError if the file cannot be written.
+    """
+    with tqdm(desc=part.stem, unit='B', unit_scale=True, leave=False, disable=None) as bar:
+        for pause in (*PAUSES, None):
+            bar.initial = bar.n = have = part.stat().st_size if part.exists() else 0
+            try:
+                with open(part, 'ab') as f:
+                    for offset, bar.total, block in receive(url, have):
+                        if offset != f.tell():      # the server ignores Range: from the beginning
+                            f.seek(offset)
+                            f.truncate()
+                        f.write(block)
+                        bar.update(offset + len(block) - bar.n)
+            except ConnectionError as e:
+                if pause is None:
+                    hint = 'run again to continue, or name a mirror or a clone with --from'
+                    raise ConnectionError(f'{e}; {hint}') from e
+                bar.write(f'{e}; trying again in {pause} s', file=sys.stderr)
+                time.sleep(pause)
+                continue
+            if git_blob_id(part) == FILES[part.stem]:
+                return
+            if not have or pause is None:
+                refuse(part, url)
+            part.unlink()                           # what lay there may be to blame: once more from byte 0
+            bar.write(f'{part.name} was no beginning of the released file: removed', file=sys.stderr)
+
+
+def copy(folder, part):
+    """Copy the file from `folder`, a clone or its model folder, to `part`; ValueError if it is wrong."""
+    source = next((f for f in (folder / 'model' / part.stem, folder / part.stem) if f.is_file()), None)
+    if source is None:
+        raise FileNotFoundError(f'no {part.stem} in {folder} or {folder / "model"}; name the folder of a '
+                                'clone of openai/finetune-transformer-lm with --from')
+    shutil.copyfile(source, part)
+    if git_blob_id(part) != FILES[part.stem]:
+        refuse(part, source)
+
+
+def get(name, to, source):
+    """Put file `name` into folder `to` from `source`: a base URL, a folder, or None for OpenAI's own."""
+    part = to / f'{name}.part'
+    if source and not source.startswith(('http://', 'https://')):
+        copy(Path(source).expanduser(), part)
+    else:
+        bases = (source.rstrip('/'),) if source else SOURCES
+        for base in bases:
+            try:
+                fetch(f'{base}/{name}', part)
+                break
+            except FileNotFoundError:
+                if base == bases[-1]:
+                    raise
+            finally:
+                if part.exists() and not part.stat().st_size:       # nothing came: nothing to continue
+                    part.unlink()
+    part.replace(to / name)
+
+
+def check_or_fetch(to, source, only_check):
+    """Say what is wrong in folder `to` and, unless `only_check`, mend it; returns 0 if all is right, or 1."""
+    if source and not source.startswith(('http://', 'https://')) and not Path(source).expanduser().is_dir():
+        raise ValueError(f'--from {source}: neither a folder nor an address with http:// or https://')
+    states = {name: state(to / name) for name in FILES}
+    wanted = [name for name in FILES if states[name] != 'right']
+    for name in wanted:
+        if only_check or states[name] == 'wrong':
+            print(f'{to / name}: {states[name]}' + ('' if only_check else ', fetching it anew'))
+    if wanted and not only_check:
+        to.mkdir(parents=True, exist_ok=True)
+        for name in wanted:
+            get(name, to, source)
+            print(f'{name}: {(to / name).stat().st_size:,} bytes, right', flush=True)
+        wanted = []
+    print(f'{len(FILES) - len(wanted)} of {len(FILES)} files are right in {to}')
+    return 1 if wanted else 0
+
+
+def main(args):
+    """Returns the exit status: 0 all files right, 1 --check found a wrong one, 2 failed, 130 interrupted."""
+    try:
+        return check_or_fetch(args.to, args.source, args.check)
+    except KeyboardInterrupt:
+        print('interrupted; what has arrived is kept: run the same command to continue', file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as e:
+        if isinstance(e, OSError) and e.errno:      # from the file system; the network's are worded above
+            where = e.filename2 or e.filename or args.to
+            e = f'{where}: {e.strerror}; make room or name another folder with --to, then run again'
+        print(f'download.py: {e}', file=sys.stderr)
+        return 2
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--to', type=Path, metavar='DIR', default=Path(__file__).resolve().parent,
+                        help='folder for the files (default: the one this script lies in)')
+    parser.add_argument('--from', dest='source', metavar='URL_OR_DIR',
+                        help="address of a mirror's folder, or a local clone (default: OpenAI's repository)")
+    parser.add_argument('--check', action='store_true',
+                        help='only say which files are missing or wrong; exit status 1 if there are any')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main(parse_args()))

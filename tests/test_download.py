@@ -1,0 +1,314 @@
+"""model/download.py against a small web server on this machine; made-up files, but for the last test."""
+import importlib.util
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONTENT = {'params_0.npy': bytes(range(256)) * 2000, 'vocab.bpe': b'#version: 0.2\nt h\n'}   # 512,000 and 18
+# computed once with `git hash-object`, so that git_blob_id is not tested against itself
+BLOB_IDS = {
+    'params_0.npy': '85ca3d5aeed19f818566b9244ef5ad7d1d11174a',
+    'vocab.bpe': 'a5c16e52402a19980636c2f7fff32468757410ff',
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves server.content under /model/; the server's attributes say how it misbehaves."""
+
+    def do_GET(self):
+        asked = self.headers.get('Range')
+        self.server.requests.append((self.path, asked))
+        if self.server.statuses:
+            return self.send_error(self.server.statuses.pop(0))
+        name = self.path.removeprefix('/model/')
+        if name not in self.server.content:
+            return self.send_error(404)
+        data = self.server.content[name]
+        start = int(re.fullmatch(r'bytes=(\d+)-', asked)[1]) if asked and self.server.ranges else 0
+        if start and start >= len(data):
+            return self.send_error(416)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header('Content-Range', f'bytes {start}-{len(data) - 1}/{len(data)}')
+        self.send_header('Content-Length', str(len(data) - start))
+        self.end_headers()
+        cut = self.server.cuts.pop(0) if self.server.cuts else None      # close after so many bytes
+        self.wfile.write(data[start:][:cut])
+        if self.server.stall:
+            self.wfile.flush()
+            self.server.stall.wait(20)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.content, server.requests, server.statuses, server.cuts = dict(CONTENT), [], [], []
+    server.ranges, server.stall = True, None
+    server.url = f'http://127.0.0.1:{server.server_port}/model'
+    threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01}, daemon=True).start()
+    yield server
+    if server.stall:
+        server.stall.set()
+    server.shutdown()
+    server.server_close()
+
+
+def load():
+    spec = importlib.util.spec_from_file_location('download', ROOT / 'model' / 'download.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def download(monkeypatch):
+    module = load()
+    monkeypatch.setattr(module, 'FILES', BLOB_IDS)
+    monkeypatch.setattr(module, 'PAUSES', (0, 0, 0))
+    monkeypatch.setenv('no_proxy', '*')
+    return module
+
+
+def run(download, to, source, *options):
+    return download.main(download.parse_args(['--to', str(to), '--from', str(source), *options]))
+
+
+def one_line(capsys):
+    """The last line on stderr; nothing looks like a traceback."""
+    err = capsys.readouterr().err
+    assert 'Traceback' not in err
+    line = err.strip().splitlines()[-1]
+    assert line.startswith('download.py: ')
+    return line
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize('slash', ['', '/'])
+def test_downloads_everything_and_nothing_twice(download, server, tmp_path, slash, capsys):
+    to = tmp_path / 'new' / 'model'
+    assert run(download, to, server.url + slash) == 0
+    assert contents(to) == CONTENT
+    assert server.requests == [('/model/params_0.npy', None), ('/model/vocab.bpe', None)]
+    assert run(download, to, server.url + slash) == 0
+    assert len(server.requests) == 2
+    assert f'2 of 2 files are right in {to}' in capsys.readouterr().out
+
+
+def test_a_cut_connection_is_resumed_with_the_missing_bytes_only(download, server, tmp_path):
+    server.cuts = [300_000, 200_000]
+    assert run(download, tmp_path, server.url) == 0
+    assert contents(tmp_path) == CONTENT
+    assert server.requests[:3] == [('/model/params_0.npy', None), ('/model/params_0.npy', 'bytes=300000-'),
+                                   ('/model/params_0.npy', 'bytes=500000-')]
+
+
+def test_gives_up_after_a_few_cuts_and_the_next_run_continues(download, server, tmp_path, capsys):
+    server.cuts = [1000] * 4
+    assert run(download, tmp_path, server.url) == 2
+    assert 'closed after 4,000 of 512,000 bytes; run again to continue' in one_line(capsys)
+    assert contents(tmp_path) == {'params_0.npy.part': CONTENT['params_0.npy'][:4000]}
+    assert run(download, tmp_path, server.url) == 0
+    assert server.requests[4] == ('/model/params_0.npy', 'bytes=4000-')
+    assert contents(tmp_path) == CONTENT
+
+
+def test_a_server_that_ignores_range_sends_the_file_from_the_beginning(download, server, tmp_path):
+    server.ranges = False
+    server.cuts = [300_000]
+    assert run(download, tmp_path, server.url) == 0
+    assert [asked for _, asked in server.requests] == [None, 'bytes=300000-', None]      # the last for vocab.bpe
+    assert contents(tmp_path) == CONTENT
+
+
+def test_a_complete_part_is_used_as_it_is(download, server, tmp_path):
+    (tmp_path / 'params_0.npy.part').write_bytes(CONTENT['params_0.npy'])
+    assert run(download, tmp_path, server.url) == 0
+    assert server.requests == [('/model/params_0.npy', 'bytes=512000-'), ('/model/vocab.bpe', None)]
+    assert contents(tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize('part', [CONTENT['params_0.npy'] + b'more', b'<!DOCTYPE html>'], ids=['long', 'other'])
+def test_a_part_of_something_else_is_dropped_and_the_file_fetched(download, server, tmp_path, part, capsys):
+    (tmp_path / 'params_0.npy.part').write_bytes(part)
+    assert run(download, tmp_path, server.url) == 0
+    assert [asked for _, asked in server.requests] == [f'bytes={len(part)}-', None, None]
+    assert 'params_0.npy.part was no beginning of the released file' in capsys.readouterr().err
+    assert contents(tmp_path) == CONTENT
+
+
+def test_wrong_content_is_refused_and_the_next_try_starts_clean(download, server, tmp_path, capsys):
+    server.content['params_0.npy'] = b'version https://git-lfs.github.com/spec/v1\n'
+    assert run(download, tmp_path, server.url) == 2
+    assert f'{server.url}/params_0.npy is not the released file (43 bytes, blob id ' in one_line(capsys)
+    assert contents(tmp_path) == {}
+    server.content['params_0.npy'] = CONTENT['params_0.npy']
+    assert run(download, tmp_path, server.url) == 0
+    assert server.requests[-2] == ('/model/params_0.npy', None)
+
+
+def test_a_wrong_file_stays_until_a_right_one_replaces_it(download, server, tmp_path, capsys):
+    (tmp_path / 'params_0.npy').write_bytes(b'old')
+    (tmp_path / 'vocab.bpe').write_bytes(CONTENT['vocab.bpe'])
+    server.statuses = [404]
+    assert run(download, tmp_path, server.url) == 2
+    assert (tmp_path / 'params_0.npy').read_bytes() == b'old'
+    assert run(download, tmp_path, server.url) == 0
+    assert f'{tmp_path / "params_0.npy"}: wrong, fetching it anew' in capsys.readouterr().out
+    assert contents(tmp_path) == CONTENT
+    assert {path for path, _ in server.requests} == {'/model/params_0.npy'}      # vocab.bpe was left alone
+
+
+def test_a_busy_server_is_asked_again_but_not_one_that_refuses(download, server, tmp_path, capsys):
+    server.statuses = [503, 429]
+    assert run(download, tmp_path, server.url) == 0
+    assert len(server.requests) == 4
+    (tmp_path / 'vocab.bpe').unlink()
+    server.statuses = [403]
+    assert run(download, tmp_path, server.url) == 2
+    assert len(server.requests) == 5
+    assert 'HTTP Error 403' in one_line(capsys)
+
+
+def test_a_missing_file_is_one_line(download, server, tmp_path, capsys):
+    del server.content['vocab.bpe']
+    assert run(download, tmp_path, server.url) == 2
+    line = one_line(capsys)
+    assert f'{server.url}/vocab.bpe: HTTP Error 404' in line and '--from' in line
+    assert contents(tmp_path) == {'params_0.npy': CONTENT['params_0.npy']}
+
+
+def test_the_second_source_is_asked_where_the_first_has_no_such_file(download, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, 'SOURCES', (f'{server.url}/nowhere', server.url))
+    assert download.main(download.parse_args(['--to', str(tmp_path)])) == 0
+    assert contents(tmp_path) == CONTENT
+    monkeypatch.setattr(download, 'SOURCES', (f'{server.url}/nowhere', f'{server.url}/nowhere/2'))
+    (tmp_path / 'vocab.bpe').unlink()
+    assert download.main(download.parse_args(['--to', str(tmp_path)])) == 2
+
+
+@pytest.mark.parametrize('source, words', [
+    ('ftp://127.0.0.1/model', 'neither a folder nor an address'),
+    ('no/such/folder', 'neither a folder nor an address'),
+    ('http://', 'no host given'),
+    ('http://127.0.0.1:port/', "nonnumeric port: 'port'; correct the address"),
+    ('http://127.0.0.1:1/model', 'Connection refused; run again to continue'),
+])
+def test_a_wrong_address_is_one_line(download, tmp_path, source, words, capsys):
+    assert run(download, tmp_path, source) == 2
+    assert words in one_line(capsys)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize('inside', ['.', 'model'])
+def test_copies_from_a_clone_or_its_model_folder(download, tmp_path, inside):
+    (tmp_path / 'clone' / inside).mkdir(parents=True)
+    for name, data in CONTENT.items():
+        (tmp_path / 'clone' / inside / name).write_bytes(data)
+    assert run(download, tmp_path / 'to', tmp_path / 'clone') == 0
+    assert contents(tmp_path / 'to') == CONTENT
+
+
+def test_a_clone_with_a_wrong_or_missing_file_is_refused(download, tmp_path, capsys):
+    clone = tmp_path / 'clone'
+    clone.mkdir()
+    (clone / 'params_0.npy').write_bytes(CONTENT['params_0.npy'][:-1])
+    assert run(download, tmp_path / 'to', clone) == 2
+    assert f'{clone / "params_0.npy"} is not the released file (511,999 bytes' in one_line(capsys)
+    assert contents(tmp_path / 'to') == {}
+    (clone / 'params_0.npy').write_bytes(CONTENT['params_0.npy'])
+    assert run(download, tmp_path / 'to', clone) == 2
+    assert f'no vocab.bpe in {clone}' in one_line(capsys)
+
+
+def test_check_names_what_is_missing_or_wrong_and_changes_nothing(download, server, tmp_path, capsys):
+    (tmp_path / 'params_0.npy').write_bytes(b'old')
+    assert run(download, tmp_path, server.url, '--check') == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f'{tmp_path / "params_0.npy"}: wrong', f'{tmp_path / "vocab.bpe"}: missing',
+        f'0 of 2 files are right in {tmp_path}']
+    assert server.requests == [] and contents(tmp_path) == {'params_0.npy': b'old'}
+    assert run(download, tmp_path, server.url) == 0
+    assert run(download, tmp_path, server.url, '--check') == 0
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(download, server, tmp_path, capsys):
+    (tmp_path / 'file').write_bytes(b'')
+    assert run(download, tmp_path / 'file' / 'model', server.url) == 2
+    assert f'{tmp_path / "file" / "model"}: Not a directory; make room or name another' in one_line(capsys)
+
+
+DRIVER = '''
+import importlib.util, signal, sys
+spec = importlib.util.spec_from_file_location('download', {path!r})
+download = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(download)
+download.FILES, download.PAUSES = {files!r}, (0,)
+signal.signal(signal.SIGINT, signal.default_int_handler)       # also where the tests run in the background
+{before}
+sys.exit(download.main(download.parse_args({argv!r})))
+'''
+
+
+def start(to, source, before=''):
+    code = DRIVER.format(path=str(ROOT / 'model' / 'download.py'), files=BLOB_IDS, before=before,
+                         argv=['--to', str(to), '--from', source])
+    return subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='sends SIGINT')
+def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_path):
+    server.cuts, server.stall = [400_000], threading.Event()             # and then silence
+    process = start(tmp_path, server.url)
+    part = tmp_path / 'params_0.npy.part'
+    deadline = time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == 'interrupted; what has arrived is kept: run the same command to continue\n'
+    kept = part.read_bytes()
+    assert 0 < len(kept) <= 400_000 and CONTENT['params_0.npy'].startswith(kept)
+    server.stall.set()
+    assert run(download, tmp_path, server.url) == 0
+    assert server.requests[1] == ('/model/params_0.npy', f'bytes={len(kept)}-')
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs a limit on the size of files')
+def test_a_disk_that_takes_no_more_is_one_line(server, tmp_path):
+    process = start(tmp_path, server.url,
+                    before='import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))')
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert err == (f'download.py: {tmp_path}: File too large; make room or name another folder with --to, '
+                   'then run again\n')
+
+
+def test_git_blob_id_is_that_of_git(download, tmp_path):
+    (tmp_path / 'empty').write_bytes(b'')
+    assert download.git_blob_id(tmp_path / 'empty') == 'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
+
+
+@pytest.mark.parametrize('name', ['params_shapes.json', 'encoder_bpe_40000.json', 'vocab_40000.bpe'])
+def test_the_released_files_have_the_ids_in_the_list(name):
+    folders = ROOT / 'model', ROOT.parent / 'shared' / 'openai-model'
+    path = next((folder / name for folder in folders if (folder / name).exists()), None)
+    if path is None:
+        pytest.skip(f'no {name}: python model/download.py fetches it')
+    released = load()
+    assert released.git_blob_id(path) == released.FILES[name]
+    assert len(released.FILES) == 13
