@@ -17,7 +17,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -299,8 +298,9 @@ class DoubleHeadModel(nn.Module):
             self.task_head = SimilarityHead(clf_token, cfg)
         elif task_head_type == 'inference':
             self.task_head = ClfHead(clf_token, cfg, n_class=3)        # entailment, contradiction, neutral
-        elif isinstance(task_head_type, Sequence) and len(task_head_type) == 2 and task_head_type[0] == 'classification':
-            self.task_head = ClfHead(clf_token, cfg, n_class=task_head_type[1])
+        elif not isinstance(task_head_type, str) and tuple(task_head_type)[:1] == ('classification',):
+            _, n_class = task_head_type
+            self.task_head = ClfHead(clf_token, cfg, n_class)
         else:
             raise ValueError(f"task_head_type={task_head_type!r}: give 'multiple_choice', 'similarity', 'inference' "
                              "or ('classification', n_class)")
@@ -364,7 +364,8 @@ def open_shards(path: str, n_total: int) -> list[np.ndarray]:
         try:
             shard = np.load(name, mmap_mode='r', allow_pickle=False)
         except (ValueError, EOFError, SyntaxError) as e:
-            raise ValueError(f'{name} is truncated or not a plain numpy array ({str(e).splitlines()[0]}): {HOW_TO_GET}') from None
+            reason = str(e).splitlines()[0]
+            raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {HOW_TO_GET}') from None
         if shard.dtype != np.float32 or shard.shape != (length,):
             raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '
                              f'[{length}]: the files do not belong together, or were swapped; {HOW_TO_GET}')
@@ -401,7 +402,8 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
         raise ValueError(f'{path}: weights are {n_embd_stored} wide, model has n_embd={n_embd}: build it with '
                          f'n_embd={n_embd_stored}')
     if n_ctx > n_stored:
-        raise ValueError(f'{path}: checkpoint has {n_stored} positions, model wants n_ctx={n_ctx}: pass n_ctx <= {n_stored}')
+        raise ValueError(f'{path}: checkpoint has {n_stored} positions, model wants n_ctx={n_ctx}: '
+                         f'pass n_ctx <= {n_stored}')
     if n_vocab + len(special) + n_ctx != len(we):
         raise ValueError(f'{path}: {n_vocab} tokens + {len(special)} special + {n_ctx} positions stored, but the model '
                          f'has a table of {len(we)} rows: give n_special and n_ctx that add up')

@@ -45,7 +45,7 @@ class Golden:
 
 
 def without_noise(name, array):
-    """Drop the entries whose gradient is 0 but for rounding (goldens README): the key part of c_attn.b, the clf bias."""
+    """Drop the entries whose gradient is 0 but for rounding: the key part of c_attn.b, and the classifier bias."""
     if name.endswith('c_attn.b'):
         q, _, v = array.chunk(3)
         return torch.cat([q, v])

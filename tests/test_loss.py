@@ -39,7 +39,8 @@ def test_training_loss_is_a_mean_over_examples_and_over_sequences():
     assert train_loss(torch.tensor([1., 3.]), torch.tensor([math.nan]), 0).item() == 2
 
 
-@pytest.mark.parametrize('compute_class, lead', [(MultipleChoiceLossCompute, (3, 2)), (ClassificationLossCompute, (3,))])
+@pytest.mark.parametrize('compute_class, lead', [(MultipleChoiceLossCompute, (3, 2)),
+                                                 (ClassificationLossCompute, (3,))])
 def test_both_classes_step_the_optimizer_and_return_a_float(compute_class, lead):
     X, M = torch.zeros(*lead, 5, 2, dtype=torch.long), torch.ones(*lead, 5)
     lm_logits, clf_logits = uniform_logits(math.prod(lead) * 4, 4), torch.zeros(3, 2, requires_grad=True)

@@ -115,7 +115,8 @@ def test_schedules_by_hand():
 
 @pytest.mark.parametrize('name, value', [
     ('lr', -1), ('lr', math.nan), ('lr', math.inf), ('warmup', -0.1), ('warmup', 1), ('b1', 1.0),
-    ('b2', -0.1), ('e', -1e-8), ('l2', -1), ('t_total', 0), ('schedule', 'warmup_quadratic'), ('max_grad_norm', math.nan)])
+    ('b2', -0.1), ('e', -1e-8), ('l2', -1), ('t_total', 0), ('schedule', 'warmup_quadratic'),
+    ('max_grad_norm', math.nan)])
 def test_a_bad_argument_is_named_with_its_value(name, value):
     good = dict(lr=1e-3, schedule='warmup_linear', warmup=0.1, t_total=10)
     with pytest.raises(ValueError, match=f'{name}={value!r}'):

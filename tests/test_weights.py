@@ -182,7 +182,8 @@ def test_full_size_loading_takes_no_second_copy_and_no_time(tmp_path):
 def write_full_size_shards(path):
     C, shapes = 768, [[512, 768], [40478, 768]]
     for _ in range(12):
-        shapes += [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
+        shapes += [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C],
+                   [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
     (path / 'params_shapes.json').write_text(json.dumps(shapes))
     rng = np.random.default_rng(0)
     flat = np.concatenate([rng.standard_normal(np.prod(shape), dtype=np.float32) * np.float32(0.02)

@@ -1,0 +1,175 @@
+"""From the files of a task to fields of text, and from fields of ids to the arrays the network takes."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
+
+VAL_NAME = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
+TEST_NAME = 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv'
+SENTENCES = [f'InputSentence{i}' for i in range(1, 5)]
+ENDINGS = ['RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2']
+LABEL = 'AnswerRightEnding'
+
+
+def find_cloze_file(data_dir: str, kind: str) -> str:
+    """Path of the 'val' (labelled: training and validation) or 'test' file of the Story Cloze Test in `data_dir`.
+
+    The name under which the original reads it comes first; then any csv or tsv file whose name has `val` or `test` in
+    it besides `cloze_test`, the spring 2016 hand-out before the later ones. Raises FileNotFoundError, with the names
+    looked for, or ValueError where two files are as good.
+    """
+    exact = VAL_NAME if kind == 'val' else TEST_NAME
+    if os.path.isfile(os.path.join(data_dir, exact)):
+        return os.path.join(data_dir, exact)
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the Story Cloze files')
+    found = {}
+    for name in sorted(os.listdir(data_dir)):
+        stem, extension = os.path.splitext(name.lower())
+        words = re.sub(r'[^a-z0-9]', '', stem).replace('clozetest', 'cloze')
+        if extension in ('.csv', '.tsv') and kind in words and re.search('cloze|2016|2018', words):
+            year = 0 if '2016' in words else 2 if '2018' in words else 1
+            found.setdefault(year, []).append(name)
+    if not found:
+        raise FileNotFoundError(
+            f'{data_dir} has no Story Cloze {kind} file: looked for "{exact}", and for .csv or .tsv names with "{kind}" '
+            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, {kind}_spring2016.csv)')
+    best = found[min(found)]
+    if len(best) > 1:
+        raise ValueError(f'{data_dir} has several {kind} files ({", ".join(best)}): keep one, or name it "{exact}"')
+    return os.path.join(data_dir, best[0])
+
+
+def read_cloze(path: str, labelled: bool | None = None):
+    """Stories of one file: lists of the four sentences joined, the first endings, the second, and labels 0 or 1.
+
+    labelled: True wants a label in every row, False ignores them, None takes them where the file has the column. The
+    labels are None where there are none. Raises ValueError with file and row where something is wrong with one.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing, or is not a file')
+    with open(path, 'rb') as f:
+        data = f.read()
+    try:
+        text = data.decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+        line = data[:e.start].count(b'\n') + 1
+        raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
+    delimiter = '\t' if path.lower().endswith('.tsv') else ','
+    rows = csv.reader(io.StringIO(text, newline=''), strict=True, delimiter=delimiter)
+    try:
+        header = [name.strip().lower() for name in next(rows, [])]
+        wanted = SENTENCES + ENDINGS + [LABEL] * bool(labelled)
+        missing = [name for name in wanted if name.lower() not in header]
+        if missing:
+            raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns')
+        columns = [header.index(name.lower()) for name in SENTENCES + ENDINGS]
+        label = header.index(LABEL.lower()) if labelled is not False and LABEL.lower() in header else None
+        stories, endings1, endings2, labels = [], [], [], []
+        for row in rows:
+            if not row:
+                continue                                               # a blank line
+            where = f'{path}, line {rows.line_num} (story {len(stories) + 1})'
+            if len(row) != len(header):
+                raise ValueError(f'{where}: {len(row)} columns, the header has {len(header)}')
+            *sentences, ending1, ending2 = fields = [row[i] for i in columns]
+            for name, field in zip(SENTENCES + ENDINGS, fields, strict=True):
+                if not field.strip():
+                    raise ValueError(f'{where}: {name} is empty')
+            if label is not None:
+                if row[label].strip() not in ('1', '2'):
+                    raise ValueError(f'{where}: {LABEL} is {row[label]!r}, not 1 or 2')
+                labels.append(int(row[label]) - 1)
+            stories.append(' '.join(sentences))
+            endings1.append(ending1)
+            endings2.append(ending2)
+    except csv.Error as e:
+        raise ValueError(f'{path}, line {rows.line_num}: {e}') from None
+    if not stories:
+        raise ValueError(f'{path} has a header but no story')
+    return stories, endings1, endings2, labels if label is not None else None
+
+
+def rocstories(data_dir: str, n_train: int = 1497, n_valid: int = 374):
+    """The Story Cloze Test as the original splits it.
+
+    Returns (stories, endings 1, endings 2, labels) for training and for validation, both from the labelled file, and
+    (stories, endings 1, endings 2) for test. n_valid stories are for validation, and of the rest the first n_train
+    for training.
+    """
+    from sklearn.model_selection import train_test_split
+    path = find_cloze_file(data_dir, 'val')
+    fields = read_cloze(path, labelled=True)
+    test = read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
+    n = len(fields[0])
+    if not 0 < n_valid < n:
+        raise ValueError(f'{path} has {n} stories, so n_valid={n_valid} of them cannot be set aside for validation')
+    splits = train_test_split(*fields, test_size=n_valid, random_state=SPLIT_SEED)
+    return tuple(field[:n_train] for field in splits[0::2]), tuple(splits[1::2]), test
+
+
+def cloze_length(story, *endings, max_len):
+    """Ids of one story and its longer ending, each cut to max_len."""
+    return len(story[:max_len]) + max(len(ending[:max_len]) for ending in endings)
+
+
+def fit_n_ctx(splits, n_ctx: int) -> tuple[int, int, int]:
+    """What the data needs: n_ctx, at most the given one; the length that fields are cut to; how many stories are cut.
+
+    splits: (stories, endings 1, endings 2) as id lists, one triple a split.
+    """
+    if n_ctx < 6:
+        raise ValueError(f'n_ctx={n_ctx}: at least 6 are needed for three special tokens, a story and an ending')
+    max_len = n_ctx // 2 - 2
+    triples = [triple for split in splits for triple in zip(*split, strict=True)]
+    longest = max(cloze_length(*triple, max_len=max_len) for triple in triples)
+    n_cut = sum(any(len(field) > max_len for field in triple) for triple in triples)
+    return min(longest + 3, n_ctx), max_len, n_cut
+
+
+def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
+    """Pack [_start_] story [_delimiter_] ending [_classify_], once for each ending.
+
+    X1, X2, X3: id lists of N stories and their two endings. encoder: token -> id, the three special tokens included.
+    Returns X (N, 2, n_ctx, 2) int32, token and position ids, and M (N, 2, n_ctx) float32, 1 on real tokens.
+    """
+    start, delimiter, classify = (encoder[token] for token in ('_start_', '_delimiter_', '_classify_'))
+    X = np.zeros((len(X1), 2, n_ctx, 2), dtype=np.int32)
+    M = np.zeros((len(X1), 2, n_ctx), dtype=np.float32)
+    for i, (story, *endings) in enumerate(zip(X1, X2, X3, strict=True)):
+        for k, ending in enumerate(endings):
+            ids = [start, *story[:max_len], delimiter, *ending[:max_len], classify]
+            X[i, k, :len(ids), 0] = ids
+            M[i, k, :len(ids)] = 1
+    X[..., 1] = np.arange(len(encoder), len(encoder) + n_ctx)          # position rows follow the special ones
+    return X, M
+
+
+def argmax(logits):
+    """Predicted choice of each example: (N, K) -> (N,)."""
+    return np.argmax(logits, axis=1)
+
+
+class Task(NamedTuple):
+    """All that train.py knows of a task."""
+    load: Callable          # (data_dir, n_valid=) -> train, valid, test fields
+    pack: Callable          # (fields of ids, encoder, max_len, n_ctx) -> X, M
+    head: object            # DoubleHeadModel's task_head_type
+    predict: Callable       # logits (N, K) -> predictions (N,)
+    filename: str           # of the predictions, inside --submission_dir
+    defaults: dict          # options that differ from the reference's defaults
+
+
+TASKS = {
+    'rocstories': Task(rocstories, transform_roc, 'multiple_choice', argmax, 'ROCStories.tsv', {}),
+    # stories written for this repository and a small model pre-trained on more of them: the whole job in a minute
+    'sample': Task(rocstories, transform_roc, 'multiple_choice', argmax, 'sample.tsv',
+                   dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120)),
+}

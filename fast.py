@@ -1,0 +1,166 @@
+"""The network's numbers with less arithmetic, for multiple choice; tests hold each function to the plain model.
+
+Training does no work on padding: everything but attention runs on one row per real token, and language-model logits are
+made only where the loss looks, a chunk at a time. Evaluation, where dropout is off, also computes what the choices of
+an example have in common once (with causal attention its states are the same), and of the last block only what the
+classify token needs. `model_pytorch.py` is the network to read; this file only orders its parts differently.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loss import train_loss
+
+LM_CHUNK = 256                              # rows of language-model logits in memory at a time
+
+
+class Packing(NamedTuple):
+    """R rows, one for each real token, of N sequences of T steps."""
+    ids: Tensor             # (R, 2)  token and position ids
+    row_of: Tensor          # (N, T)  the row of each step; on padding some row, which no real token sees
+    step_of: Tensor         # (R,)    the step n * T + t of each row
+    clf_step: Tensor        # (N, 1)  the step t of the classify token
+
+    def pad(self, rows):
+        """(R, C) -> (N, T, C)"""
+        return rows.index_select(0, self.row_of.flatten()).unflatten(0, self.row_of.shape)
+
+    def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
+    """The rows of X (B, K, T, 2), M (B, K, T), cut to the longest sequence.
+
+    share: the steps that all choices of an example have in common get one row together.
+    """
+    real = M.bool()
+    T = int(real.sum(-1).max())
+    X, real = X[:, :, :T], real[:, :, :T]
+    own = real.clone()                                                 # the steps that have a row of their own
+    if share:
+        same = ((X == X[:, :1]).all(-1) & real).all(1)                 # (B, T)
+        own[:, 1:] &= ~same.int().cumprod(-1).bool()[:, None]
+    row_of = (own.flatten().cumsum(0) - 1).view_as(own)                # the last row begun; right where `own`
+    if share:
+        row_of = torch.where(own, row_of, row_of[:, :1])
+    step_of = own.flatten().nonzero().squeeze(1)
+    clf_step = (X[..., 0].flatten(0, 1) == clf_token).int().argmax(-1, keepdim=True)
+    return Packing(X.reshape(-1, 2)[step_of], row_of.flatten(0, 1), step_of, clf_step)
+
+
+def to_device(tensors, device):
+    """The same named tuple of tensors, on `device`."""
+    return type(tensors)(*(t.to(device, non_blocking=True) for t in tensors))
+
+
+def attention(attn, rows, packing):
+    """`Attention.forward` on rows (R, C)."""
+    q, k, v = attn.split_heads(packing.pad(attn.c_attn(rows)))
+    return attn.resid_dropout(attn.c_proj(packing.pack(attn.merge_heads(attn.attend(q, k, v)))))
+
+
+def hidden_rows(transformer, packing, we, n_layer=None):
+    """`TransformerModel.forward` on rows, through the first n_layer blocks: (R, C)."""
+    h = F.embedding(packing.ids, we).sum(dim=1)
+    for block in transformer.h[:n_layer]:
+        n = block.ln_1(h + attention(block.attn, h, packing))
+        h = block.ln_2(n + block.mlp(n))
+    return h
+
+
+class WeightedCrossEntropy(torch.autograd.Function):
+    """sum(weights * cross entropy of h @ we.T), with logits and gradients made chunk by chunk in the forward pass.
+
+    h (R, C), we (V, C), targets (R,), weights (R,) -> the sum, and the losses (R,), which carry no gradient. Under
+    autocast the products are taken in its dtype; the softmax is float32 always.
+    """
+
+    @staticmethod
+    def forward(ctx, h, we, targets, weights):
+        kind = h.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
+        h_, we_ = h.to(dtype), we.to(dtype)
+        grad_h, grad_we = torch.empty_like(h), torch.zeros_like(we)
+        losses = torch.empty_like(weights)
+        for lo in range(0, len(h), LM_CHUNK):
+            part = slice(lo, lo + LM_CHUNK)
+            logits = (h_[part] @ we_.T).float()                        # (chunk, V)
+            target = targets[part, None]
+            log_z = logits.logsumexp(dim=1, keepdim=True)
+            losses[part] = (log_z - logits.gather(1, target)).squeeze(1)
+            grad = logits.sub_(log_z).exp_()                           # softmax, in the memory of the logits
+            grad.scatter_add_(1, target, grad.new_full(target.shape, -1.))
+            grad = grad.mul_(weights[part, None]).to(dtype)
+            grad_h[part] = grad @ we_
+            grad_we += grad.T @ h_[part]
+        ctx.save_for_backward(grad_h, grad_we)
+        ctx.mark_non_differentiable(losses)
+        return (weights * losses).sum(), losses
+
+    @staticmethod
+    def backward(ctx, grad_sum, _):
+        grad_h, grad_we = ctx.saved_tensors
+        return grad_h * grad_sum, grad_we * grad_sum, None, None
+
+
+class Targets(NamedTuple):
+    """What the language model is to predict: L of the R rows have a next token."""
+    rows: Tensor            # (L,)  the rows
+    ids: Tensor             # (L,)  their next tokens
+    sequence: Tensor        # (L,)  the sequence they belong to
+    share: Tensor           # (L,)  1 / targets in the sequence, so that shares add up to its mean
+
+
+def lm_targets(packing: Packing) -> Targets:
+    """The next-token targets of a packing in which no rows are shared."""
+    sequence = packing.step_of // packing.row_of.size(1)               # (R,)  rows of a sequence lie side by side
+    rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)
+    sequence = sequence[rows]
+    return Targets(rows, packing.ids[rows + 1, 0].long(), sequence, 1 / torch.bincount(sequence)[sequence])
+
+
+def double_head_losses(model, X, M, Y, lm_coef: float):
+    """The losses of a training step of `DoubleHeadModel` with the multiple-choice head.
+
+    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens, Y (B,). Left on the CPU, X and M are packed there, and a GPU
+    never has to be waited for. Returns the training loss, which carries the gradient, the classification losses (B,)
+    and the language-model losses (B*K,), None where lm_coef is 0.
+    """
+    transformer, head = model.transformer, model.task_head
+    device = transformer.embed.weight.device
+    packing = pack(X, M, head.clf_token)
+    targets = to_device(lm_targets(packing), device) if lm_coef != 0 else None
+    packing = to_device(packing, device)
+    we = transformer.dropped_table()
+    h = hidden_rows(transformer, packing, we)                          # (R, C)
+    clf_logits = head.score(packing.at_clf(h), X.size(1))
+    clf_losses = F.cross_entropy(clf_logits, Y.to(device).long(), reduction='none')
+    if targets is None:
+        return train_loss(clf_losses, None, lm_coef), clf_losses, None
+    N = len(packing.row_of)
+    lm_loss, losses = WeightedCrossEntropy.apply(h.index_select(0, targets.rows), we, targets.ids, targets.share / N)
+    lm_losses = losses.new_zeros(N).index_add_(0, targets.sequence, losses * targets.share)
+    return clf_losses.mean() + lm_coef * lm_loss, clf_losses, lm_losses
+
+
+@torch.no_grad()
+def choice_logits(model, X, M):
+    """The task logits (B, K) of `DoubleHeadModel` with the multiple-choice head, in evaluation mode.
+
+    Raises ValueError in training mode: with dropout on, choices share nothing.
+    """
+    if model.training:
+        raise ValueError('choice_logits shares states between choices, so the model must be in evaluation mode')
+    transformer, head = model.transformer, model.task_head
+    packing = to_device(pack(X, M, head.clf_token, share=True), transformer.embed.weight.device)
+    rows = hidden_rows(transformer, packing, transformer.embed.weight, n_layer=-1)
+    last, C = transformer.h[-1], rows.size(-1)
+    w, b = last.attn.c_attn.w, last.attn.c_attn.b
+    x = packing.at_clf(rows)                                           # (N, C)
+    q = torch.addmm(b[:C], x, w[:, :C])                                # queries at the classify token alone,
+    kv = packing.pad(torch.addmm(b[C:], rows, w[:, C:]))               # keys and values everywhere: (N, T, 2C)
+    q, k, v = (t.unflatten(-1, (last.attn.n_head, -1)).transpose(1, 2) for t in (q[:, None], *kv.chunk(2, dim=-1)))
+    seen = torch.arange(kv.size(1), device=kv.device) <= packing.clf_step                              # (N, T)
+    a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None])
+    n = last.ln_1(x + last.attn.c_proj(last.attn.merge_heads(a))[:, 0])
+    return head.score(last.ln_2(n + last.mlp(n)), X.size(1))
