@@ -1,0 +1,179 @@
+"""The embedded stand-in for ROCStories: the files, and that an ending gives nothing away without its story."""
+import csv
+import importlib.util
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / 'data' / 'make_sample.py'
+spec = importlib.util.spec_from_file_location('make_sample', SCRIPT)
+make_sample = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_sample)
+
+NAMES = (make_sample.LABELLED_CSV, make_sample.TEST_CSV)
+
+
+def read(name):
+    with open(SCRIPT.parent / 'sample' / name, encoding='utf-8', newline='') as f:
+        return list(csv.reader(f))
+
+
+@pytest.fixture(scope='module')
+def files():
+    """The rows of the two committed files, without their headers."""
+    return [read(name)[1:] for name in NAMES]
+
+
+def endings(row):
+    """Row -> right ending, wrong ending."""
+    return (row[5], row[6]) if row[7] == '1' else (row[6], row[5])
+
+
+def pattern(ending):
+    """An ending with the words that change from story to story blanked out."""
+    words = {word for group in (*make_sample.WORDS.values(), *make_sample.KIN.values()) for word in group}
+    words |= {'he', 'she', 'his', 'her', 'him'}
+    return re.sub(r'\w+', lambda word: '_' if word[0].lower() in words or word[0] in words else word[0], ending)
+
+
+def test_committed_files_are_what_the_generator_writes(tmp_path):
+    make_sample.main(make_sample.parse_args(['--out', str(tmp_path)]))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(NAMES)
+    for name in NAMES:
+        assert (tmp_path / name).read_bytes() == (SCRIPT.parent / 'sample' / name).read_bytes()
+
+
+def test_format_is_that_of_the_real_files():
+    for name, n_stories in zip(NAMES, (600, 400), strict=True):
+        header, *rows = read(name)
+        assert header == ('InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,'
+                          'RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding').split(',')
+        assert len(rows) == n_stories
+        for row in rows:
+            assert re.fullmatch(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', row[0])
+            assert all(re.fullmatch(r"[A-Z][A-Za-z', ]+\.", sentence) for sentence in row[1:7]), row
+            assert row[7] in ('1', '2')
+
+
+def test_labels_are_balanced_and_endings_differ(files):
+    for rows in files:
+        assert Counter(row[7] for row in rows) == {'1': len(rows) / 2, '2': len(rows) / 2}
+        assert all(row[5] != row[6] for row in rows)
+
+
+def test_no_story_occurs_twice(files):
+    stories = [' '.join(row[1:5]) for rows in files for row in rows]
+    assert len(set(stories)) == len(stories)
+    ids = [row[0] for rows in files for row in rows]
+    assert len(set(ids)) == len(ids)
+
+
+def test_unlabelled_text_is_disjoint_from_the_labelled_files(files):
+    texts = make_sample.unlabelled(20000, make_sample.SEED)
+    stories = {' '.join(row[1:5]) for rows in files for row in rows}
+    assert len(set(texts)) == len(texts) == 20000
+    begun = {'. '.join(text.split('. ')[:4]) + '.' for text in texts}
+    assert not begun & stories
+
+
+def test_unlabelled_text_skips_labelled_stories_that_it_draws(monkeypatch):
+    texts = make_sample.unlabelled(50, 1)
+    taken = texts[10].split('. ')
+    row = ['id', *(f'{sentence}.' for sentence in taken[:4]), taken[4], 'Another ending.', '1']
+    monkeypatch.setattr(make_sample, 'labelled', lambda: [[row]])
+    again = make_sample.unlabelled(50, 1)
+    assert texts[10] not in again
+    assert again[:49] == texts[:10] + texts[11:]
+
+
+def test_another_seed_gives_other_stories(files):
+    other = make_sample.labelled(make_sample.SEED + 1)
+    stories, others = ({' '.join(row[1:5]) for rows in group for row in rows} for group in (files, other))
+    assert len(stories & others) < 10
+    assert len(set(make_sample.unlabelled(1000, 1)) & set(make_sample.unlabelled(1000, 2))) < 10
+    assert make_sample.unlabelled(100, 1) == make_sample.unlabelled(100, 1)
+
+
+def test_every_ending_is_right_as_often_as_wrong(files):
+    for rows in files:
+        right = Counter(pattern(endings(row)[0]) for row in rows)
+        wrong = Counter(pattern(endings(row)[1]) for row in rows)
+        assert right == wrong
+        assert len(right) > 80
+
+
+@pytest.mark.parametrize('told, follows', [
+    ('crossed the line with no one in front', 'gold cup|first prize|medal'), ('red marks', 'test again|hid the grade'),
+    ('thunder', 'wet hair|kitchen'), ('mouth was as dry as sand', 'lemonade|cool water'),
+    (r'The (\w+) was (?:cheaper|sweeter|quicker|better) than', r'\b{}\b'), (r'The cake of (\w+) was not', '^(?!.*{})'),
+    (r'He tripped, but he caught the (\w+)', '^(?!.*{})')])
+def test_right_ending_follows_from_the_story(files, told, follows):
+    n_told = 0
+    for row in (row for rows in files for row in rows):
+        if clue := re.search(told, ' '.join(row[1:5])):
+            n_told += 1
+            right, wrong = (bool(re.search(follows.format(*clue.groups()), e)) for e in endings(row))
+            assert (right, wrong) == (True, False), row
+    assert n_told >= 2
+
+
+def test_entities_are_both_in_the_story(files):
+    """Where the endings differ in one of two things or persons, the story speaks of both of them."""
+    n_pairs = 0
+    for rows in files:
+        for row in rows:
+            story = set(re.findall(r'\w+', ' '.join(row[1:5])))
+            one, other = ({w for w in re.findall(r'\w+', ending)} for ending in row[5:7])
+            if pattern(row[5]) == pattern(row[6]) and len(one - other) == 1:
+                n_pairs += 1
+                assert one - other <= story and other - one <= story, row
+    assert n_pairs > 50
+
+
+def test_endings_alone_give_nothing_away(files):
+    np = pytest.importorskip('numpy')
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = files
+    words = CountVectorizer(ngram_range=(1, 2)).fit([ending for row in train for ending in row[5:7]])
+    X, X_test = (words.transform([row[6] for row in rows]) - words.transform([row[5] for row in rows])
+                 for rows in files)
+    y, y_test = (np.array([row[7] == '2' for row in rows]) for rows in files)
+    assert LogisticRegression(max_iter=1000).fit(X, y).score(X_test, y_test) <= 0.56
+
+
+def test_overlap_with_the_story_gives_nothing_away(files):
+    """Choosing the ending that shares more words with the story, or with its last sentence, is a coin toss."""
+    for first in 1, 4:
+        score = 0
+        for row in (row for rows in files for row in rows):
+            story = set(re.findall(r'\w+', ' '.join(row[first:5]).lower()))
+            right, wrong = (len(story & set(re.findall(r'\w+', e.lower()))) for e in endings(row))
+            score += 1 if right > wrong else 0.5 if right == wrong else 0
+        assert 0.44 < score / 1000 < 0.56, first
+
+
+def run(*args):
+    return subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True)
+
+
+def test_command_line_writes_a_story_a_line(tmp_path):
+    out = tmp_path / 'new' / 'stories.txt'
+    done = run('--unlabelled', '30', '--seed', '5', '--out', str(out))
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+    assert out.read_text(encoding='utf-8').splitlines() == make_sample.unlabelled(30, 5)
+    assert [p.name for p in out.parent.iterdir()] == ['stories.txt']
+
+
+@pytest.mark.parametrize('args', [('--unlabelled', '30'), ('--unlabelled', '0', '--out', 'x'),
+                                  ('--unlabelled', '3', '--out', str(SCRIPT / 'x')),
+                                  ('--unlabelled', '3', '--out', str(SCRIPT.parent))])
+def test_mistakes_end_in_one_line(args):
+    done = run(*args)
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr and len(done.stderr.strip().splitlines()) == 1
