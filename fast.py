@@ -28,7 +28,16 @@ class Packing(NamedTuple):
         """(R, C) -> (N, T, C)"""
         return rows.index_select(0, self.row_of.flatten()).unflatten(0, self.row_of.shape)
 
-    def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
+    def pack(self, steps):
+        """(N, T, C) -> (R, C)"""
+        return steps.flatten(0, 1).index_select(0, self.step_of)
+
+    def at_clf(self, rows):
+        """(R, C) -> (N, C), the rows of the classify tokens"""
+        return rows.index_select(0, self.row_of.gather(1, self.clf_step).squeeze(1))
+
+
+def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
     """The rows of X (B, K, T, 2), M (B, K, T), cut to the longest sequence.
 
     share: the steps that all choices of an example have in common get one row together.

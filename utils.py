@@ -147,10 +147,21 @@ def choose_device(name: str, dtype: str):
 
 
 def run_script(main, parse_args):
-    """Run `main(parse_args())`; a user's mistake ends in one line and exit status 2."""
+    """Run `main(parse_args())`; a user's mistake ends in one line on stderr and exit status 2.
+
+    Other exceptions say their status by an attribute `status`.
+    """
     try:
         main(parse_args())
-    except (ValueError, OSError) as e:
-        sys.exit(f'{os.path.basename(sys.argv[0])}: error: {e}', )
+    except (ValueError, OSError, ArithmeticError) as e:
+        message, status = f'error: {e}', 2
     except KeyboardInterrupt:
-        sys.exit(130)
+        message, status = 'interrupted', 130
+    except Exception as e:
+        if not hasattr(e, 'status'):
+            raise
+        message, status = str(e), e.status
+    else:
+        return
+    print(f'{os.path.basename(sys.argv[0])}: {message}', file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,145 @@
+"""What lets a run be stopped at any moment and go on as if it had not been: checkpoints, generators, signals, locks.
+
+Also the place of a process among those that torchrun starts.
+"""
+
+import os
+import random
+import signal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from utils import make_path, write_whole
+
+
+def generator_states() -> dict:
+    """The states of Python's, NumPy's and torch's generators, as what `torch.load(weights_only=True)` reads back."""
+    name, keys, *rest = np.random.get_state()
+    return dict(python=random.getstate(), numpy=[name, torch.from_numpy(keys.astype(np.int64)), *rest],
+                torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all())
+
+
+def set_generator_states(states: dict):
+    """Put the generators back into the states that `generator_states` returned."""
+    random.setstate(states['python'])
+    name, keys, *rest = states['numpy']
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states['torch'])
+    torch.cuda.set_rng_state_all(states['cuda'][:torch.cuda.device_count()])
+
+
+def save_state(path: str, state: dict):
+    """Write tensors and plain values as one whole file; what was there before stays until then."""
+    with write_whole(path, 'wb') as f:
+        torch.save(state, f)
+
+
+def load_state(path: str, device='cpu') -> dict:
+    """Read a file of `save_state`; nothing is unpickled but tensors and plain values. Raises ValueError if damaged."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing, or is not a file')
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as e:                                             # torch raises a dozen kinds for damaged files
+        raise ValueError(f'{path} is damaged, or no file of this program ({str(e).splitlines()[0][:80]})') from None
+
+
+class Signals:
+    """While open, the first Ctrl-C or SIGTERM is only noted, as `received`; a second one has its usual effect."""
+
+    def __enter__(self):
+        self.received = 0
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def note(self, number, _):
+        self.received = number
+        self.restore()
+
+    def restore(self):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *_):
+        self.restore()
+
+
+class Stopped(Exception):
+    """A signal ended the run after its state was saved; `status` is the exit status that tells so."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.status = 128 + number
+
+
+def lock(path: str):
+    """Hold `path` for this process, or raise ValueError if another holds it. Keep what is returned until the end."""
+    import fcntl
+    f = open(make_path(path), 'w')
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        f.close()
+        raise ValueError(f'another run holds {path}: wait for it, or choose another --desc') from None
+    return f
+
+
+def set_aside(paths) -> list[str]:
+    """Rename the files and folders that exist, all with the first number that is free: a.jsonl -> a.1.jsonl."""
+    paths = [path.rstrip('/') for path in paths if os.path.lexists(path)]
+    n = 1
+    while any(os.path.lexists(numbered(path, n)) for path in paths):
+        n += 1
+    for path in paths:
+        os.rename(path, numbered(path, n))
+    return [numbered(path, n) for path in paths]
+
+
+def numbered(path, n):
+    stem, extension = os.path.splitext(path)
+    return f'{stem}.{n}{extension}'
+
+
+class Ranks:
+    """The processes of a run: `size` of them, this one being `rank`. Without torchrun, one."""
+
+    def __init__(self):
+        self.rank, self.size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+
+    def device(self, name: str) -> str:
+        """--device of this process: torchrun's processes on one machine take its GPUs in turn."""
+        if self.size > 1 and name in ('auto', 'cuda') and torch.cuda.is_available():
+            return f'cuda:{os.environ["LOCAL_RANK"]}'
+        return 'cpu' if self.size > 1 and name == 'auto' else name
+
+    def join(self, device):
+        """Meet the other processes; with NCCL between GPUs, gloo otherwise."""
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+
+    def leave(self):
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def sum(self, tensor):
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, number: int, device) -> int:
+        """The largest of the processes' numbers."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor(number, device=device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def gather(self, value) -> list:
+        """The value of every process."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
