@@ -114,9 +114,17 @@ def defaults_of_model(parser, argv):
     """Let the model folder have its say: an hparams.json in it holds the defaults of the network's options."""
     path = parser.parse_known_args(argv)[0].model_path
     name = os.path.join(path, 'hparams.json')
-    if os.path.isfile(name):
+    if not os.path.isfile(name):
+        return
+    try:
         with open(name, encoding='utf-8') as f:
-            parser.set_defaults(**json.load(f))
+            defaults = dict(json.load(f))
+    except (ValueError, TypeError):
+        raise ValueError(f'{name} is not a json object of options') from None
+    for key in defaults:
+        if parser.get_default(key) is None:
+            raise ValueError(f'{name}: {key!r} is no option of the network')
+    parser.set_defaults(**defaults)
 
 
 def finish_paths(args):
