@@ -1,0 +1,364 @@
+"""Text to BPE token ids, exactly as in 2018 (text_utils.py of openai/finetune-transformer-lm).
+
+The released weights know text as ftfy 4.4.3 cleaned it and spaCy 2.0.11 split it; another splitter silently feeds other
+ids. Today's spaCy cannot be set to the old rules, so they are written out here and only its list of exceptions is used.
+The rules are adapted from spaCy 2.0.11 (MIT licence, (C) 2016 ExplosionAI UG, 2016 spaCy GmbH, 2015 Matthew Honnibal).
+"""
+
+import functools
+import hashlib
+import json
+import operator
+import pkgutil
+import re
+import sys
+import types
+import unicodedata
+from heapq import heapify, heappop, heappush
+from itertools import groupby
+
+from tqdm import tqdm
+
+# Affixes of spacy/lang/punctuation.py and char_classes.py; every entry is a regular expression.
+PUNCT = r'… …… , : ; ! \? ¿ ؟ ¡ \( \) \[ \] { } < > _ # \* & 。 ？ ！ ， 、 ； ： ～ · । ، ؛ ٪'.split()
+ELLIPSES = [r'\.\.+', '…']
+QUOTES = '\' \'\' " ” “ `` ` ‘ ´ ‘‘ ’’ ‚ , „ » « 「 」 『 』 （ ） 〔 〕 【 】 《 》 〈 〉'.split()
+CURRENCY = r'\$ £ € ¥ ฿ US\$ C\$ A\$ ₽ ﷼'.split()
+UNITS = '''
+    km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa
+    mbar mb MB kb KB gb GB tb TB T G M K % км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг м/с км/ч кПа
+    Па мбар Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тб
+'''.split()
+
+# Code points in hexadecimal of the classes that spaCy took from the regex module, frozen at the Unicode 9 it knew, so
+# that newer letters and emoji split as they did then. Cased: \p{Latin} and Russian letters (capital or small is decided
+# below); uncased: the letters of \p{Bengali}, \p{Hebrew} and \p{Arabic}; symbols: \p{So}; other word: what \w of the
+# regex module matches beyond letters, marks, digits and connectors.
+CASED = '''
+    41-5a 61-7a aa ba c0-d6 d8-f6 f8-2b8 2e0-2e4 401 410-44f 451 1d00-1d25 1d2c-1d5c 1d62-1d65 1d6b-1d77
+    1d79-1dbe 1e00-1eff 2071 207f 2090-209c 212a-212b 2132 214e 2160-2188 2c60-2c7f a722-a787 a78b-a7ae
+    a7b0-a7b7 a7f7-a7ff ab30-ab5a ab5c-ab64 fb00-fb06 ff21-ff3a ff41-ff5a
+'''
+UNCASED = '''
+    5d0-5ea 5f0-5f2 620-63f 641-64a 66e-66f 671-6d3 6d5 6e5-6e6 6ee-6ef 6fa-6fc 6ff 750-77f 8a0-8b4 8b6-8bd
+    980 985-98c 98f-990 993-9a8 9aa-9b0 9b2 9b6-9b9 9bd 9ce 9dc-9dd 9df-9e1 9f0-9f1 fb1d fb1f-fb28 fb2a-fb36
+    fb38-fb3c fb3e fb40-fb41 fb43-fb44 fb46-fbb1 fbd3-fd3d fd50-fd8f fd92-fdc7 fdf0-fdfb fe70-fe74 fe76-fefc
+    1ee00-1eebb
+'''
+SYMBOLS = '''
+    a6 a9 ae b0 482 58d-58e 60e-60f 6de 6e9 6fd-6fe 7f6 9fa b70 bf3-bf8 bfa c7f d4f d79 f01-f03 f13 f15-f17
+    f1a-f1f f34 f36 f38 fbe-fc5 fc7-fcc fce-fcf fd5-fd8 109e-109f 1390-1399 1940 19de-19ff 1b61-1b6a
+    1b74-1b7c 2100-2101 2103-2106 2108-2109 2114 2116-2117 211e-2123 2125 2127 2129 212e 213a-213b 214a
+    214c-214d 214f 218a-218b 2195-2199 219c-219f 21a1-21a2 21a4-21a5 21a7-21ad 21af-21cd 21d0-21d1 21d3
+    21d5-21f3 2300-2307 230c-231f 2322-2328 232b-237b 237d-239a 23b4-23db 23e2-23fe 2400-2426 2440-244a
+    249c-24e9 2500-25b6 25b8-25c0 25c2-25f7 2600-266e 2670-2767 2794-27bf 2800-28ff 2b00-2b2f 2b45-2b46
+    2b4d-2b73 2b76-2b95 2b98-2bb9 2bbd-2bc8 2bca-2bd1 2bec-2bef 2ce5-2cea 2e80-2e99 2e9b-2ef3 2f00-2fd5
+    2ff0-2ffb 3004 3012-3013 3020 3036-3037 303e-303f 3190-3191 3196-319f 31c0-31e3 3200-321e 322a-3247 3250
+    3260-327f 328a-32b0 32c0-32fe 3300-33ff 4dc0-4dff a490-a4c6 a828-a82b a836-a837 a839 aa77-aa79 fdfd ffe4
+    ffe8 ffed-ffee fffc-fffd 10137-1013f 10179-10189 1018c-1018e 10190-1019b 101a0 101d0-101fc 10877-10878
+    10ac8 1173f 16b3c-16b3f 16b45 1bc9c 1d000-1d0f5 1d100-1d126 1d129-1d164 1d16a-1d16c 1d183-1d184
+    1d18c-1d1a9 1d1ae-1d1e8 1d200-1d241 1d245 1d300-1d356 1d800-1d9ff 1da37-1da3a 1da6d-1da74 1da76-1da83
+    1da85-1da86 1f000-1f02b 1f030-1f093 1f0a0-1f0ae 1f0b1-1f0bf 1f0c1-1f0cf 1f0d1-1f0f5 1f110-1f12e
+    1f130-1f16b 1f170-1f1ac 1f1e6-1f202 1f210-1f23b 1f240-1f248 1f250-1f251 1f300-1f3fa 1f400-1f6d2
+    1f6e0-1f6ec 1f6f0-1f6f6 1f700-1f773 1f780-1f7d4 1f800-1f80b 1f810-1f847 1f850-1f859 1f860-1f887
+    1f890-1f8ad 1f910-1f91e 1f920-1f927 1f930 1f933-1f93e 1f940-1f94b 1f950-1f95e 1f980-1f991 1f9c0
+'''
+OTHER_WORD = '200c-200d 24b6-24e9 1f130-1f149 1f150-1f169 1f170-1f189'
+
+# URL_PATTERN of spacy/lang/tokenizer_exceptions.py, rearranged. Once a host is found anything may follow it, so its
+# shortest match is enough: an IP address or labels and a TLD, at the beginning, after a protocol or after any @.
+HOST = (
+    r'(?:(?!(?:10|127)(?:\.\d{1,3}){3})(?!(?:169\.254|192\.168)(?:\.\d{1,3}){2})'
+    r'(?!172\.(?:1[6-9]|2\d|3[0-1])(?:\.\d{1,3}){2})(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])'
+    r'(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.[1-9]|(?:[a-z0-9-]*[a-z0-9]\.)+?[a-z]{2})'
+)
+URL_HOST = re.compile(f'(?:(?:https?|ftp|mailto)://)?{HOST}')
+USER_HOST = re.compile(f'@{HOST}')
+
+# English exceptions that spaCy gained and lost since 2.0.11.
+GAINED = re.compile("(?:this|these|those).*|c['’]mon|prof[.]|v[.]s[.]|=[][]|[][]=|°[cfk][.]", re.IGNORECASE).fullmatch
+LOST = {'")': ['")'], 'May.': ['May.'], 'cause': ['cause']} | {
+    that + have: [that, have] for that in ('that', 'That') for have in ('re', 've', "'re", "'ve", '’re', '’ve')
+}
+EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39d4741'  # of what 2.0.11 had
+LONGEST_EXCEPTION = 12
+
+PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &: ftfy leaves it as it is
+ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
+MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks and their characters: some 200 MB at most
+
+
+def code_points(ranges):
+    """'61-63 78' -> 'abcx'."""
+    spans = ([int(end, 16) for end in span.split('-')] for span in ranges.split())
+    return ''.join(chr(c) for span in spans for c in range(span[0], span[-1] + 1))
+
+
+@functools.cache
+def load_ftfy():
+    """ftfy.fix_text of 2018."""
+    stand_in = None
+    if 'pkg_resources' not in sys.modules:  # ftfy 4 reads a file through it, but setuptools 82 dropped it
+        stand_in = sys.modules['pkg_resources'] = types.ModuleType('pkg_resources')
+        stand_in.resource_string = pkgutil.get_data
+    try:
+        import ftfy
+    finally:
+        if stand_in:
+            del sys.modules['pkg_resources']
+    if not ftfy.__version__.startswith('4.'):
+        raise ValueError(f'ftfy {ftfy.__version__} cleans text in another way than in 2018: pip install ftfy==4.4.3')
+    return ftfy.fix_text
+
+
+@functools.cache
+def load_rules():
+    """spaCy 2.0.11's rules for English: exceptions {text: tokens}, prefix match, suffix search, infix finditer, and
+    the OTHER_WORD characters."""
+    import spacy
+    from spacy.lang.en.tokenizer_exceptions import TOKENIZER_EXCEPTIONS
+    from spacy.symbols import ORTH
+
+    exceptions = {text: [token[ORTH] for token in tokens] for text, tokens in TOKENIZER_EXCEPTIONS.items()
+                  if not GAINED(text)} | LOST
+    if hashlib.sha256(json.dumps(sorted(exceptions.items())).encode()).hexdigest() != EXCEPTIONS_SHA256:
+        raise ValueError(f'spaCy {spacy.__version__} has other English exceptions than 3.8: pip install "spacy==3.8.*"')
+
+    cased, uncased = code_points(CASED), ''.join(filter(str.isalpha, code_points(UNCASED)))
+    lower = ''.join(c for c in cased if unicodedata.category(c) == 'Ll') + uncased
+    upper = ''.join(c for c in cased if unicodedata.category(c) == 'Lu') + uncased
+    alpha, symbol, after_digit = lower + upper, f'[{code_points(SYMBOLS)}]', '|'.join(CURRENCY + UNITS)
+    prefixes = ['§', '%', '=', r'\+'] + PUNCT + ELLIPSES + QUOTES + CURRENCY + [symbol]
+    suffixes = PUNCT + ELLIPSES + QUOTES + [symbol, "'s", "'S", '’s', '’S'] + [
+        r'(?<=[0-9])\+', r'(?<=°[FfCcKk])\.', f'(?<=[0-9])(?:{after_digit})',
+        rf'(?<=[0-9{lower}%²\-)\]+(?:|{"".join(QUOTES)}])\.',  # "(?:|" was meant as a group, but acts as characters
+        f'(?<=[{upper}][{upper}])[.]',
+    ]
+    infixes = ELLIPSES + [
+        symbol, r'(?<=[0-9])[+\-*^](?=[0-9-])', f'(?<=[{lower}])[.](?=[{upper}])', f'(?<=[{alpha}]),(?=[{alpha}])',
+        f'(?<=[{alpha}])[?";:=,.]*(?:-|–|—|--|---|——|~)(?=[{alpha}])', f'(?<=[{alpha}"])[:<>=/](?=[{alpha}])',
+    ]
+    return (exceptions, re.compile('|'.join(prefixes)).match, re.compile(f'(?:{"|".join(suffixes)})$').search,
+            re.compile('|'.join(infixes)).finditer, frozenset(code_points(OTHER_WORD)))
+
+
+def split_chunk(chunk):
+    """Tokens of spaCy 2.0.11's English tokenizer for `chunk`, a string without white space.
+
+    As Tokenizer._split_affixes, but in linear time: a suffix is looked for in the last characters only, and a URL's
+    host once per place where it may begin.
+    """
+    exceptions, prefix_match, suffix_search, infix_finditer, other_word = load_rules()
+
+    def is_exception(start, end):
+        return end - start <= LONGEST_EXCEPTION and chunk[start:end] in exceptions
+
+    def is_word(char):  # \w of the regex module
+        category = unicodedata.category(char)
+        return category[0] in 'LM' or category in ('Nd', 'Nl', 'Pc') or char in other_word
+
+    heads, middle, tails = [], [], []
+    start, end = 0, len(chunk)
+    user_host, host_start = USER_HOST.search(chunk), None
+    while start < end:
+        if is_exception(start, end):
+            middle = exceptions[chunk[start:end]]
+            break
+        if host_start != start:
+            host_start, host = start, URL_HOST.match(chunk, start) or user_host
+        is_url = host and host.end() <= end and is_word(chunk[start]) and (chunk[end - 1] == '/' or is_word(chunk[end - 1]))
+        if is_url or ASCII_WORD(chunk, start, end):  # a plain word needs no rules: only to save time
+            middle = [chunk[start:end]]
+            break
+
+        prefix = prefix_match(chunk, start, end)
+        after_prefix = prefix.end() if prefix else start
+        window = chunk[max(start, end - 6):end]  # but for dots a suffix has 4 characters at most and looks back at 2
+        suffix = suffix_search(window)
+        before_suffix = end - len(window) + suffix.start() if suffix else end
+        if window.endswith('..'):
+            before_suffix = start + len(chunk[start:end].rstrip('.'))
+
+        if prefix and is_exception(after_prefix, end):
+            before_suffix = end
+        elif suffix and is_exception(start, before_suffix):
+            after_prefix = start
+        elif after_prefix > before_suffix:  # they overlap
+            before_suffix = end
+        if (start, end) == (after_prefix, before_suffix):
+            middle = split_infixes(chunk[start:end], infix_finditer)
+            break
+        heads.append(chunk[start:after_prefix])
+        tails.append(chunk[before_suffix:end])
+        start, end = after_prefix, before_suffix
+    return [token for token in heads + middle + tails[::-1] if token]
+
+
+def split_infixes(text, infix_finditer):
+    """'well-known' -> ['well', '-', 'known']; some of the tokens may be empty."""
+    tokens, done = [], 0
+    for infix in infix_finditer(text):
+        if infix.start() > 0:
+            tokens += text[done:infix.start()], infix.group()
+            done = infix.end()
+    return tokens + [text[done:]]
+
+
+def get_pairs(word):
+    """Set of the pairs of adjacent symbols in `word`, a sequence of symbols (kept from the original)."""
+    return set(zip(word, word[1:], strict=False))
+
+
+def text_standardize(text):
+    """Fix dashes and quotes, set runs of punctuation off by spaces, collapse white space and blank lines.
+
+    The original's first pattern was not a raw string: its backslashes escaped a plus sign, so a backslash stays.
+    """
+    for old, new in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
+        text = text.replace(old, new)
+    text = re.sub(r'(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)', r' \1 ', text)
+    return ' \n '.join(' '.join(line.split()) for line in text.split('\n') if line and not line.isspace())
+
+
+def read_text(path):
+    """The text of a file of the release. Raises OSError, or ValueError if it is not UTF-8."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            return f.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path} is missing: python model/download.py fetches it') from None
+    except UnicodeDecodeError as error:
+        line = error.object[:error.start].count(b'\n') + 1
+        raise ValueError(f'{path}, line {line}: not UTF-8 ({error.reason}): download it again') from None
+
+
+def load_vocabulary(path):
+    """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 .. n-1."""
+    text = read_text(path)
+    try:
+        encoder = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: not json ({error}): download it again') from None
+    if not (isinstance(encoder, dict) and encoder and all(type(i) is int for i in encoder.values())):
+        raise ValueError(f'{path}: not a vocabulary, which is one json object {{token: id}}: download it again')
+    if sorted(encoder.values()) != list(range(len(encoder))):
+        raise ValueError(f'{path}: the ids of its {len(encoder)} tokens are not 0, 1, 2, ...: download it again')
+    return encoder
+
+
+def load_merges(path):
+    """[(symbol, symbol)] in the order learned, from a file of subword-nmt. Raises OSError or ValueError."""
+    header, *lines = read_text(path).split('\n')
+    if not header.startswith('#version'):
+        raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')
+    merges = [tuple(line.split()) for line in lines[:-1]]  # as the original: what follows the last newline goes
+    for number, merge in enumerate(merges, start=2):
+        if len(merge) != 2:
+            raise ValueError(f'{path}, line {number}: a merge has 2 symbols, not {len(merge)}: download it again')
+    return merges
+
+
+class TextEncoder:
+    """Encodes text with the vocabulary (json) and the BPE merges (subword-nmt) released by OpenAI.
+
+    `encoder` {token: id} and `decoder` {id: token} are plain dicts; special tokens may be added to `encoder`.
+    """
+
+    def __init__(self, encoder_path, bpe_path):
+        self.encoder = load_vocabulary(encoder_path)
+        self.decoder = {i: token for token, i in self.encoder.items()}
+        self.bpe_ranks = {merge: rank for rank, merge in enumerate(load_merges(bpe_path))}
+        self.n_vocab = len(self.encoder)
+        self.cache = {}  # token -> its symbols
+        self.chunk_ids = {}  # text between white space -> its ids
+
+    def bpe(self, token):
+        """'sat' -> 's at</w>': merge adjacent symbols, earliest learned merge first, until none is left."""
+        if token in self.cache:
+            return self.cache[token]
+        if token == '\n ':  # spaCy's token for a new line
+            return '\n</w>'
+        n = len(token)
+        symbols = [*token[:-1], token[-1] + '</w>', None]  # None, the end, is in no merge
+        before, after = [*range(-1, n)], [*range(1, n + 1), n]  # neighbours of each symbol
+
+        def rank(i):
+            return self.bpe_ranks.get((symbols[i], symbols[after[i]]))
+
+        queue = [(r, i) for i in range(n) if (r := rank(i)) is not None]
+        heapify(queue)
+        while queue:
+            best, changed = queue[0][0], []
+            while queue and queue[0][0] == best:  # all occurrences, left to right, before what they make can merge
+                i = heappop(queue)[1]
+                if rank(i) == best:  # otherwise one of its symbols is merged already
+                    j = after[i]
+                    symbols[i], symbols[j] = symbols[i] + symbols[j], None
+                    after[i], before[after[j]] = after[j], i
+                    changed += [before[i], i]
+            for i in changed:
+                if (r := rank(i)) is not None:
+                    heappush(queue, (r, i))
+        symbols = ' '.join(filter(None, symbols))
+        if len(self.cache) < MAX_CACHED and n <= MAX_CACHED_LEN:
+            self.cache[token] = symbols
+        return symbols
+
+    def encode_chunk(self, chunk):
+        """Ids of a cleaned text without white space."""
+        tokens = (token for piece in text_standardize(chunk).split() for token in split_chunk(piece))
+        ids = [self.encoder.get(symbol, 0) for token in tokens for symbol in self.bpe(token.lower()).split(' ')]
+        if len(self.chunk_ids) < MAX_CACHED and len(chunk) <= MAX_CACHED_LEN:
+            self.chunk_ids[chunk] = ids
+        return ids
+
+    def encode(self, texts: list[str], verbose: bool = True) -> list[list[int]]:
+        """Ids of each text, without special tokens; 0 is an unknown symbol. Raises ValueError for what is not a str.
+
+        Once ftfy has cleaned a text nothing looks across white space, so ids are remembered for what lies between it.
+        """
+        if isinstance(texts, str):
+            raise ValueError('encode wants a list of texts, not a single one: encode([text])')
+        fix_text, chunk_ids, newline = load_ftfy(), self.chunk_ids, self.encoder.get('\n</w>', 0)
+        encoded = []
+        for text in tqdm(texts, ncols=80, leave=False, disable=not verbose):
+            if not isinstance(text, str):
+                raise ValueError(f'text {len(encoded)} is {type(text).__name__}, not str')
+            ids = []
+            for line in (text if PLAIN(text) else fix_text(text)).split('\n'):
+                chunks = line.split()
+                if chunks and ids:
+                    ids.append(newline)
+                for chunk in chunks:
+                    ids += chunk_ids[chunk] if chunk in chunk_ids else self.encode_chunk(chunk)
+            encoded.append(ids)
+        return encoded
+
+    def decode(self, ids) -> str:
+        """Readable text of token ids; an unknown symbol shows as U+FFFD, a special token by its name.
+
+        Spaces stand where encoding the text again would split it ("don't" gives "do n't", "Mr." gives "mr ."), so
+        that decode(encode(.)) changes nothing a second time. Raises ValueError for ids that `encoder` does not have.
+        """
+        if len(self.decoder) != len(self.encoder):  # special tokens were added
+            self.decoder.update((i, token) for token, i in self.encoder.items())
+        ids = [operator.index(i) for i in ids]  # integers of torch and numpy as well
+        for place, i in enumerate(ids):
+            if i not in self.decoder:
+                raise ValueError(f'id {i} at place {place} is none of the {len(self.encoder)} tokens (a position?)')
+        parts = []
+        for is_text, group in groupby(ids, key=lambda i: i < self.n_vocab and self.decoder[i] != '\n</w>'):
+            run = list(group)
+            parts += [self.settled_text(run)] if is_text else [self.decoder[i].removesuffix('</w>') for i in run]
+        return re.sub(' ?\n ?', '\n', ' '.join(parts))
+
+    def settled_text(self, ids):
+        """Text of ids other than special tokens and new lines, encoded again until it stays the same."""
+        text = None
+        for _ in range(10):  # three rounds are usual
+            previous, text = text, ''.join('\ufffd' if i == 0 else self.decoder[i] for i in ids)
+            text = text.replace('</w>', ' ').strip()
+            if text == previous:
+                break
+            ids = self.encode([text], verbose=False)[0]
+        return text
