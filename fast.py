@@ -24,17 +24,19 @@ class Packing(NamedTuple):
     step_of: Tensor         # (R,)    the step n * T + t of each row
     clf_step: Tensor        # (N, 1)  the step t of the classify token
 
+    # F.embedding takes rows as index_select does; on a CPU its backward pass is ten times as fast
+
     def pad(self, rows):
         """(R, C) -> (N, T, C)"""
-        return rows.index_select(0, self.row_of.flatten()).unflatten(0, self.row_of.shape)
+        return F.embedding(self.row_of, rows)
 
     def pack(self, steps):
         """(N, T, C) -> (R, C)"""
-        return steps.flatten(0, 1).index_select(0, self.step_of)
+        return F.embedding(self.step_of, steps.flatten(0, 1))
 
     def at_clf(self, rows):
         """(R, C) -> (N, C), the rows of the classify tokens"""
-        return rows.index_select(0, self.row_of.gather(1, self.clf_step).squeeze(1))
+        return F.embedding(self.row_of.gather(1, self.clf_step).squeeze(1), rows)
 
 
 def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
@@ -98,7 +100,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
             log_z = logits.logsumexp(dim=1, keepdim=True)
             losses[part] = (log_z - logits.gather(1, target)).squeeze(1)
             grad = logits.sub_(log_z).exp_()                           # softmax, in the memory of the logits
-            grad.scatter_add_(1, target, grad.new_full(target.shape, -1.))
+            grad[torch.arange(len(grad), device=grad.device), targets[part]] -= 1
             grad = grad.mul_(weights[part, None]).to(dtype)
             grad_h[part] = grad @ we_
             grad_we += grad.T @ h_[part]
@@ -147,7 +149,7 @@ def double_head_losses(model, X, M, Y, lm_coef: float):
     if targets is None:
         return train_loss(clf_losses, None, lm_coef), clf_losses, None
     N = len(packing.row_of)
-    lm_loss, losses = WeightedCrossEntropy.apply(h.index_select(0, targets.rows), we, targets.ids, targets.share / N)
+    lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(targets.rows, h), we, targets.ids, targets.share / N)
     lm_losses = losses.new_zeros(N).index_add_(0, targets.sequence, losses * targets.share)
     return clf_losses.mean() + lm_coef * lm_loss, clf_losses, lm_losses
 
