@@ -3,9 +3,14 @@
 Also the place of a process among those that torchrun starts.
 """
 
+import hashlib
+import importlib.metadata
 import os
+import platform
 import random
 import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -44,6 +49,31 @@ def load_state(path: str, device='cpu') -> dict:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:                                             # torch raises a dozen kinds for damaged files
         raise ValueError(f'{path} is damaged, or no file of this program ({str(e).splitlines()[0][:80]})') from None
+
+
+def environment(**files) -> dict:
+    """What numbers depend on besides options: versions, the commit, and the sha256 of files.
+
+    files: lists of paths by what they are; a list of several is hashed as a whole. The commit is None outside a
+    checkout.
+    """
+    def sha256(path):
+        with open(path, 'rb') as f:
+            return hashlib.sha256(f.read()).digest()
+
+    with ThreadPoolExecutor() as pool:                                 # the weights alone would take 0.7 s
+        digests = {name: list(pool.map(sha256, paths)) for name, paths in files.items()}
+    git = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'describe', '--always', '--dirty', '--abbrev=40',
+           '--exclude=*']
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True,
+                                env={**os.environ, 'GIT_OPTIONAL_LOCKS': '0'}).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    versions = {name: importlib.metadata.version(name) for name in ('torch', 'numpy', 'spacy', 'ftfy')}
+    return dict(python=platform.python_version(), **versions, threads=torch.get_num_threads(), commit=commit,
+                **{name: (d[0] if len(d) == 1 else hashlib.sha256(b''.join(d)).digest()).hex()
+                   for name, d in digests.items()})
 
 
 class Signals:

@@ -5,8 +5,10 @@ the same command and --resume. Under torchrun its towers are spread over the pro
 """
 
 import argparse
+import glob
 import hashlib
 import json
+import math
 import os
 import time
 from contextlib import ExitStack, nullcontext, suppress
@@ -16,19 +18,27 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from text_utils import TextEncoder
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import analysis
 import fast
 from datasets import TASKS, fit_n_ctx, read_cloze
-from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, load_openai_pretrained_model
+from model_pytorch import (
+    DEFAULT_CONFIG,
+    HOW_TO_GET,
+    N_SHARDS,
+    DoubleHeadModel,
+    load_openai_pretrained_model,
+    open_shards,
+    read_shapes,
+)
 from opt import SCHEDULES, OpenAIAdam
 from runs import (
     Ranks,
     Signals,
     Stopped,
+    environment,
     generator_states,
     load_state,
     lock,
@@ -36,15 +46,19 @@ from runs import (
     set_aside,
     set_generator_states,
 )
+from text_utils import TextEncoder
 from utils import (
+    Parser,
     ResultLogger,
     add_device_args,
     add_model_args,
     add_path_args,
+    check_options,
     choose_device,
     defaults_of_model,
     encode_dataset,
     finish_paths,
+    read_json,
     run_script,
     set_seed,
     write_whole,
@@ -58,8 +72,7 @@ EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first e
 
 def parse_args(argv=None):
     """The options of a run; those of the task and of the model folder change the defaults."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     group = parser.add_argument_group('run')
     group.add_argument('--dataset', default='rocstories', choices=TASKS, help='task; sample needs no download')
     group.add_argument('--desc', help='name of the run and its files (default: the dataset)')
@@ -74,6 +87,8 @@ def parse_args(argv=None):
     group.add_argument('--resume', action='store_true', help='continue the interrupted run of this --desc')
     group.add_argument('--checkpoint_minutes', type=float, default=5, help='time between checkpoints; 0: every update')
     group.add_argument('--seed', type=int, default=42, help='of all generators')
+    group.add_argument('--seeds', type=seed_list, help='several runs with one encoding, each with files of its own, '
+                       'DESC-SEED: 42-51, or 1,2,5')
     group.add_argument('--n_valid', type=int, default=374, help='stories set aside for validation')
     add_path_args(parser)
     add_model_args(parser, DEFAULT_CONFIG)
@@ -105,14 +120,47 @@ def parse_args(argv=None):
     return args
 
 
+def seed_list(text):
+    """'1,42-44' -> [1, 42, 43, 44]"""
+    seeds = []
+    for part in text.split(','):
+        first, _, last = part.partition('-')
+        seeds += range(int(first), int(last or first) + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError
+    return seeds
+
+
+def load_encoder(encoder_path, bpe_path):
+    """The text encoder, with the special tokens in its vocabulary, and the number of tokens without them."""
+    for path in (encoder_path, bpe_path):
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'{path} is missing, or is not a file: {HOW_TO_GET}')
+    text_encoder = TextEncoder(encoder_path, bpe_path)
+    n_vocab = len(text_encoder.encoder)
+    for token in SPECIAL:
+        if token in text_encoder.encoder:
+            raise ValueError(f'{encoder_path} has a token {token}, which is to be added to it')
+        text_encoder.encoder[token] = len(text_encoder.encoder)
+    return text_encoder, n_vocab
+
+
 def load_data(args, task):
     """Encode and pack the splits of the task; a namespace with train, valid and test arrays and what they imply."""
-    text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
-    encoder = text_encoder.encoder
-    splits = encode_dataset(*task.load(args.data_dir, n_valid=args.n_valid), encoder=text_encoder)
-    n_vocab = len(encoder)
-    for token in SPECIAL:
-        encoder[token] = len(encoder)
+    text_encoder, n_vocab = load_encoder(args.encoder_path, args.bpe_path)
+    encoder, files = text_encoder.encoder, dict(vocabulary=[args.encoder_path], merges=[args.bpe_path])
+    if args.n_transfer != -1:
+        shapes = read_shapes(args.model_path)
+        open_shards(args.model_path, sum(map(math.prod, shapes)))      # only to say at once what is wrong with them
+        n_stored = shapes[1][0]
+        if n_stored != n_vocab:
+            raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
+                             f'{n_stored}: they do not belong together')
+        files['weights'] = [os.path.join(args.model_path, f'params_{i}.npy') for i in range(N_SHARDS)]
+    splits = task.load(args.data_dir, n_valid=args.n_valid)
+    warn_of_labels_and_overlap(*splits)
+    texts = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
+    splits = encode_dataset(*splits, encoder=text_encoder)
     n_ctx, max_len, n_cut = fit_n_ctx([split[:3] for split in splits], args.n_ctx)
     if n_cut:
         print(f'{n_cut} stories are longer than n_ctx={args.n_ctx} allows: fields are cut to {max_len} tokens')
@@ -121,7 +169,19 @@ def load_data(args, task):
     digest = hashlib.sha256(b''.join(t.numpy().tobytes() for t in (*packed[0], *labels, *packed[1], *packed[2])))
     return SimpleNamespace(train=(*packed[0], labels[0]), valid=(*packed[1], labels[1]), test=packed[2],
                            n_vocab=n_vocab, n_ctx=n_ctx, max_len=max_len, clf_token=encoder['_classify_'],
-                           digest=digest.hexdigest())
+                           digest=digest.hexdigest(),
+                           environment=dict(environment(**files), texts=texts, ids=digest.hexdigest()))
+
+
+def warn_of_labels_and_overlap(train, valid, test):
+    """Say before training what would make its accuracies mean little."""
+    for name, split in (('training', train), ('validation', valid)):
+        if len(set(split[3])) == 1:
+            print(f'warning: all {len(split[3])} {name} stories have the same label, {split[3][0]}')
+    known = {*train[0], *valid[0]}
+    n_known = sum(story in known for story in test[0])
+    if n_known:
+        print(f'warning: {n_known} of {len(test[0])} test stories are among the training and validation stories')
 
 
 def build_model(args, task, n_vocab, n_ctx, clf_token):
@@ -192,6 +252,7 @@ class Run:
         self.folder = os.path.join(args.save_dir, args.desc)
         self.best_path = os.path.join(self.folder, 'best_params.pt')
         self.last_path = os.path.join(self.folder, 'checkpoint.pt')
+        self.results_path = os.path.join(self.folder, 'results.json')
         self.n_batch_train = args.n_batch * args.n_gpu
         self.per_epoch = len(data.train[0]) // self.n_batch_train
         if self.per_epoch == 0:
@@ -209,7 +270,9 @@ class Run:
         self.opt = OpenAIAdam(self.model.parameters(), lr=args.lr, schedule=args.lr_schedule, warmup=args.lr_warmup,
                               t_total=self.per_epoch * args.n_iter, b1=args.b1, b2=args.b2, e=args.e, l2=args.l2,
                               vector_l2=args.vector_l2, max_grad_norm=args.max_grad_norm)
-        options = {**vars(args), 'time': time.time()}
+        name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
+        options = {**vars(args), 'environment': {**data.environment, 'device': name, 'processes': ranks.size},
+                   'time': time.time()}
         self.state = dict(n_updates=0, n_epochs=0, n_logged=0, best_score=-1., best_epoch=0, order=None, losses=[],
                           log=[options], seconds=0.)
         self.pending = []                                              # losses not yet fetched from the device
@@ -220,15 +283,17 @@ class Run:
         if self.args.resume and os.path.isfile(self.last_path):
             self.restore()
         elif self.ranks.rank == 0:
-            if os.path.isfile(self.last_path):
+            if os.path.isfile(self.last_path) and not os.path.isfile(self.results_path):
                 raise ValueError(f'{self.folder} holds an interrupted run: add --resume to continue it, choose another '
                                  '--desc, or delete that folder')
             for path in set_aside([self.log_path, self.folder]):
                 print(f'the files of an earlier run are now in {path}')
         if self.ranks.rank == 0:
-            self.logger = ResultLogger(self.log_path, **self.state['log'][0])
-            for line in self.state['log'][1:]:
-                self.logger.log(**line)
+            for stem in (self.log_path, self.folder + os.sep):
+                for path in glob.glob(f'{glob.escape(stem)}*.part'):   # what a kill left half written
+                    os.remove(path)
+            options, *earlier = self.state['log']
+            self.logger = ResultLogger(self.log_path, *earlier, **options)
             config = dict(options=vars(self.args), n_vocab=self.data.n_vocab, n_ctx=self.data.n_ctx,
                           max_len=self.data.max_len, clf_token=self.data.clf_token)
             with write_whole(os.path.join(self.folder, 'config.json')) as f:
@@ -329,12 +394,10 @@ class Run:
         self.saved_at = time.time()
 
     def restore(self):
-        saved = load_state(self.last_path, self.device)
-        now, then = vars(self.args), saved['state']['log'][0]
-        changed = [name for name in now if name not in MAY_CHANGE and now[name] != then.get(name)]
-        if changed:
-            raise ValueError(f'{self.last_path}: the interrupted run had other options: ' + ', '.join(
-                f'--{name} {then.get(name)}, now {now[name]}' for name in changed))
+        saved = load_state(self.last_path)                             # generator states stay on the CPU
+        if set(saved) != {'model', 'opt', 'generators', 'data', 'state'}:
+            raise ValueError(f'{self.last_path} is no checkpoint of a run')
+        refuse_other_options(self.args, saved['state']['log'][0], self.last_path)
         if saved['data'] != self.data.digest:
             raise ValueError(f'{self.last_path}: the interrupted run had other stories or another vocabulary')
         if len(saved['generators']) != self.ranks.size:
@@ -343,16 +406,15 @@ class Run:
         self.model.load_state_dict(saved['model'])
         self.opt.load_state_dict(saved['opt'])
         self.state = saved['state']
-        if self.state['order'] is not None:
-            self.state['order'] = self.state['order'].cpu()
         set_generator_states(saved['generators'][self.ranks.rank])
 
     def finish(self):
         """Predict the test file with the best parameters; write and return the results of the run."""
         args, state = self.args, self.state
-        results = dict(desc=args.desc, n_ctx=self.data.n_ctx, n_updates=state['n_updates'], log=state['log'][1:],
-                       losses=state['losses'], best_epoch=state['best_epoch'], valid_accuracy=state['best_score'],
-                       test_accuracy=None, test_logits=None, log_path=self.log_path, best_path=self.best_path)
+        results = dict(desc=args.desc, options=vars(args), n_ctx=self.data.n_ctx, n_updates=state['n_updates'],
+                       log=state['log'][1:], losses=state['losses'], best_epoch=state['best_epoch'],
+                       valid_accuracy=state['best_score'], test_accuracy=None, test_logits=None,
+                       log_path=self.log_path, best_path=self.best_path)
         if args.submit:
             self.model.load_state_dict(load_state(self.best_path, self.device))
             logits = evaluate(self.model, *self.data.test, self.n_batch_train, self.ctx, self.ranks)
@@ -363,8 +425,12 @@ class Run:
                 write_predictions(results['submission'], self.task.predict(logits.numpy()))
             if args.analysis:
                 results['test_accuracy'] = analysis.rocstories(args.data_dir, results['submission'], self.log_path)[1]
+            if results['test_accuracy'] is not None:
+                best = max(state['log'][1:], key=lambda line: line['va_acc'])
+                wrong, _ = analysis.wrong_stories(args.data_dir, results['submission'])
+                self.logger.log(**{**best, 'time': time.time()}, test_acc=results['test_accuracy'], wrong=wrong)
             results['seconds'] = state['seconds'] + time.time() - self.started
-            with write_whole(os.path.join(self.folder, 'results.json')) as f:
+            with write_whole(self.results_path) as f:
                 json.dump(results, f)
             with suppress(FileNotFoundError):
                 os.remove(self.last_path)
@@ -391,21 +457,28 @@ def print_summary(results):
             print(f'{what}: {results[key]}')
 
 
+def refuse_other_options(args, then, path):
+    """Raise ValueError where an earlier run, whose options `path` holds, cannot be continued with `args`."""
+    changed = [name for name, value in vars(args).items() if name not in MAY_CHANGE and value != then.get(name)]
+    if changed:
+        raise ValueError(f'{path}: the run to resume had other options: ' + ', '.join(
+            f'--{name} {then.get(name)}, now {vars(args)[name]}' for name in changed))
+
+
 def fine_tune(args, task, data, device, ctx, ranks):
     """One run, or what is left of it; returns its results."""
+    run = Run(args, task, data, device, ctx, ranks)
     with ExitStack() as stack:
         if ranks.rank == 0:
-            for folder in (args.log_dir, args.save_dir):
+            for folder in {os.path.realpath(folder) for folder in (args.log_dir, args.save_dir)}:
                 stack.enter_context(lock(os.path.join(folder, f'.{args.desc}.lock')))
-        done_path = os.path.join(args.save_dir, args.desc, 'results.json')
-        if args.resume and os.path.isfile(done_path):
-            with open(done_path, encoding='utf-8') as f:
-                results = json.load(f)
+        if args.resume and os.path.lexists(run.results_path):
+            results = read_json(run.results_path)
+            refuse_other_options(args, results.get('options', {}), run.results_path)
             if ranks.rank == 0:
                 print(f'{args.desc} is complete')
                 print_summary(results)
             return SimpleNamespace(**results)
-        run = Run(args, task, data, device, ctx, ranks)
         run.begin()
         with Signals() as run.signals:
             run.train()
@@ -419,16 +492,12 @@ def predict(args, task, device, ctx, ranks):
     config_path = os.path.join(folder, 'config.json')
     if not os.path.isfile(config_path):
         raise FileNotFoundError(f'{config_path} is missing: --desc and --save_dir name a run that was trained here')
-    with open(config_path, encoding='utf-8') as f:
-        config = json.load(f)
+    config = read_json(config_path)
     then = argparse.Namespace(**config['options'])
     stories, *endings, labels = read_cloze(args.predict)
-    text_encoder = TextEncoder(then.encoder_path, then.bpe_path)
-    encoder = text_encoder.encoder
-    if len(encoder) != config['n_vocab']:
-        raise ValueError(f'{then.encoder_path} has {len(encoder)} tokens, the run had {config["n_vocab"]}')
-    for token in SPECIAL:
-        encoder[token] = len(encoder)
+    text_encoder, n_vocab = load_encoder(then.encoder_path, then.bpe_path)
+    if n_vocab != config['n_vocab']:
+        raise ValueError(f'{then.encoder_path} has {n_vocab} tokens, the run had {config["n_vocab"]}')
     [fields] = encode_dataset([stories, *endings], encoder=text_encoder)
     n_ctx, max_len = config['n_ctx'], config['max_len']
     rooms = [n_ctx - 3 - max(len(ending[:max_len]) for ending in both) for both in zip(*fields[1:], strict=True)]
@@ -436,7 +505,8 @@ def predict(args, task, device, ctx, ranks):
     if n_cut:
         print(f'{n_cut} stories are longer than the n_ctx={n_ctx} of the run: their ends are cut off')
     fields[0] = [story[:max(room, 0)] for story, room in zip(fields[0], rooms, strict=True)]
-    X, M = (torch.from_numpy(array) for array in task.pack(*fields, encoder, min(max_len, n_ctx - 3), n_ctx))
+    packed = task.pack(*fields, text_encoder.encoder, min(max_len, n_ctx - 3), n_ctx)
+    X, M = (torch.from_numpy(array) for array in packed)
     model = build_model(then, task, config['n_vocab'], n_ctx, config['clf_token'])
     model.load_state_dict(load_state(os.path.join(folder, 'best_params.pt')))
     logits = evaluate(model.to(device), X, M, args.n_batch * args.n_gpu, ctx, ranks)
@@ -448,17 +518,32 @@ def predict(args, task, device, ctx, ranks):
     return SimpleNamespace(path=path, logits=logits, accuracy=accuracy)
 
 
+def of_seed(args, seed):
+    """The options of one run of --seeds: what --seed and --desc alone would have given."""
+    desc = f'{args.desc}-{seed}'
+    return argparse.Namespace(**{**vars(args), 'seeds': None, 'seed': seed, 'desc': desc,
+                                 'submission_dir': os.path.join(args.submission_dir, desc)})
+
+
 def main(args):
-    """Train, or predict with --predict; returns the results."""
+    """Train, or predict with --predict; returns the results, a list of them with --seeds."""
+    check_options(args)
     task, ranks = TASKS[args.dataset], Ranks()
     if args.n_gpu % ranks.size:
         raise ValueError(f'{ranks.size} processes cannot share --n_gpu {args.n_gpu} towers equally')
-    device, ctx = choose_device(ranks.device(args.device), args.dtype)
+    device, ctx = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
     if args.predict:
         return predict(args, task, device, ctx, ranks)
     ranks.join(device)
     try:
-        return fine_tune(args, task, load_data(args, task), device, ctx, ranks)
+        data = load_data(args, task)
+        if args.seeds is None:
+            return fine_tune(args, task, data, device, ctx, ranks)
+        runs = [fine_tune(of_seed(args, seed), task, data, device, ctx, ranks) for seed in args.seeds]
+        if ranks.rank == 0:
+            for kind in ('valid', 'test'):
+                print(f'{kind} accuracy: {analysis.describe([getattr(run, kind + "_accuracy") for run in runs])}')
+        return runs
     finally:
         ranks.leave()
 

@@ -1,7 +1,9 @@
 """Small things that several scripts use: batches, logs, files written whole, options, the choice of a device."""
 
+import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import sys
@@ -57,17 +59,48 @@ def write_whole(path, mode='w'):
             os.remove(part)
 
 
-class ResultLogger:
-    """One json object per line: first the options of the run, then what `log` is given. Each line has a `time`."""
+def read_text(path):
+    """The text of a file. Raises FileNotFoundError for what is no regular file, ValueError for what is not UTF-8."""
+    if not os.path.isfile(path):                                       # opening a named pipe would wait for ever
+        raise FileNotFoundError(f'{path} is missing, or is not a file')
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            return f.read()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not text: byte {e.start} is not UTF-8') from None
 
-    def __init__(self, path, **kwargs):
-        self.f_log = open(make_path(path), 'w', encoding='utf-8')
-        self.log(**kwargs)
+
+def read_json(path) -> dict:
+    """The json object in a file. Raises OSError or ValueError, with its name."""
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{path} is not a json object: {e}') from None
+    if not isinstance(value, dict):
+        raise ValueError(f'{path} is not a json object')
+    return value
+
+
+class ResultLogger:
+    """One json object per line: first the options of the run, then what `log` is given. Each line has a `time`.
+
+    earlier: lines to begin with after the options. A line is appended in one piece, or not at all.
+    """
+
+    def __init__(self, path, *earlier, **kwargs):
+        kwargs.setdefault('time', time.time())
+        with write_whole(path) as f:
+            f.writelines(json.dumps(line) + '\n' for line in (kwargs, *earlier))
+        self.f_log = open(path, 'ab', buffering=0)
 
     def log(self, **kwargs):
         kwargs.setdefault('time', time.time())
-        self.f_log.write(json.dumps(kwargs) + '\n')
-        self.f_log.flush()
+        end = self.f_log.seek(0, os.SEEK_END)
+        line = (json.dumps(kwargs) + '\n').encode()
+        if self.f_log.write(line) != len(line):                        # the disk took a part of it
+            self.f_log.truncate(end)
+            raise OSError(f'{self.f_log.name}: no room for another line')
 
     def close(self):
         self.f_log.close()
@@ -79,6 +112,16 @@ def set_seed(seed: int):
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every script: help shows defaults, and a mistake is a ValueError of one line."""
+
+    def __init__(self, doc):
+        super().__init__(description=doc.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def error(self, message):
+        raise ValueError(message)
 
 
 def add_path_args(parser):
@@ -96,34 +139,35 @@ def add_model_args(parser, cfg):
     group.add_argument('--n_embd', type=int, default=cfg.n_embd, help='width')
     group.add_argument('--n_head', type=int, default=cfg.n_head, help='attention heads')
     group.add_argument('--n_layer', type=int, default=cfg.n_layer, help='blocks')
-    group.add_argument('--afn', default=cfg.afn, help='activation: gelu, swish or relu')
+    group.add_argument('--afn', default=cfg.afn, choices=['gelu', 'swish', 'relu'], help='activation')
     for name, what in (('embd', 'the embedding table'), ('attn', 'attention weights'),
                        ('resid', 'the output of each attention and feed-forward layer')):
         group.add_argument(f'--{name}_pdrop', type=float, default=cfg[f'{name}_pdrop'], help=f'dropout of {what}')
 
 
 def add_device_args(parser):
-    """Where and how precisely to compute: --device, --dtype."""
+    """Where and how precisely to compute: --device, --dtype, --deterministic."""
     group = parser.add_argument_group('device')
     group.add_argument('--device', default='auto', help='cuda, mps, cpu, cuda:1, ...; auto takes the first there is')
     group.add_argument('--dtype', default='float32', choices=['float32', 'tf32', 'bfloat16'],
                        help='of matrix products; parameters, softmax and losses stay float32')
+    group.add_argument('--deterministic', action='store_true', help='on CUDA, only algorithms that give the same '
+                       'bits each time (slower); a CPU does so anyway')
 
 
 def defaults_of_model(parser, argv):
     """Let the model folder have its say: an hparams.json in it holds the defaults of the network's options."""
     path = parser.parse_known_args(argv)[0].model_path
     name = os.path.join(path, 'hparams.json')
-    if not os.path.isfile(name):
+    if not os.path.lexists(name):
         return
-    try:
-        with open(name, encoding='utf-8') as f:
-            defaults = dict(json.load(f))
-    except (ValueError, TypeError):
-        raise ValueError(f'{name} is not a json object of options') from None
-    for key in defaults:
-        if parser.get_default(key) is None:
+    defaults = read_json(name)
+    for key, value in defaults.items():
+        kind = type(parser.get_default(key))
+        if kind not in (int, float, str):
             raise ValueError(f'{name}: {key!r} is no option of the network')
+        if type(value) is not kind and (type(value), kind) != (int, float):
+            raise ValueError(f'{name}: {key} is {value!r}, but must be of type {kind.__name__}')
     parser.set_defaults(**defaults)
 
 
@@ -134,13 +178,34 @@ def finish_paths(args):
     return args
 
 
-def choose_device(name: str, dtype: str):
+def check_options(args):
+    """Raise ValueError for the first option out of its range, before anything is written."""
+    for names, low, below in (
+            ('n_iter n_batch n_gpu n_valid n_embd n_head n_layer', 1, math.inf),
+            ('n_ctx', 6, math.inf),                                    # three special tokens, a story and an ending
+            ('n_transfer', -1, max(12, args.n_layer) + 1),
+            ('seed', 0, 2**32),
+            ('embd_pdrop attn_pdrop resid_pdrop clf_pdrop lr_warmup b1 b2', 0, 1),
+            ('lr lm_coef l2 e checkpoint_minutes', 0, math.inf),
+            ('max_grad_norm', -math.inf, math.inf)):
+        for name in names.split():
+            value = getattr(args, name)
+            if not low <= value < below:                               # NaN is in no range
+                raise ValueError(f'{name}={value}: must be at least {low} and below {below}')
+    if args.n_embd % args.n_head:
+        raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
+
+
+def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context that --dtype's forward passes run in.
 
-    float32 is strict. tf32 rounds the inputs of matrix products on CUDA. bfloat16 is autocast. Raises ValueError for a
-    device that is not there.
+    float32 is strict. tf32 rounds the inputs of matrix products on CUDA. bfloat16 is autocast. deterministic: torch
+    refuses what would not give the same bits twice. Raises ValueError for a device that is not there.
     """
     import torch
+    if deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads it when it starts
+        torch.use_deterministic_algorithms(True)
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try:
