@@ -53,6 +53,13 @@ The radio played an old song about [love|the sea|the moon]. / All this happened 
 The bells of the old church [rang|were ringing]. / {N} [hummed|sang] a [little|slow] song to pass the time.
 """
 
+# What the teller of an unlabelled story may say after its ending: the first line after a right one, the second after
+# a wrong one. Next to such remarks a language model has to notice whether an ending fits, as real text makes it do.
+REMARKS = """
+That is [just|really] how it [was|ended]. / Yes, [all of|every word of] this is true. / And so it [was|ended].
+No, that is not how it [was|ended]. / But that [is|was] not true [at all|of course]. / Of course it was not so.
+"""
+
 # One paragraph a scenario. A line is KEY: SENTENCE / SENTENCE ...; one of the sentences is told, [a|b] is a choice
 # within it. KEY is the place in the story (1, 2, 3 or end) and, where it matters, the value of the hidden fact.
 # `pair` names the list that the words {a} and {b} are from; the hidden fact is then which of the two is {x}, the
@@ -339,17 +346,21 @@ def labelled(seed=SEED):
 
 
 def unlabelled(n_stories, seed):
-    """`n_stories` texts of five sentences, all different, none of them a story of the committed csv files.
+    """`n_stories` texts, all different, none of them a story of the committed csv files.
 
-    Stricter than that: no two have the same first four sentences, and none has those of a labelled story.
+    Stricter than that: no two have the same first four sentences, and none has those of a labelled story. A third of
+    them end with the right ending, a third go on with a remark that it was so, and a third have the wrong ending
+    and go on with a remark that it was not.
     """
     rng, scenarios, texts = Random(f'unlabelled {seed}'), parse(SCENARIOS), []
     seen = {' '.join(row[1:5]) for rows in labelled() for row in rows}
+    after_right, after_wrong = (line.split(' / ') for line in REMARKS.strip().split('\n'))
     while len(texts) < n_stories:
-        story, right, _ = twins(rng, pick(rng, scenarios))[0]
+        story, right, wrong = twins(rng, pick(rng, scenarios))[0]
+        end = pick(rng, [[right], [right, wording(rng, after_right)], [wrong, wording(rng, after_wrong)]])
         if ' '.join(story) not in seen:
             seen.add(' '.join(story))
-            texts.append(' '.join([*story, right]))
+            texts.append(' '.join(story + end))
     return texts
 
 
@@ -379,7 +390,7 @@ def main(args):
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--unlabelled', type=int, metavar='N', help='write N stories with their right endings')
+    parser.add_argument('--unlabelled', type=int, metavar='N', help='write N stories to pre-train on, as plain text')
     parser.add_argument('--seed', type=int, default=SEED, help='another seed, other stories (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='file for --unlabelled; else folder (default: data/sample)')
     args = parser.parse_args(argv)
