@@ -40,27 +40,28 @@ CASED = '''
     a7b0-a7b7 a7f7-a7ff ab30-ab5a ab5c-ab64 fb00-fb06 ff21-ff3a ff41-ff5a
 '''
 UNCASED = '''
-    5d0-5ea 5f0-5f2 620-63f 641-64a 66e-66f 671-6d3 6d5 6e5-6e6 6ee-6ef 6fa-6fc 6ff 750-77f 8a0-8b4 8b6-8bd
-    980 985-98c 98f-990 993-9a8 9aa-9b0 9b2 9b6-9b9 9bd 9ce 9dc-9dd 9df-9e1 9f0-9f1 fb1d fb1f-fb28 fb2a-fb36
-    fb38-fb3c fb3e fb40-fb41 fb43-fb44 fb46-fbb1 fbd3-fd3d fd50-fd8f fd92-fdc7 fdf0-fdfb fe70-fe74 fe76-fefc
-    1ee00-1eebb
+    5d0-5ea 5f0-5f2 620-63f 641-64a 66e-66f 671-6d3 6d5 6e5-6e6 6ee-6ef 6fa-6fc 6ff 750-77f 8a0-8b4 8b6-8bd 980
+    985-98c 98f-990 993-9a8 9aa-9b0 9b2 9b6-9b9 9bd 9ce 9dc-9dd 9df-9e1 9f0-9f1 fb1d fb1f-fb28 fb2a-fb36 fb38-fb3c
+    fb3e fb40-fb41 fb43-fb44 fb46-fbb1 fbd3-fd3d fd50-fd8f fd92-fdc7 fdf0-fdfb fe70-fe74 fe76-fefc 1ee00-1ee03
+    1ee05-1ee1f 1ee21-1ee22 1ee24 1ee27 1ee29-1ee32 1ee34-1ee37 1ee39 1ee3b 1ee42 1ee47 1ee49 1ee4b 1ee4d-1ee4f
+    1ee51-1ee52 1ee54 1ee57 1ee59 1ee5b 1ee5d 1ee5f 1ee61-1ee62 1ee64 1ee67-1ee6a 1ee6c-1ee72 1ee74-1ee77
+    1ee79-1ee7c 1ee7e 1ee80-1ee89 1ee8b-1ee9b 1eea1-1eea3 1eea5-1eea9 1eeab-1eebb
 '''
 SYMBOLS = '''
-    a6 a9 ae b0 482 58d-58e 60e-60f 6de 6e9 6fd-6fe 7f6 9fa b70 bf3-bf8 bfa c7f d4f d79 f01-f03 f13 f15-f17
-    f1a-f1f f34 f36 f38 fbe-fc5 fc7-fcc fce-fcf fd5-fd8 109e-109f 1390-1399 1940 19de-19ff 1b61-1b6a
-    1b74-1b7c 2100-2101 2103-2106 2108-2109 2114 2116-2117 211e-2123 2125 2127 2129 212e 213a-213b 214a
-    214c-214d 214f 218a-218b 2195-2199 219c-219f 21a1-21a2 21a4-21a5 21a7-21ad 21af-21cd 21d0-21d1 21d3
-    21d5-21f3 2300-2307 230c-231f 2322-2328 232b-237b 237d-239a 23b4-23db 23e2-23fe 2400-2426 2440-244a
-    249c-24e9 2500-25b6 25b8-25c0 25c2-25f7 2600-266e 2670-2767 2794-27bf 2800-28ff 2b00-2b2f 2b45-2b46
-    2b4d-2b73 2b76-2b95 2b98-2bb9 2bbd-2bc8 2bca-2bd1 2bec-2bef 2ce5-2cea 2e80-2e99 2e9b-2ef3 2f00-2fd5
-    2ff0-2ffb 3004 3012-3013 3020 3036-3037 303e-303f 3190-3191 3196-319f 31c0-31e3 3200-321e 322a-3247 3250
-    3260-327f 328a-32b0 32c0-32fe 3300-33ff 4dc0-4dff a490-a4c6 a828-a82b a836-a837 a839 aa77-aa79 fdfd ffe4
-    ffe8 ffed-ffee fffc-fffd 10137-1013f 10179-10189 1018c-1018e 10190-1019b 101a0 101d0-101fc 10877-10878
-    10ac8 1173f 16b3c-16b3f 16b45 1bc9c 1d000-1d0f5 1d100-1d126 1d129-1d164 1d16a-1d16c 1d183-1d184
-    1d18c-1d1a9 1d1ae-1d1e8 1d200-1d241 1d245 1d300-1d356 1d800-1d9ff 1da37-1da3a 1da6d-1da74 1da76-1da83
-    1da85-1da86 1f000-1f02b 1f030-1f093 1f0a0-1f0ae 1f0b1-1f0bf 1f0c1-1f0cf 1f0d1-1f0f5 1f110-1f12e
-    1f130-1f16b 1f170-1f1ac 1f1e6-1f202 1f210-1f23b 1f240-1f248 1f250-1f251 1f300-1f3fa 1f400-1f6d2
-    1f6e0-1f6ec 1f6f0-1f6f6 1f700-1f773 1f780-1f7d4 1f800-1f80b 1f810-1f847 1f850-1f859 1f860-1f887
+    a6 a9 ae b0 482 58d-58e 60e-60f 6de 6e9 6fd-6fe 7f6 9fa b70 bf3-bf8 bfa c7f d4f d79 f01-f03 f13 f15-f17 f1a-f1f
+    f34 f36 f38 fbe-fc5 fc7-fcc fce-fcf fd5-fd8 109e-109f 1390-1399 1940 19de-19ff 1b61-1b6a 1b74-1b7c 2100-2101
+    2103-2106 2108-2109 2114 2116-2117 211e-2123 2125 2127 2129 212e 213a-213b 214a 214c-214d 214f 218a-218b
+    2195-2199 219c-219f 21a1-21a2 21a4-21a5 21a7-21ad 21af-21cd 21d0-21d1 21d3 21d5-21f3 2300-2307 230c-231f
+    2322-2328 232b-237b 237d-239a 23b4-23db 23e2-23fe 2400-2426 2440-244a 249c-24e9 2500-25b6 25b8-25c0 25c2-25f7
+    2600-266e 2670-2767 2794-27bf 2800-28ff 2b00-2b2f 2b45-2b46 2b4d-2b73 2b76-2b95 2b98-2bb9 2bbd-2bc8 2bca-2bd1
+    2bec-2bef 2ce5-2cea 2e80-2e99 2e9b-2ef3 2f00-2fd5 2ff0-2ffb 3004 3012-3013 3020 3036-3037 303e-303f 3190-3191
+    3196-319f 31c0-31e3 3200-321e 322a-3247 3250 3260-327f 328a-32b0 32c0-32fe 3300-33ff 4dc0-4dff a490-a4c6
+    a828-a82b a836-a837 a839 aa77-aa79 fdfd ffe4 ffe8 ffed-ffee fffc-fffd 10137-1013f 10179-10189 1018c-1018e
+    10190-1019b 101a0 101d0-101fc 10877-10878 10ac8 1173f 16b3c-16b3f 16b45 1bc9c 1d000-1d0f5 1d100-1d126
+    1d129-1d164 1d16a-1d16c 1d183-1d184 1d18c-1d1a9 1d1ae-1d1e8 1d200-1d241 1d245 1d300-1d356 1d800-1d9ff
+    1da37-1da3a 1da6d-1da74 1da76-1da83 1da85-1da86 1f000-1f02b 1f030-1f093 1f0a0-1f0ae 1f0b1-1f0bf 1f0c1-1f0cf
+    1f0d1-1f0f5 1f110-1f12e 1f130-1f16b 1f170-1f1ac 1f1e6-1f202 1f210-1f23b 1f240-1f248 1f250-1f251 1f300-1f3fa
+    1f400-1f6d2 1f6e0-1f6ec 1f6f0-1f6f6 1f700-1f773 1f780-1f7d4 1f800-1f80b 1f810-1f847 1f850-1f859 1f860-1f887
     1f890-1f8ad 1f910-1f91e 1f920-1f927 1f930 1f933-1f93e 1f940-1f94b 1f950-1f95e 1f980-1f991 1f9c0
 '''
 OTHER_WORD = '200c-200d 24b6-24e9 1f130-1f149 1f150-1f169 1f170-1f189'
@@ -84,14 +85,14 @@ EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39
 LONGEST_EXCEPTION = 12
 
 PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &: ftfy leaves it as it is
+SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks and their characters: some 200 MB at most
 
 
-def code_points(ranges):
-    """'61-63 78' -> 'abcx'."""
-    spans = ([int(end, 16) for end in span.split('-')] for span in ranges.split())
-    return ''.join(chr(c) for span in spans for c in range(span[0], span[-1] + 1))
+def char_ranges(table):
+    """'61-63 78' -> 'a-cx', the inside of a character class."""
+    return ''.join('-'.join(chr(int(end, 16)) for end in span.split('-')) for span in table.split())
 
 
 @functools.cache
@@ -114,7 +115,7 @@ def load_ftfy():
 @functools.cache
 def load_rules():
     """spaCy 2.0.11's rules for English: exceptions {text: tokens}, prefix match, suffix search, infix finditer, and
-    the OTHER_WORD characters."""
+    OTHER_WORD match."""
     import spacy
     from spacy.lang.en.tokenizer_exceptions import TOKENIZER_EXCEPTIONS
     from spacy.symbols import ORTH
@@ -124,10 +125,10 @@ def load_rules():
     if hashlib.sha256(json.dumps(sorted(exceptions.items())).encode()).hexdigest() != EXCEPTIONS_SHA256:
         raise ValueError(f'spaCy {spacy.__version__} has other English exceptions than 3.8: pip install "spacy==3.8.*"')
 
-    cased, uncased = code_points(CASED), ''.join(filter(str.isalpha, code_points(UNCASED)))
-    lower = ''.join(c for c in cased if unicodedata.category(c) == 'Ll') + uncased
-    upper = ''.join(c for c in cased if unicodedata.category(c) == 'Lu') + uncased
-    alpha, symbol, after_digit = lower + upper, f'[{code_points(SYMBOLS)}]', '|'.join(CURRENCY + UNITS)
+    cased = re.findall(f'[{char_ranges(CASED)}]', ''.join(map(chr, range(0x10000))))
+    lower = ''.join(c for c in cased if unicodedata.category(c) == 'Ll') + char_ranges(UNCASED)
+    upper = ''.join(c for c in cased if unicodedata.category(c) == 'Lu') + char_ranges(UNCASED)
+    alpha, symbol, after_digit = lower + upper, f'[{char_ranges(SYMBOLS)}]', '|'.join(CURRENCY + UNITS)
     prefixes = ['§', '%', '=', r'\+'] + PUNCT + ELLIPSES + QUOTES + CURRENCY + [symbol]
     suffixes = PUNCT + ELLIPSES + QUOTES + [symbol, "'s", "'S", '’s', '’S'] + [
         r'(?<=[0-9])\+', r'(?<=°[FfCcKk])\.', f'(?<=[0-9])(?:{after_digit})',
@@ -139,7 +140,7 @@ def load_rules():
         f'(?<=[{alpha}])[?";:=,.]*(?:-|–|—|--|---|——|~)(?=[{alpha}])', f'(?<=[{alpha}"])[:<>=/](?=[{alpha}])',
     ]
     return (exceptions, re.compile('|'.join(prefixes)).match, re.compile(f'(?:{"|".join(suffixes)})$').search,
-            re.compile('|'.join(infixes)).finditer, frozenset(code_points(OTHER_WORD)))
+            re.compile('|'.join(infixes)).finditer, re.compile(f'[{char_ranges(OTHER_WORD)}]').match)
 
 
 def split_chunk(chunk):
@@ -148,14 +149,14 @@ def split_chunk(chunk):
     As Tokenizer._split_affixes, but in linear time: a suffix is looked for in the last characters only, and a URL's
     host once per place where it may begin.
     """
-    exceptions, prefix_match, suffix_search, infix_finditer, other_word = load_rules()
+    exceptions, prefix_match, suffix_search, infix_finditer, other_word_match = load_rules()
 
     def is_exception(start, end):
         return end - start <= LONGEST_EXCEPTION and chunk[start:end] in exceptions
 
     def is_word(char):  # \w of the regex module
         category = unicodedata.category(char)
-        return category[0] in 'LM' or category in ('Nd', 'Nl', 'Pc') or char in other_word
+        return category[0] in 'LM' or category in ('Nd', 'Nl', 'Pc') or other_word_match(char)
 
     heads, middle, tails = [], [], []
     start, end = 0, len(chunk)
@@ -166,14 +167,15 @@ def split_chunk(chunk):
             break
         if host_start != start:
             host_start, host = start, URL_HOST.match(chunk, start) or user_host
-        is_url = host and host.end() <= end and is_word(chunk[start]) and (chunk[end - 1] == '/' or is_word(chunk[end - 1]))
+        is_url = (host and host.end() <= end and is_word(chunk[start])
+                  and (chunk[end - 1] == '/' or is_word(chunk[end - 1])))
         if is_url or ASCII_WORD(chunk, start, end):  # a plain word needs no rules: only to save time
             middle = [chunk[start:end]]
             break
 
         prefix = prefix_match(chunk, start, end)
         after_prefix = prefix.end() if prefix else start
-        window = chunk[max(start, end - 6):end]  # but for dots a suffix has 4 characters at most and looks back at 2
+        window = chunk[max(start, end - 6):end]  # but for dots a suffix has 4 characters at most, and looks back at 2
         suffix = suffix_search(window)
         before_suffix = end - len(window) + suffix.start() if suffix else end
         if window.endswith('..'):
@@ -212,11 +214,11 @@ def get_pairs(word):
 def text_standardize(text):
     """Fix dashes and quotes, set runs of punctuation off by spaces, collapse white space and blank lines.
 
-    The original's first pattern was not a raw string: its backslashes escaped a plus sign, so a backslash stays.
+    A backslash stays as it is: in the original, whose pattern was not a raw string, it only escaped a plus sign.
     """
     for old, new in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
         text = text.replace(old, new)
-    text = re.sub(r'(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|/+|\*+|\[+|\]+|}+|{+|\|+|_+)', r' \1 ', text)
+    text = SYMBOL_RUNS.sub(r' \g<0> ', text)
     return ' \n '.join(' '.join(line.split()) for line in text.split('\n') if line and not line.isspace())
 
 
@@ -282,22 +284,20 @@ class TextEncoder:
         symbols = [*token[:-1], token[-1] + '</w>', None]  # None, the end, is in no merge
         before, after = [*range(-1, n)], [*range(1, n + 1), n]  # neighbours of each symbol
 
-        def rank(i):
-            return self.bpe_ranks.get((symbols[i], symbols[after[i]]))
-
-        queue = [(r, i) for i in range(n) if (r := rank(i)) is not None]
+        rank = self.bpe_ranks.get
+        queue = [(r, i) for i in range(n) if (r := rank((symbols[i], symbols[i + 1]))) is not None]
         heapify(queue)
         while queue:
             best, changed = queue[0][0], []
             while queue and queue[0][0] == best:  # all occurrences, left to right, before what they make can merge
                 i = heappop(queue)[1]
-                if rank(i) == best:  # otherwise one of its symbols is merged already
-                    j = after[i]
+                j = after[i]
+                if rank((symbols[i], symbols[j])) == best:  # otherwise one of the two has been merged already
                     symbols[i], symbols[j] = symbols[i] + symbols[j], None
                     after[i], before[after[j]] = after[j], i
                     changed += [before[i], i]
             for i in changed:
-                if (r := rank(i)) is not None:
+                if (r := rank((symbols[i], symbols[after[i]]))) is not None:
                     heappush(queue, (r, i))
         symbols = ' '.join(filter(None, symbols))
         if len(self.cache) < MAX_CACHED and n <= MAX_CACHED_LEN:
@@ -356,7 +356,7 @@ class TextEncoder:
         """Text of ids other than special tokens and new lines, encoded again until it stays the same."""
         text = None
         for _ in range(10):  # three rounds are usual
-            previous, text = text, ''.join('\ufffd' if i == 0 else self.decoder[i] for i in ids)
+            previous, text = text, ''.join('\ufffd</w>' if i == 0 else self.decoder[i] for i in ids)
             text = text.replace('</w>', ' ').strip()
             if text == previous:
                 break
