@@ -1,0 +1,260 @@
+"""Generation: the cache against the plain model, what is drawn, and the command line."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from reference import GOLDENS, assert_close
+from test_datasets import write
+from test_train import toy_argv, toy_stories
+
+import generate
+import train
+from datasets import TEST_NAME, VAL_NAME
+from generate import CachedModel, logits_to_probs, main, parse_args, sample
+from scoring import with_positions
+
+ROOT = Path(__file__).parents[1]
+TOY = GOLDENS / 'loader' / 'model'                      # 124 tokens, 24 positions, 3 blocks 16 wide
+SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--device', 'cpu']
+N_VOCAB = 124
+
+
+def toy_args(*argv):
+    return parse_args(['--model_path', str(TOY), *SIZE, *argv])
+
+
+@pytest.fixture
+def toy():
+    """The toy model, its numbers spread enough for clear winners."""
+    model, encoder = generate.load_model(toy_args())
+    with torch.no_grad():
+        model.transformer.embed.weight.mul_(8)
+    return model.transformer, encoder
+
+
+def plain_logits(transformer, ids):
+    """Logits (N, T, n_vocab) of the whole sequences (N, T), without a cache."""
+    with torch.no_grad():
+        return transformer(with_positions(transformer, ids)) @ transformer.embed.weight[:N_VOCAB].T
+
+
+@pytest.mark.parametrize('pieces', [[24], [1] * 24, [9] + [1] * 15, [5, 1, 7, 11]], ids=str)
+def test_cached_logits_are_those_of_the_plain_model(toy, pieces):
+    transformer, _ = toy
+    ids = torch.randint(N_VOCAB, (3, 24), generator=torch.Generator().manual_seed(0))
+    expected = plain_logits(transformer, ids)
+    model, end = CachedModel(transformer, N_VOCAB, n_samples=3), 0
+    for piece in ids.split(pieces, dim=1):
+        end += piece.size(1)
+        assert_close(model(piece), expected[:, end - 1], atol=1e-5)
+
+
+def test_samples_share_the_prompt(toy):
+    transformer, _ = toy
+    ids = torch.randint(N_VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
+    ids[:, :7] = ids[0, :7]
+    expected, model = plain_logits(transformer, ids), CachedModel(transformer, N_VOCAB, n_samples=3)
+    assert_close(model(ids[:1, :7]), expected[:1, 6], atol=1e-5)
+    for t in range(7, 12):
+        assert_close(model(ids[:, t:t + 1]), expected[:, t], atol=1e-5)
+
+
+def test_greedy_continuation_is_that_of_recomputing_the_prefix(toy):
+    transformer, _ = toy
+    for prompt in ([40, 64, 84], [5], [1, 2, 3, 4, 5, 6, 7, 8, 9]):
+        ids = torch.tensor([prompt])
+        while ids.size(1) < 24:
+            ids = torch.cat([ids, plain_logits(transformer, ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
+        made = [int(i) for i in sample(transformer, N_VOCAB, prompt, 100, temperature=0)]
+        assert prompt + made == ids[0].tolist()
+
+
+def test_position_and_special_rows_are_never_drawn(tmp_path):
+    """Not even where they would be the most probable ones by far."""
+    run = fine_tuned(tmp_path)
+    model, encoder = generate.load_model(parse_args(run))
+    transformer = model.transformer
+    with torch.no_grad():
+        transformer.embed.weight[N_VOCAB:] *= 50
+        logits = model(with_positions(transformer, torch.tensor([[40, 64, 84]])))[0, -1]
+    assert logits.argmax() >= N_VOCAB
+    drawn = torch.stack(list(sample(transformer, N_VOCAB, [40, 64, 84], 10, n_samples=500, temperature=5.)))
+    assert drawn.max() < N_VOCAB and len(drawn.unique()) > 100
+
+
+PROBS = torch.tensor([[.1, .4, .2, .3]])
+
+
+@pytest.mark.parametrize('options, expected', [
+    ({}, [.1, .4, .2, .3]),
+    (dict(temperature=0), [0, 1, 0, 0]),
+    (dict(temperature=.5), [1 / 30, 16 / 30, 4 / 30, 9 / 30]),
+    (dict(temperature=1e-30), [0, 1, 0, 0]),
+    (dict(topk=1), [0, 1, 0, 0]),
+    (dict(topk=2), [0, 4 / 7, 0, 3 / 7]),
+    (dict(topk=9), [.1, .4, .2, .3]),
+    (dict(topp=.39), [0, 1, 0, 0]),
+    (dict(topp=.41), [0, 4 / 7, 0, 3 / 7]),
+    (dict(topp=.71), [0, 4 / 9, 2 / 9, 3 / 9]),
+    (dict(topk=3, topp=.5), [0, 4 / 7, 0, 3 / 7]),      # of the three left, two have 7/9
+    (dict(topk=2, topp=.5), [0, 1, 0, 0])])             # of the two left, one has 4/7
+def test_probabilities_by_hand(options, expected):
+    assert_close(logits_to_probs(PROBS.log() + 7, **options), torch.tensor([expected]).float(), atol=1e-6)
+
+
+@pytest.mark.parametrize('options', [dict(temperature=-1), dict(temperature=float('nan')), dict(topk=-1), dict(topp=0),
+                                     dict(topp=1.1)], ids=str)
+def test_wrong_options_of_the_draw_are_refused(options):
+    with pytest.raises(ValueError, match='want temperature >= 0'):
+        logits_to_probs(PROBS.log(), **options)
+
+
+def test_drawn_as_often_as_probable(toy):
+    """The first draw of 20,000 samples against the probabilities."""
+    transformer, _ = toy
+    [drawn] = sample(transformer, N_VOCAB, [40, 64], 1, n_samples=20_000, topk=5)
+    probs = logits_to_probs(plain_logits(transformer, torch.tensor([[40, 64]]))[:, -1], topk=5)[0]
+    assert_close(torch.bincount(drawn, minlength=N_VOCAB) / 20_000, probs, atol=0.015)
+
+
+def test_the_same_seed_gives_the_same_text_and_another_does_not(capsys):
+    texts = [main(toy_args('--prompt', 'The cat sat', '--num_samples', '2', '--seed', seed)) for seed in '112']
+    assert texts[0] == texts[1] != texts[2] and texts[0][0] != texts[0][1]
+    out = capsys.readouterr().out
+    assert f'--- sample 1 ---\n{texts[0][0]}\n--- sample 2 ---\n{texts[0][1]}\n' in out
+    assert main(toy_args('--prompt', 'The cat sat', '--greedy')) == main(
+        toy_args('--prompt', 'The cat sat', '--temperature', '0', '--seed', '5'))
+
+
+def test_words_are_shown_as_they_come(toy, monkeypatch, capsys):
+    transformer, encoder = toy
+    [ids] = encoder.encode(['the cat sat. dad'])
+    seen = []
+
+    def slowly(*_):
+        for i in ids:
+            yield torch.tensor([i])
+            seen.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(generate, 'sample', slowly)
+    texts = main(toy_args('--prompt', 'mom', '--gen_len', str(len(ids))))
+    assert ''.join(seen) + capsys.readouterr().out == 'the cat sat . dad\n' == texts[0] + '\n'
+    assert [piece for piece in seen if piece] == ['the', ' cat', ' sat', ' .', ' dad']
+
+
+def test_a_full_context_ends_the_text_with_a_message(capsys):
+    main(toy_args('--prompt', 'I like mom', '--gen_len', '40'))
+    shown = capsys.readouterr()
+    n_prompt, n_new, n_asked, n_ctx = (int(re.search(pattern, shown.err)[1]) for pattern in (
+        r'the (\d+) of the prompt', r'after (\d+)', r'of (\d+) tokens', r'n_ctx=(\d+)'))
+    assert n_prompt + n_new == n_ctx == 24 and n_asked == 40
+    main(toy_args('--prompt', 'I like mom', '--gen_len', '5', '--n_ctx', '6'))
+    assert 'stopped' in capsys.readouterr().err         # n_ctx may be smaller than what is stored
+    main(toy_args('--prompt', 'I like mom', '--gen_len', '2'))
+    assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--prompt', 'cat ' * 24], 'n_ctx=24 leaves room for 1 to 23'),
+    (['--prompt', 'cat', '--gen_len', '0'], 'gen_len=0'),
+    (['--prompt', 'cat', '--num_samples', '0'], 'n_samples=0'),
+    (['--prompt', 'cat', '--desc', 'absent'], 'config.json is missing: --desc and --save_dir'),
+    (['--prompt', 'cat', '--n_head', '3'], 'n_head=3'),
+    (['--prompt', 'cat', '--n_embd', '32'], 'build it with n_embd=16'),
+    (['--prompt', 'cat', '--device', 'tpu'], '--device tpu')])
+def test_a_mistake_gets_one_line(argv, words):
+    with pytest.raises((ValueError, OSError), match=words) as error:
+        main(toy_args(*argv))
+    assert '\n' not in str(error.value)
+
+
+def test_a_vocabulary_of_other_weights_is_refused(tmp_path):
+    tokens = json.loads((TOY / 'encoder_bpe_40000.json').read_text())
+    (tmp_path / 'more.json').write_text(json.dumps({**tokens, 'extra': len(tokens)}))
+    with pytest.raises(ValueError, match='has 125 tokens, the weights have 124: vocabulary and weights do not belong'):
+        main(toy_args('--prompt', 'cat', '--encoder_path', str(tmp_path / 'more.json')))
+
+
+def test_an_empty_prompt_continues_a_new_line(toy, tmp_path, capsys):
+    _, encoder = toy
+    model, _ = generate.load_model(toy_args())
+    [text] = main(toy_args('--prompt', ' ', '--greedy', '--gen_len', '6'))
+    after_new_line = sample(model.transformer, N_VOCAB, [encoder.encoder['\n</w>']], 6, temperature=0)
+    assert text == encoder.decode([int(i) for i in after_new_line])
+    tokens = json.loads((TOY / 'encoder_bpe_40000.json').read_text())
+    (tmp_path / 'none.json').write_text(json.dumps({token.replace('\n', '¶'): i for token, i in tokens.items()}))
+    with pytest.raises(ValueError, match='the prompt is empty and the vocabulary has no new line'):
+        main(toy_args('--prompt', '', '--encoder_path', str(tmp_path / 'none.json')))
+
+
+def test_every_line_of_standard_input_is_a_prompt(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('the cat\n\nmom found\n'))
+    assert len(main(toy_args('--gen_len', '3'))) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('the cat\n' + 'cat ' * 30 + '\nmom\n'))
+    with pytest.raises(ValueError, match='prompt 2: the prompt has 30 tokens'):
+        main(toy_args('--gen_len', '3'))
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, 'stdin', Terminal('the cat\n' + 'cat ' * 30 + '\nmom\n'))
+    assert len(main(toy_args('--gen_len', '3'))) == 2   # a session goes on
+    assert 'the prompt has 30 tokens' in capsys.readouterr().err
+
+
+def fine_tuned(folder):
+    """Train a toy run in `folder`; the options that name it."""
+    write(folder / VAL_NAME, toy_stories(50, 0))
+    write(folder / TEST_NAME, toy_stories(11, 1))
+    train.main(train.parse_args(toy_argv(folder, '--desc', 'tuned', '--n_iter', '1')))
+    return ['--desc', 'tuned', '--save_dir', str(folder / 'save'), '--device', 'cpu']
+
+
+def test_a_fine_tuned_run_generates(tmp_path, capsys):
+    args = parse_args([*fine_tuned(tmp_path), '--prompt', 'the cat', '--gen_len', '4', '--greedy'])
+    model, encoder = generate.load_model(args)
+    saved = torch.load(tmp_path / 'save' / 'tuned' / 'best_params.pt', weights_only=True)
+    assert torch.equal(model.transformer.embed.weight, saved['transformer.embed.weight'])
+    assert model.transformer.vocab == 124 + 3 + model.transformer.n_ctx
+    [ids] = encoder.encode(['the cat'])
+    made = sample(model.transformer, N_VOCAB, ids, 4, temperature=0)
+    assert main(args) == [encoder.decode([int(i) for i in made])]
+
+
+def test_bfloat16_generates(capsys):
+    assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', 'bfloat16'))[0]
+
+
+def test_from_the_shell(tmp_path):
+    run = subprocess.run([sys.executable, 'generate.py', '--model_path', str(TOY), *SIZE, '--gen_len', '3'], cwd=ROOT,
+                         input='the cat sat\n' + 'cat ' * 30 + '\n', capture_output=True, text=True)
+    assert run.returncode == 2 and run.stdout.count('\n') == 1 and run.stderr.count('\n') == 1
+    assert run.stderr.startswith('generate.py: error: prompt 2: the prompt has 30 tokens')
+
+
+@pytest.mark.slow
+def test_the_cache_is_worth_having():
+    """At full size, 100 tokens after 128."""
+    run = subprocess.run([sys.executable, 'tests/bench/bench_generate.py'], cwd=ROOT, capture_output=True, text=True,
+                         check=True)
+    assert 'same tokens: True' in run.stdout
+    assert float(re.search(r'cached is ([\d.]+) times', run.stdout)[1]) >= 5
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not (ROOT / 'model' / 'params_9.npy').is_file(),
+                    reason='needs the released weights: python model/download.py')
+def test_the_released_weights_continue_as_published():
+    """The greedy continuation that the transformers library publishes in its tests of this model."""
+    model, encoder = generate.load_model(parse_args(['--model_path', str(ROOT / 'model')]))
+    made = sample(model.transformer, encoder.n_vocab, [481, 4735, 544], 17, temperature=0)
+    assert [int(i) for i in made] == [246, 963, 870, 762, 239, 244, 40477, 244, 249, 719, 881, 487, 544, 240, 244, 603,
+                                      481]

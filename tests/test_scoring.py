@@ -1,0 +1,178 @@
+"""Log-probabilities against numbers worked out by hand and against the plain model; the zero-shot heuristics."""
+
+import math
+
+import pytest
+import torch
+from reference import assert_close
+from test_datasets import HEADER, write
+from test_generate import N_VOCAB, toy_args
+from test_train import toy_stories
+
+import fast
+import generate
+import scoring
+from datasets import TEST_NAME, VAL_NAME
+from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
+from scoring import log_probs, mean_log_probs, score_texts, windows, with_positions
+
+
+@pytest.fixture
+def toy():
+    model, encoder = generate.load_model(toy_args())
+    with torch.no_grad():
+        model.transformer.embed.weight.mul_(8)
+    return model.transformer, encoder
+
+
+def test_each_token_is_scored_by_what_precedes_it():
+    """A network without blocks or positions, three tokens: after 0 the logits are (1, 0, 0), after 1 they are
+    (0, 1, 0), after 2 they are all 0, so that the text 0 0 2 1 has the probabilities e/(e+2), 1/(e+2) and 1/3."""
+    network = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=2, n_layer=0), vocab=3 + 4, n_ctx=4).eval()
+    with torch.no_grad():
+        network.embed.weight.copy_(torch.tensor([[1., 0], [0, 1], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0]]))
+    e = math.e
+    [scores] = score_texts(network, 3, [[0, 0, 2, 1]])
+    assert_close(scores, torch.tensor([e / (e + 2), 1 / (e + 2), 1 / 3]).log(), atol=1e-6)
+    [[ending]] = log_probs(network, 3, [[([0, 0, 2, 1], 3)]])
+    assert_close(ending, torch.tensor([1 / 3]).log(), atol=1e-6)
+
+
+def plain_log_probs(transformer, ids, first):
+    """From whole logits, one sequence at a time."""
+    with torch.no_grad():
+        logits = transformer(with_positions(transformer, torch.tensor([ids])))[0] @ transformer.embed.weight[:N_VOCAB].T
+    return logits.log_softmax(-1)[torch.arange(first - 1, len(ids) - 1), torch.tensor(ids[first:], dtype=torch.long)]
+
+
+def test_shared_and_packed_steps_give_the_plain_models_numbers(toy, monkeypatch):
+    """40 examples of two choices with a common beginning, 4 to 24 tokens long; chunks that divide nothing evenly."""
+    monkeypatch.setattr(fast, 'LM_CHUNK', 7)
+    transformer, _ = toy
+    draw = torch.Generator().manual_seed(3)
+    examples = []
+    for i in range(40):
+        length, first = 3 + i % 20, 1 + i % 3
+        ids = torch.randint(N_VOCAB, (length,), generator=draw).tolist()
+        examples.append([(ids + [5], first), (ids + [7] * (1 + i % 2), first + 1)])
+    for choices, found in zip(examples, log_probs(transformer, N_VOCAB, examples), strict=True):
+        for (ids, first), scores in zip(choices, found, strict=True):
+            assert_close(scores, plain_log_probs(transformer, ids, first), atol=1e-5)
+
+
+def test_probabilities_of_all_tokens_add_up_to_one(toy):
+    transformer, _ = toy
+    found = log_probs(transformer, N_VOCAB, [[([40, 64, i], 2)] for i in range(N_VOCAB)])
+    assert sum(scores.exp().item() for [scores] in found) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_long_text_is_scored_in_windows(toy):
+    transformer, _ = toy
+    for n in (0, 1, 2, 9, 10, 11, 15, 16, 37):
+        text, scored = list(range(n)), []
+        for [(ids, first)] in windows(text, 10):
+            assert len(ids) <= 10 and first >= (1 if ids[0] == 0 else 5)
+            scored += ids[first:]
+        assert scored == text[1:]
+    text = torch.randint(N_VOCAB, (50,), generator=torch.Generator().manual_seed(0)).tolist()
+    [scores] = score_texts(transformer, N_VOCAB, [text])
+    assert_close(scores[:23], plain_log_probs(transformer, text[:24], 1), atol=1e-5)
+    assert_close(scores[23:35], plain_log_probs(transformer, text[12:36], 12), atol=1e-5)
+    assert len(scores) == 49
+
+
+def test_score_prints_each_line_and_the_total(tmp_path, capsys):
+    path = tmp_path / 'text.txt'
+    path.write_text('the cat sat.\n\nI\nmom found a ball\n', encoding='utf-8')
+    scores = generate.main(toy_args('--score', str(path), '--per_token'))
+    header, *lines = (line.split('\t') for line in capsys.readouterr().out.splitlines())
+    tokens, lines = [line for line in lines if not line[0]], [line for line in lines if line[0]]
+    assert header == ['line', 'tokens', 'log-probability (nats)', 'per token', 'perplexity']
+    assert [line[0] for line in lines] == ['1', '3', '4', 'total'] and [len(s) for s in scores] == [4, 0, 3]
+    model, encoder = generate.load_model(toy_args())
+    [ids] = encoder.encode(['the cat sat.'])
+    expected = plain_log_probs(model.transformer, ids, 1)
+    assert [float(p) for *_, p in tokens[:4]] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [token for _, token, _ in tokens[:4]] == [repr(encoder.decoder[i]) for i in ids[1:]]
+    assert [float(x) for x in lines[0][1:]] == pytest.approx(
+        [4, expected.sum().item(), expected.mean().item(), math.exp(-expected.mean())], abs=1e-2)
+    everything = torch.cat(scores)
+    assert [float(x) for x in lines[3][1:]] == pytest.approx(
+        [7, everything.sum().item(), everything.mean().item(), math.exp(-everything.mean())], abs=1e-2)
+    assert lines[1][1:] == ['0', '0.0000', 'nan', 'nan']
+
+
+@pytest.mark.parametrize('data, words', [(b'', 'has no text'), (b' \n\n', 'has no text'),
+                                         (b'cat\xff\xfe', 'invalid start byte at byte 3: not UTF-8')])
+def test_a_file_without_text_gets_one_line(tmp_path, data, words):
+    (tmp_path / 'bad.txt').write_bytes(data)
+    with pytest.raises(ValueError, match=words):
+        generate.main(toy_args('--score', str(tmp_path / 'bad.txt')))
+    with pytest.raises(FileNotFoundError):
+        generate.main(toy_args('--score', str(tmp_path / 'absent.txt')))
+
+
+def test_cloze_takes_the_ending_with_the_higher_mean(tmp_path, capsys):
+    rows = [row[:5] + [row[5] + ' and old dad', *row[6:]] for row in toy_stories(12, 0)[1:]]
+    write(tmp_path / VAL_NAME, [HEADER, *rows])
+    write(tmp_path / TEST_NAME, [row[:-1] for row in toy_stories(3, 1)])
+    [accuracy] = generate.main(toy_args('--zero_shot', 'cloze', '--data_dir', str(tmp_path)))    # test has no labels
+    model, encoder = generate.load_model(toy_args())
+    right = []
+    for _, *sentences, ending1, ending2, label in rows:
+        [story, *endings] = encoder.encode([' '.join(sentences), ending1, ending2])
+        story = story[-(24 - max(map(len, endings))):]
+        means = [plain_log_probs(model.transformer, story + ending, len(story)).mean() for ending in endings]
+        right.append(int(means[1] > means[0]) + 1 == int(label))
+    assert accuracy == pytest.approx(100 * sum(right) / 12) and 0 < accuracy < 100
+    assert f'cloze accuracy {accuracy:.2f} on 12 examples of {tmp_path / VAL_NAME}' in capsys.readouterr().out
+
+
+def test_what_does_not_fit_loses_the_beginning_of_its_context(toy):
+    transformer, encoder = toy
+    story = 'cat dad mom ball park ' * 10
+    long, n_cut = mean_log_probs(transformer, encoder, [[(story, 'happy'), (story, 'sad mom')]])
+    ids = encoder.encode([story, 'happy', 'sad mom'])
+    assert n_cut == 1
+    for k, ending in enumerate(ids[1:]):
+        kept = ids[0][-(24 - len(ending)):]
+        assert_close(long[0, k], plain_log_probs(transformer, kept + ending, len(kept)).mean(), atol=1e-5)
+    with pytest.raises(ValueError, match='example 1 has a text without tokens'):
+        mean_log_probs(transformer, encoder, [[('cat', ' '), ('cat', 'dad')]])
+
+
+def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
+    (tmp_path / 'dev.tsv').write_text('sentence\tlabel\na "good day \t1\nold rain \t0\n', encoding='utf-8')
+    [(path, problems, labels)] = scoring.sst2(str(tmp_path))
+    assert problems == [[('a "good day very', 'negative'), ('a "good day very', 'positive')],
+                        [('old rain very', 'negative'), ('old rain very', 'positive')]]
+    assert labels == [1, 0] and path.endswith('dev.tsv')
+    [accuracy] = generate.main(toy_args('--zero_shot', 'sst2', '--data_dir', str(tmp_path)))
+    assert accuracy in (0, 50, 100) and 'on 2 examples' in capsys.readouterr().out
+
+
+def test_winograd_scores_the_rest_after_each_candidate(tmp_path, capsys):
+    (tmp_path / 'winograd.tsv').write_text('sentence\tcandidate1\tcandidate2\tlabel\n'
+                                           'the cat sat on mom as _ was old.\tthe cat\tmom\t2\n', encoding='utf-8')
+    [(_, problems, labels)] = scoring.winograd(str(tmp_path))
+    assert problems == [[('the cat sat on mom as the cat', ' was old.'), ('the cat sat on mom as mom', ' was old.')]]
+    assert labels == [1]
+    assert generate.main(toy_args('--zero_shot', 'winograd', '--data_dir', str(tmp_path)))[0] in (0, 100)
+
+
+@pytest.mark.parametrize('task, text, words', [
+    ('sst2', None, 'dev.tsv is missing: --data_dir names its folder'),
+    ('sst2', '', 'no table of tab-separated'),
+    ('sst2', 'sentence\tlabel\n', 'want a first line with sentence, label'),
+    ('sst2', 'text\tlabel\nx\t1\n', 'want a first line with sentence, label'),
+    ('sst2', 'sentence\tlabel\na\t1\nb\n', 'dev.tsv, line 3: 1 columns, the header has 2'),
+    ('sst2', 'sentence\tlabel\na\t2\n', "dev.tsv, line 2: label '2' is not 0 or 1"),
+    ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nx was old\ta\tb\t1\n', 'line 2: want a sentence with _'),
+    ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nold was _ \ta\tb\t1\n', 'line 2: want a sentence with _'),
+    ('cloze', None, 'has no Story Cloze val file')])
+def test_a_wrong_table_gets_one_line(tmp_path, task, text, words):
+    if text is not None:
+        (tmp_path / {'sst2': 'dev.tsv', 'winograd': 'winograd.tsv'}[task]).write_text(text, encoding='utf-8')
+    with pytest.raises((ValueError, OSError), match=words) as error:
+        generate.main(toy_args('--zero_shot', task, '--data_dir', str(tmp_path)))
+    assert '\n' not in str(error.value)
