@@ -1,0 +1,65 @@
+"""Towers spread over processes by torchrun: the same training as in one process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from reference import assert_close, without_noise
+from test_datasets import write
+from test_train import ROOT, toy_argv, toy_stories
+
+import train
+from datasets import TEST_NAME, VAL_NAME
+
+NO_DROPOUT = [f'--{name}_pdrop=0' for name in ('embd', 'attn', 'resid', 'clf')]
+
+
+def torchrun(n_processes, *argv):
+    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
+                           str(n_processes), 'train.py', *argv], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / VAL_NAME, toy_stories(50, 0))
+    write(tmp_path / TEST_NAME, toy_stories(11, 1))     # odd: the last batch of evaluation is short, on one process
+    return tmp_path
+
+
+def test_two_processes_train_and_evaluate_as_one(folder):
+    argv = [*NO_DROPOUT, '--lr', '1e-3', '--submit']
+    one = train.main(train.parse_args(toy_argv(folder, '--desc', 'one', *argv)))
+    run = torchrun(2, *toy_argv(folder, '--desc', 'two', *argv))
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count('best on validation') == 1                  # one process prints and writes
+    two = json.loads((folder / 'save' / 'two' / 'results.json').read_text())
+    assert two['n_updates'] == 20
+    assert_close(torch.tensor(two['losses']), torch.tensor(one.losses), atol=2e-6)
+    assert_close(torch.tensor(two['test_logits']), torch.tensor(one.test_logits), atol=2e-5)
+    a, b = (torch.load(folder / 'save' / name / 'best_params.pt', weights_only=True) for name in ('one', 'two'))
+    for name in a:
+        assert_close(without_noise(name, b[name]), without_noise(name, a[name]), atol=1e-6, what=name)
+
+
+def test_processes_that_cannot_share_the_towers_are_told_so(folder, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='2 processes cannot share --n_gpu 3 towers equally'):
+        train.main(train.parse_args(toy_argv(folder, '--n_gpu', '3')))
+
+
+@pytest.mark.slow
+def test_one_failing_process_ends_the_run_with_its_own_message(folder):
+    """Process 1 alone finds its device missing."""
+    code = ('import os, sys, train\n'
+            'argv = sys.argv[1:] + (["--device", "tpu9"] if os.environ["RANK"] == "1" else [])\n'
+            'from utils import run_script\n'
+            'run_script(train.main, lambda: train.parse_args(argv))\n')
+    (folder / 'one_fails.py').write_text(code)
+    run = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+                          str(folder / 'one_fails.py'), *toy_argv(folder)], cwd=ROOT, capture_output=True, text=True,
+                         env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
+    assert run.returncode != 0 and 'error: --device tpu9' in run.stderr
