@@ -435,3 +435,40 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
         if name.endswith('.g') and (params[name] > 0).float().mean() < 0.7:
             raise ValueError(f'{path}: the layer-norm gains {name} are not mostly positive, so shards were swapped or '
                              f'belong to another model: {HOW_TO_GET}')
+
+
+@torch.no_grad()
+def save_openai_pretrained_model(model, path, n_special=0):
+    """Write the weights of `model` into the folder `path` in the layout of the release, for the loader above.
+
+    model: a TransformerModel, or a model that has one as `.transformer`. n_special: rows between tokens and positions,
+    which are left out. One shard at a time is copied, and every file is written whole.
+    """
+    model = getattr(model, 'transformer', model)
+    we, params = model.embed.weight, dict(model.named_parameters())
+    names = [f'h.{i}.{name}' for i in range(len(model.h)) for name in BLOCK_PARAMS]
+    arrays = [we[-model.n_ctx:], we[:len(we) - model.n_ctx - n_special], *(params[name] for name in names)]
+    shapes = [list(array.shape) for array in arrays[:2]]
+    shapes += [[1] * name.endswith('.w') + list(params[name].shape) for name in names]     # convolutions of width 1
+    flat = [array.reshape(-1) for array in arrays]
+    starts = np.cumsum([0, *map(len, flat)])
+    os.makedirs(path, exist_ok=True)
+    lo = 0
+    for i, numbers in enumerate(np.array_split(np.empty(starts[-1], dtype=np.bool_), N_SHARDS)):
+        hi = lo + len(numbers)
+        pieces = [piece[max(lo - start, 0):max(hi - start, 0)] for piece, start in zip(flat, starts, strict=False)]
+        shard = torch.cat(pieces).float().cpu().numpy()
+        write_file(os.path.join(path, f'params_{i}.npy'), lambda f, shard=shard: np.save(f, shard))
+        lo = hi
+    write_file(os.path.join(path, 'params_shapes.json'), lambda f: f.write(json.dumps(shapes).encode()))
+
+
+def write_file(name, write):
+    """Call `write` on a temporary file beside `name`, then give it that name."""
+    try:
+        with open(f'{name}.part', 'wb') as f:
+            write(f)
+        os.replace(f'{name}.part', name)
+    finally:
+        if os.path.exists(f'{name}.part'):
+            os.remove(f'{name}.part')

@@ -1,0 +1,187 @@
+"""Text to one memory-mapped file of tokens, once: what pretrain.py reads.
+
+The text is cut into pieces of whole lines. What a process makes of a piece is a file, so an interrupted run goes on
+with the pieces that are missing. Names hold the hash of what a file was made from: tokens of another text, or of
+another vocabulary, are never taken for these.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from contextlib import nullcontext
+from multiprocessing import Pool, parent_process
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from text_utils import PLAIN, TextEncoder, load_ftfy, split_chunk, text_standardize
+from utils import write_whole
+
+PIECE = 2 ** 22                                         # bytes of text in a piece, and what is left of their last line
+
+
+def cut(data_dir):
+    """The text as pieces (file, first byte, number of bytes), and its hash.
+
+    Raises FileNotFoundError where there is none, ValueError for what is not UTF-8 text.
+    """
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the text')
+    paths = sorted(str(path) for path in Path(data_dir).rglob('*.txt') if path.is_file())
+    if not paths:
+        raise FileNotFoundError(f'{data_dir} has no *.txt file, nor have the folders in it')
+    pieces, digest = [], hashlib.sha256()
+    for path in paths:
+        start = line = 0
+        with open(path, 'rb') as f:
+            while block := f.read(PIECE) + f.readline():
+                try:
+                    block.decode('utf-8')
+                    wrong = block.find(b'\0')
+                except UnicodeDecodeError as e:
+                    wrong = e.start
+                if wrong >= 0:
+                    line += block[:wrong].count(b'\n') + 1
+                    raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
+                                     'text: save the file as UTF-8, or take it out of the folder')
+                pieces.append((path, start, len(block)))
+                digest.update(block)
+                start, line = start + len(block), line + block.count(b'\n')
+        digest.update(b'\0')                                           # where a file ends
+    return pieces, digest.hexdigest()
+
+
+def lines_of(piece):
+    """Its lines; blank ones mean nothing to the encoder."""
+    path, start, size = piece
+    with open(path, 'rb') as f:
+        f.seek(start)
+        return f.read(size).decode('utf-8-sig').split('\n')
+
+
+def count_words(job):
+    """Write how often each word (what the merges work on) occurs in a piece."""
+    piece, target = job
+    fix_text, words = load_ftfy(), Counter()
+    chunks = Counter(chunk for line in lines_of(piece) for chunk in (line if PLAIN(line) else fix_text(line)).split())
+    for chunk, n in chunks.items():
+        for part in text_standardize(chunk).split():
+            for token in split_chunk(part):
+                words[token.lower()] += n
+    with write_whole(target) as f:
+        json.dump(words, f)
+
+
+@functools.lru_cache(1)
+def text_encoder(encoder_path, bpe_path, key):
+    """The encoder of this process; `key` tells vocabularies apart that lie under the same name."""
+    return TextEncoder(encoder_path, bpe_path)
+
+
+def encode_piece(encoder_paths, key, job):
+    """Write the ids of a piece: a newline after every line that is not blank."""
+    piece, target = job
+    encoder = text_encoder(*encoder_paths, key)
+    newline, ids = encoder.encoder.get('\n</w>', 0), []
+    for line in encoder.encode(lines_of(piece), verbose=False):
+        if line:
+            ids += *line, newline
+    with write_whole(target, 'wb') as f:
+        np.save(f, np.array(ids, dtype=np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.uint32))
+
+
+def begin_worker():
+    """Leave Ctrl-C to the parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+
+def each_piece(work, pieces, folder, n_proc, what):
+    """Call `work` on (piece, file) in several processes, but for files that are there already; returns the files."""
+    jobs = [(piece, os.path.join(folder, f'{i:06}')) for i, piece in enumerate(pieces)]
+    todo = [job for job in jobs if not os.path.isfile(job[1])]
+    bar = tqdm(desc=what, total=len(jobs), initial=len(jobs) - len(todo), ncols=80, leave=False, disable=None)
+    n_proc = min(n_proc, len(todo))
+    with bar, Pool(n_proc, begin_worker) if n_proc > 1 else nullcontext() as pool:
+        for _ in pool.imap_unordered(work, todo) if pool else map(work, todo):
+            bar.update()
+    return [target for _, target in jobs]
+
+
+def learn_vocabulary(words, vocab_size):
+    """Characters and merges learned from {word: count}, as in the released files: {token: id}, text of the merges."""
+    try:
+        from subword_nmt.learn_bpe import learn_bpe
+    except ImportError:
+        raise ValueError('--vocab_size learns merges with subword-nmt: pip install subword-nmt==0.3.8') from None
+    chars = Counter()
+    for word, n in words.items():
+        for char in word:
+            chars[char] += n
+    chars = sorted(chars, key=lambda char: (-chars[char], char))
+    n_merges = vocab_size - 2 * len(chars) - 2
+    if n_merges < 0:
+        raise ValueError(f'--vocab_size {vocab_size}: the text has {len(chars)} different characters, which alone make '
+                         f'{2 * len(chars) + 2} tokens')
+    merges = io.StringIO()
+    if max(map(len, words)) > 1:                                       # or else there is no pair to merge
+        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+        learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
+    merges = merges.getvalue() or '#version: 0.2\n'
+    merged = (line.replace(' ', '') for line in merges.split('\n')[1:-1])
+    tokens = dict.fromkeys(['<unk>', *chars, *(f'{char}</w>' for char in chars), *merged, '\n</w>'])
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def make_vocabulary(args, pieces, text_hash):
+    """Learn the vocabulary, unless it is there from another run; sets --encoder_path and --bpe_path."""
+    folder = os.path.join(args.token_dir, f'vocabulary-{args.vocab_size}-{text_hash[:32]}')
+    args.encoder_path, args.bpe_path = (os.path.join(folder, name) for name in ('encoder_bpe_40000.json',
+                                                                                'vocab_40000.bpe'))
+    if os.path.isfile(args.encoder_path):
+        return
+    counts = os.path.join(folder, 'counts')
+    words = Counter()
+    for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
+        with open(path, encoding='utf-8') as f:
+            words.update(json.load(f))
+    if not words:
+        raise ValueError(f'{args.data_dir}: the text is empty')
+    encoder, merges = learn_vocabulary(words, args.vocab_size)
+    with write_whole(args.bpe_path) as f:
+        f.write(merges)
+    with write_whole(args.encoder_path) as f:
+        json.dump(encoder, f)
+    shutil.rmtree(counts)
+
+
+def load_tokens(args):
+    """Encode the text, unless these tokens are there from another run: the ids (a memory map), their hash, n_vocab."""
+    pieces, text_hash = cut(args.data_dir)
+    if args.vocab_size:
+        make_vocabulary(args, pieces, text_hash)
+    n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
+    vocabulary = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in (args.encoder_path, args.bpe_path)]
+    key = hashlib.sha256(' '.join([text_hash, *vocabulary]).encode()).hexdigest()[:32]
+    path = os.path.join(args.token_dir, f'{key}.npy')
+    if not os.path.isfile(path):
+        folder = path.removesuffix('.npy')
+        work = functools.partial(encode_piece, (args.encoder_path, args.bpe_path), key)
+        parts = [np.load(part, mmap_mode='r', allow_pickle=False)
+                 for part in each_piece(work, pieces, folder, args.n_proc, 'encoding')]
+        if not any(map(len, parts)):
+            raise ValueError(f'{args.data_dir}: the text is empty')
+        with write_whole(path, 'wb') as f:
+            header = dict(descr=parts[0].dtype.str, fortran_order=False, shape=(sum(map(len, parts)),))
+            np.lib.format.write_array_header_1_0(f, header)
+            for part in parts:
+                f.write(part.tobytes())
+        shutil.rmtree(folder)
+    return np.load(path, mmap_mode='r', allow_pickle=False), key, n_vocab
