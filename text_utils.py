@@ -67,7 +67,8 @@ SYMBOLS = '''
 OTHER_WORD = '200c-200d 24b6-24e9 1f130-1f149 1f150-1f169 1f170-1f189'
 
 # URL_PATTERN of spacy/lang/tokenizer_exceptions.py, rearranged. Once a host is found anything may follow it, so its
-# shortest match is enough: an IP address or labels and a TLD, at the beginning, after a protocol or after any @.
+# shortest match is enough: an IP address or labels and a TLD, at the beginning, after a protocol or after any @. No
+# affix can be split off a host.
 HOST = (
     r'(?:(?!(?:10|127)(?:\.\d{1,3}){3})(?!(?:169\.254|192\.168)(?:\.\d{1,3}){2})'
     r'(?!172\.(?:1[6-9]|2\d|3[0-1])(?:\.\d{1,3}){2})(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])'
@@ -167,8 +168,7 @@ def split_chunk(chunk):
             break
         if host_start != start:
             host_start, host = start, URL_HOST.match(chunk, start) or user_host
-        is_url = (host and host.end() <= end and is_word(chunk[start])
-                  and (chunk[end - 1] == '/' or is_word(chunk[end - 1])))
+        is_url = host and is_word(chunk[start]) and (chunk[end - 1] == '/' or is_word(chunk[end - 1]))
         if is_url or ASCII_WORD(chunk, start, end):  # a plain word needs no rules: only to save time
             middle = [chunk[start:end]]
             break
@@ -200,9 +200,8 @@ def split_infixes(text, infix_finditer):
     """'well-known' -> ['well', '-', 'known']; some of the tokens may be empty."""
     tokens, done = [], 0
     for infix in infix_finditer(text):
-        if infix.start() > 0:
-            tokens += text[done:infix.start()], infix.group()
-            done = infix.end()
+        tokens += text[done:infix.start()], infix.group()
+        done = infix.end()
     return tokens + [text[done:]]
 
 
@@ -321,7 +320,7 @@ class TextEncoder:
             raise ValueError('encode wants a list of texts, not a single one: encode([text])')
         fix_text, chunk_ids, newline = load_ftfy(), self.chunk_ids, self.encoder.get('\n</w>', 0)
         encoded = []
-        for text in tqdm(texts, ncols=80, leave=False, disable=not verbose):
+        for text in tqdm(texts, ncols=80, leave=False, disable=None if verbose else True):
             if not isinstance(text, str):
                 raise ValueError(f'text {len(encoded)} is {type(text).__name__}, not str')
             ids = []

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import pickle
 import re
@@ -132,11 +133,16 @@ def test_all_ids_of_rocstories(real):
 
 @pytest.mark.parametrize(('chunk', 'tokens'), [
     ('May.', ['May.']), ('June.', ['June', '.']), ("this'll", ["this'll"]), ("she'll", ['she', "'ll"]),
-    ('``code``', ['``', 'code', '``']), ("google.com's", ["google.com's"]), ('lol:D', ['lol', ':', 'D']),
-    ('2017:LF', ['2017:LF']), ("it.'So", ["it.'So"]), ('html>.', ['html>.']), ('5km', ['5', 'km']),
+    ('``code``', ['``', 'code', '``']), ('lol:D', ['lol', ':', 'D']), ('2017:LF', ['2017:LF']), ("it.'So", ["it.'So"]),
+    ('html>.', ['html>.']), ('ab:.', ['ab', ':', '.']), ('B.C.', ['B.C.']), ('ABC.', ['ABC', '.']), ('1.', ['1', '.']),
+    ('5km.', ['5', 'km', '.']), ('(5€', ['(', '5', '€']), ('US$5', ['US$', '5']), ('20°C.', ['20', '°', 'C', '.']),
+    ('no.........', ['no', '.........']), ('ab..c', ['ab', '..', 'c']), ("James'.", ['James', "'", '.']),
+    ("google.com's", ["google.com's"]), ("8.8.8.8's", ["8.8.8.8's"]), ("172.16.0.1's", ['172.16.0.1', "'s"]),
+    ('http://u@x.org/?a=b', ['http://u@x.org/?a=b']), ("u@x.org's", ["u@x.org's"]), ('x.org:', ['x.org', ':']),
+    ('x.org/a\u203f', ['x.org/a\u203f']), ('x.org,a\u0301', ['x.org,a\u0301']), ('x.org,²', ['x.org,²']),
     ('ok\U0001f600', ['ok', '\U0001f600']), ('ok\U0001f97a', ['ok\U0001f97a']),  # emoji of 2012 and of 2018
 ])
-def test_tokens_that_later_versions_split_otherwise(chunk, tokens):
+def test_tokens_of_a_chunk(chunk, tokens):
     assert split_chunk(chunk) == tokens
 
 
@@ -219,7 +225,7 @@ LONG = {
 
 @pytest.mark.parametrize('unit', LONG.values(), ids=LONG.keys())
 def test_time_is_linear_in_the_length_of_a_chunk(broad, unit):
-    """20,000 characters take less than a second; what grows with the square takes minutes."""
+    """20,000 characters take less than a second; what grows with the square takes up to minutes."""
     text = 'x' + unit * (20_000 // len(unit)) + '1'
     start = time.process_time()
     broad.encode([text], verbose=False)
@@ -234,12 +240,14 @@ def test_importing_is_quick():
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
-def test_progress_is_shown_on_request_only(toy, capsys):
-    toy.encode(['the cat'], verbose=False)
-    assert capsys.readouterr() == ('', '')
-    toy.encode(['the cat'] * 3)
-    out, err = capsys.readouterr()
-    assert out == '' and '0/3' in err
+def test_progress_is_shown_on_request_and_on_a_terminal_only(toy, monkeypatch):
+    for is_terminal in (True, False):
+        for verbose in (True, False):
+            stderr = io.StringIO()
+            stderr.isatty = lambda is_terminal=is_terminal: is_terminal
+            monkeypatch.setattr(sys, 'stderr', stderr)
+            toy.encode(['the cat'] * 3, verbose=verbose)
+            assert ('0/3' in stderr.getvalue()) == (is_terminal and verbose)
 
 
 def test_decode(toy):
