@@ -169,8 +169,9 @@ def comparisons(groups):
                      kind in runs_a[seed].scores and kind in runs_b[seed].scores]
             if len(seeds) > 1:
                 d = [runs_a[seed].scores[kind] - runs_b[seed].scores[kind] for seed in seeds]
+                least = 0.5 ** (len(seeds) - 1)
                 yield (f'{a} minus {b}: {np.mean(d):+.2f} {kind} accuracy on {len(seeds)} shared seeds, '
-                       f'p = {sign_flip_test(d):.3g} (paired sign-flip test; the least possible is {0.5 ** (len(seeds) - 1):.2g})')
+                       f'p = {sign_flip_test(d):.3g} (paired sign-flip test; the least possible is {least:.2g})')
 
 
 def hard_stories(runs):

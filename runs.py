@@ -38,7 +38,12 @@ def set_generator_states(states: dict):
 def save_state(path: str, state: dict):
     """Write tensors and plain values as one whole file; what was there before stays until then."""
     with write_whole(path, 'wb') as f:
-        torch.save(state, f)
+        try:
+            torch.save(state, f)
+        except RuntimeError as e:
+            if isinstance(e.__context__, OSError):                     # of a full disk, which torch reports oddly
+                raise e.__context__ from None
+            raise
 
 
 def load_state(path: str, device='cpu') -> dict:

@@ -158,30 +158,31 @@ def load_data(args, task):
                              f'{n_stored}: they do not belong together')
         files['weights'] = [os.path.join(args.model_path, f'params_{i}.npy') for i in range(N_SHARDS)]
     splits = task.load(args.data_dir, n_valid=args.n_valid)
-    warn_of_labels_and_overlap(*splits)
+    warnings = labels_and_overlap(*splits)
     texts = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
     splits = encode_dataset(*splits, encoder=text_encoder)
     n_ctx, max_len, n_cut = fit_n_ctx([split[:3] for split in splits], args.n_ctx)
     if n_cut:
-        print(f'{n_cut} stories are longer than n_ctx={args.n_ctx} allows: fields are cut to {max_len} tokens')
+        warnings.append(f'{n_cut} stories are longer than n_ctx={args.n_ctx} allows: their fields are cut to '
+                        f'{max_len} tokens')
     packed = [[torch.from_numpy(array) for array in task.pack(*split[:3], encoder, max_len, n_ctx)] for split in splits]
     labels = [torch.tensor(split[3]) for split in splits[:2]]
     digest = hashlib.sha256(b''.join(t.numpy().tobytes() for t in (*packed[0], *labels, *packed[1], *packed[2])))
     return SimpleNamespace(train=(*packed[0], labels[0]), valid=(*packed[1], labels[1]), test=packed[2],
                            n_vocab=n_vocab, n_ctx=n_ctx, max_len=max_len, clf_token=encoder['_classify_'],
-                           digest=digest.hexdigest(),
+                           digest=digest.hexdigest(), warnings=warnings,
                            environment=dict(environment(**files), texts=texts, ids=digest.hexdigest()))
 
 
-def warn_of_labels_and_overlap(train, valid, test):
-    """Say before training what would make its accuracies mean little."""
-    for name, split in (('training', train), ('validation', valid)):
-        if len(set(split[3])) == 1:
-            print(f'warning: all {len(split[3])} {name} stories have the same label, {split[3][0]}')
+def labels_and_overlap(train, valid, test):
+    """What would make the accuracies of these splits mean little, a sentence each."""
+    warnings = [f'all {len(split[3])} {name} stories have the same label'
+                for name, split in (('training', train), ('validation', valid)) if len(set(split[3])) == 1]
     known = {*train[0], *valid[0]}
     n_known = sum(story in known for story in test[0])
     if n_known:
-        print(f'warning: {n_known} of {len(test[0])} test stories are among the training and validation stories')
+        warnings.append(f'{n_known} of {len(test[0])} test stories are training or validation stories too')
+    return warnings
 
 
 def build_model(args, task, n_vocab, n_ctx, clf_token):
@@ -537,6 +538,8 @@ def main(args):
     ranks.join(device)
     try:
         data = load_data(args, task)
+        for warning in data.warnings if ranks.rank == 0 else ():
+            print(f'warning: {warning}')
         if args.seeds is None:
             return fine_tune(args, task, data, device, ctx, ranks)
         runs = [fine_tune(of_seed(args, seed), task, data, device, ctx, ranks) for seed in args.seeds]

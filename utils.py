@@ -54,6 +54,9 @@ def write_whole(path, mode='w'):
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, path)
+    except OSError as e:
+        e.filename = e.filename or path                                # a full disk does not say where it is full
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)

@@ -1,0 +1,68 @@
+"""Runs of train.py in processes of their own, forked from one that has imported everything, so that they start at once.
+"""
+
+import multiprocessing
+import os
+import resource
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+
+import fast
+import train
+from utils import run_script
+
+TESTS = Path(__file__).parent
+
+
+def start(folder, argv, **kwargs):
+    """Start `python train.py ARGV`; see `script` for the rest. Returns the process."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['forked', 'warm'])
+    before = os.environ.get('PYTHONPATH', '')
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent), before])
+    process = context.Process(target=script, args=(folder, argv), kwargs=kwargs)
+    process.start()                                                     # the first starts the server too
+    os.environ['PYTHONPATH'] = before
+    return process
+
+
+def script(folder, argv, signal_at=None, limit=None, env=None, poison_after=None):
+    """What `python train.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
+
+    signal_at: (signal, 'update' or 'evaluation', n) has it send itself a signal in the n-th of them. limit: no file may
+    grow beyond so many bytes. env: environment variables. poison_after: a weight is NaN after so many updates.
+    """
+    torch.set_num_threads(1)
+    os.environ.update(env or {})
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if signal_at:
+        number, where, n = signal_at
+        before_call(*((train, 'update') if where == 'update' else (fast, 'choice_logits')), n,
+                    lambda *_: os.kill(os.getpid(), number))
+    if poison_after:
+        before_call(train, 'update', poison_after + 1,
+                    lambda runner, *_: runner.model.transformer.h[1].mlp.c_fc.w.data.fill_(float('nan')))
+    rank = os.environ.get('RANK', '')
+    with open(folder / f'out{rank}', 'w') as out, open(folder / f'err{rank}', 'w') as err:
+        with redirect_stdout(out), redirect_stderr(err):
+            run_script(train.main, lambda: train.parse_args(argv))
+
+
+def before_call(module, name, n, act):
+    """Have `act` called with the arguments of the n-th call of a function before that."""
+    original, calls = getattr(module, name), iter(range(1, 10_000))
+
+    def changed(*args):
+        if next(calls) == n:
+            act(*args)
+        return original(*args)
+    setattr(module, name, changed)
+
+
+def finish(process, status=0):
+    """Wait for a process, which has to end with `status`."""
+    process.join(60)
+    assert process.exitcode == status

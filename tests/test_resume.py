@@ -1,0 +1,284 @@
+"""A run that is killed, stopped or starved at any moment loses nothing and goes on as if it had not been."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from forked import finish, start
+from test_datasets import write
+from test_train import ROOT, toy_argv, toy_stories
+
+import train
+from datasets import TEST_NAME, VAL_NAME
+from runs import lock
+
+EVERY_UPDATE = ['--checkpoint_minutes', '0']
+
+
+def with_stories(folder):
+    write(folder / VAL_NAME, toy_stories(50, 0))
+    write(folder / TEST_NAME, toy_stories(11, 1))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return with_stories(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """What a run leaves behind that was not interrupted."""
+    folder = with_stories(tmp_path_factory.mktemp('whole'))
+    run(folder, '--desc', 'whole', '--analysis')
+    return outcome(folder, 'whole')
+
+
+def run(folder, *argv, status=0, **kwargs):
+    """Run train.py in a process of its own; returns the last line on stderr."""
+    finish(start(folder, toy_argv(folder, *argv), **kwargs), status)
+    return error(folder)
+
+
+def error(folder):
+    return ((folder / 'err').read_text().splitlines() or [''])[-1]
+
+
+def outcome(folder, desc):
+    """All that a run leaves behind, but for times and its name."""
+    assert sorted(os.listdir(folder / 'save' / desc)) == ['best_params.pt', 'config.json', 'results.json']
+    results = json.loads((folder / 'save' / desc / 'results.json').read_text())
+    log = [json.loads(line) for line in (folder / 'log' / f'{desc}.jsonl').read_text().splitlines()]
+    assert len(log) == 4 and log[0]['desc'] == desc                     # options, two evaluations, the test
+    for line in log + results['log']:
+        del line['time']
+    best = torch.load(folder / 'save' / desc / 'best_params.pt', weights_only=True)
+    kept = {key: results[key] for key in ('losses', 'log', 'best_epoch', 'valid_accuracy', 'test_logits')}
+    return kept, log[1:], {name: p.numpy().tobytes() for name, p in best.items()}
+
+
+def files(folder):
+    """{path: contents} of what runs have written."""
+    return {path: path.read_bytes() for name in ('log', 'save') for path in sorted((folder / name).rglob('*'))
+            if path.is_file() and not path.name.endswith('.lock')}
+
+
+def test_killed_at_20_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folder, whole):
+    argv = ['--analysis', *EVERY_UPDATE]
+    began = time.monotonic()
+    run(folder, '--desc', 'timed', *argv)
+    duration = time.monotonic() - began
+    assert outcome(folder, 'timed') == whole
+    moments = random.Random(5)
+    kills, n_resumed, desc = 0, 0, 'killed'
+    while kills < 20:
+        n_resumed += (folder / 'save' / desc / 'checkpoint.pt').exists()
+        began = time.monotonic()
+        process = start(folder, toy_argv(folder, '--desc', desc, '--resume', *argv))
+        process.join(moments.uniform(0.2, 0.7) * duration)
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            kills += 1
+        else:
+            finish(process)
+            duration = min(duration, time.monotonic() - began)          # the machine may be less busy now
+            assert outcome(folder, desc) == whole
+            desc = f'killed-again-{kills}'
+    run(folder, '--desc', desc, '--resume', *argv)
+    assert outcome(folder, desc) == whole
+    assert n_resumed >= 10
+
+
+
+@pytest.mark.parametrize('number, where, n, done', [
+    (signal.SIGINT, 'update', 13, 13), (signal.SIGTERM, 'update', 1, 1),
+    (signal.SIGINT, 'evaluation', 10, 20), (signal.SIGTERM, 'evaluation', 2, 10)])
+def test_a_signal_ends_the_step_saves_and_says_how_to_continue(folder, whole, number, where, n, done):
+    argv, status = ['--desc', 'stopped', '--analysis'], 128 + number
+    assert run(folder, *argv, status=status, signal_at=(number, where, n)).endswith(
+        f': stopped after update {done} of 20; the same command with --resume continues')
+    checkpoint = torch.load(folder / 'save' / 'stopped' / 'checkpoint.pt', weights_only=True)
+    assert checkpoint['state']['n_updates'] == done
+    before = files(folder)
+    assert 'holds an interrupted run: add --resume' in run(folder, *argv, status=2)
+    assert files(folder) == before
+    run(folder, *argv, '--resume')
+    assert outcome(folder, 'stopped') == whole
+
+
+@pytest.fixture
+def stopped(folder):
+    """A folder with a run that was stopped after update 13, past its first evaluation; train.main of its --resume."""
+    run(folder, '--desc', 'stopped', status=143, signal_at=(signal.SIGTERM, 'update', 13))
+    return lambda *argv: train.main(train.parse_args(toy_argv(folder, '--desc', 'stopped', '--resume', *argv)))
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--lr', '1e-3', '--seed', '1'], 'other options: --seed 42, now 1, --lr 0.01, now 0.001'),
+    (['--embd_pdrop', '0'], 'other options: --embd_pdrop 0.1, now 0.0')])
+def test_only_the_same_options_continue_a_run(folder, stopped, argv, words):
+    before = files(folder)
+    with pytest.raises(ValueError, match=words) as raised:
+        stopped(*argv)
+    assert '\n' not in str(raised.value) and files(folder) == before
+
+
+def test_only_the_same_stories_continue_a_run(folder, stopped):
+    before = files(folder)
+    write(folder / VAL_NAME, toy_stories(50, 2))
+    with pytest.raises(ValueError, match='had other stories or another vocabulary'):
+        stopped()
+    assert files(folder) == before
+
+
+def test_a_complete_run_is_left_alone(folder, stopped, capsys):
+    stopped('--analysis')
+    before = files(folder)
+    capsys.readouterr()
+    results = stopped()
+    assert 'stopped is complete' in capsys.readouterr().out and files(folder) == before
+    assert results.n_updates == 20 and results.valid_accuracy == 100
+    with pytest.raises(ValueError, match='--n_iter 2, now 3'):
+        stopped('--n_iter', '3')
+    # killed between its last two steps, it is complete too, and no obstacle to a new run of that name
+    (folder / 'save' / 'stopped' / 'checkpoint.pt').write_bytes(b'')
+    stopped()
+    train.main(train.parse_args(toy_argv(folder, '--desc', 'stopped')))
+    assert (folder / 'save' / 'stopped.1' / 'results.json').exists()
+
+
+def test_resuming_what_was_never_begun_begins_it(folder):
+    argv = toy_argv(folder, '--desc', 'new', '--resume')
+    assert train.main(train.parse_args(argv)).n_updates == 20
+
+
+def test_a_full_disk_loses_nothing(folder, stopped, whole):
+    before = files(folder)
+    checkpoint = folder / 'save' / 'stopped' / 'checkpoint.pt'
+    for limit in (500, 5000, checkpoint.stat().st_size - 1000):
+        assert 'File too large' in run(folder, '--desc', 'stopped', '--resume', *EVERY_UPDATE, status=2, limit=limit)
+        after = files(folder)
+        assert not list(folder.rglob('*.part')) and after[checkpoint] == before[checkpoint]
+        assert set(after) == set(before)
+        log = folder / 'log' / 'stopped.jsonl'
+        assert after[log] == before[log]
+    run(folder, '--desc', 'stopped', '--resume', '--analysis')
+    assert outcome(folder, 'stopped') == whole
+
+
+def test_a_line_that_does_not_fit_is_not_begun(tmp_path):
+    """Where the file may only grow by a part of the line, its end is cut off again."""
+    code = ('import resource, sys; from utils import ResultLogger\n'
+            'logger = ResultLogger(sys.argv[1], lr=1)\n'
+            'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
+            'logger.log(text="x" * 1000)\n')
+    path = tmp_path / 'log.jsonl'
+    ended = subprocess.run([sys.executable, '-c', code, str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert 'OSError' in ended.stderr and 'no room for another line' in ended.stderr
+    assert [json.loads(line)['lr'] for line in path.read_text().splitlines()] == [1]
+
+
+@pytest.mark.parametrize('option', ['log_dir', 'save_dir', 'submission_dir'])
+def test_a_folder_that_cannot_be_written_loses_nothing(folder, stopped, whole, option):
+    """A folder below a file: no one, not even root, can make it."""
+    before = files(folder)
+    (folder / 'file').touch()
+    with pytest.raises((OSError, ValueError)) as raised:
+        stopped('--submit', f'--{option}', str(folder / 'file' / 'x'))
+    assert '\n' not in str(raised.value) and 'file/x' in str(raised.value)
+    after = files(folder)
+    assert (folder / 'save' / 'stopped' / 'checkpoint.pt') in after
+    if option != 'submission_dir':
+        assert after == before
+    stopped('--analysis')                                              # with the right folder it goes on
+    assert outcome(folder, 'stopped') == whole
+
+
+def test_two_runs_of_one_name_are_refused(folder, stopped):
+    before = files(folder)
+    with lock(str(folder / 'save' / '.stopped.lock')):
+        with pytest.raises(ValueError, match='another run holds .*stopped.lock: wait for it, or choose another --desc'):
+            stopped()
+        assert files(folder) == before
+    both = str(folder / 'log')
+    argv = toy_argv(folder, '--desc', 'both', '--log_dir', both, '--save_dir', both + '/')
+    assert train.main(train.parse_args(argv)).n_updates == 20           # one folder for both is no second run
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(folder):
+    message = run(folder, '--desc', 'nan', *EVERY_UPDATE, status=2, poison_after=12)
+    assert 'the loss of update 13 (epoch 2, batch 3) is nan (classification), nan (language model)' in message
+    assert message.endswith(f'last checkpoint: {folder}/save/nan/checkpoint.pt')
+    state = torch.load(folder / 'save' / 'nan' / 'checkpoint.pt', weights_only=True)
+    assert state['state']['n_updates'] == 12
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('localhost', 0))
+        return str(s.getsockname()[1])
+
+
+def run_two(folder, *argv, status=0, kill_after=None, **kwargs):
+    """The same in two processes, as torchrun starts them; kwargs are for the second alone."""
+    env = dict(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=free_port())
+    both = [start(folder, toy_argv(folder, *argv), env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+                  **(kwargs if rank else {})) for rank in (0, 1)]
+    if kill_after:
+        time.sleep(kill_after)
+        for process in both:
+            process.kill()
+    for process in both:
+        finish(process, status)
+
+
+def test_two_processes_stop_together_and_go_on_as_if_they_had_not(folder):
+    run_two(folder, '--desc', 'whole', '--analysis')
+    run_two(folder, '--desc', 'stopped', '--analysis', status=143, signal_at=(signal.SIGTERM, 'update', 7))
+    assert 'stopped after update 7 of 20' in (folder / 'err1').read_text()
+    run_two(folder, '--desc', 'stopped', '--analysis', '--resume')
+    assert outcome(folder, 'stopped') == outcome(folder, 'whole')
+    with pytest.raises(ValueError, match='had 2 processes, this one has 1'):
+        run_two(folder, '--desc', 'half', status=143, signal_at=(signal.SIGTERM, 'update', 7))
+        train.main(train.parse_args(toy_argv(folder, '--desc', 'half', '--resume')))
+
+
+@pytest.mark.slow
+def test_two_processes_killed_at_random_moments(folder):
+    run_two(folder, '--desc', 'whole', '--analysis')
+    began = time.monotonic()
+    run_two(folder, '--desc', 'timed', '--analysis', *EVERY_UPDATE)
+    duration = time.monotonic() - began
+    moments = random.Random(1)
+    for _ in range(8):
+        run_two(folder, '--desc', 'killed', '--analysis', '--resume', *EVERY_UPDATE, status=-signal.SIGKILL,
+                kill_after=moments.uniform(0.3, 0.6) * duration)
+    run_two(folder, '--desc', 'killed', '--analysis', '--resume', *EVERY_UPDATE)
+    assert outcome(folder, 'killed') == outcome(folder, 'whole')
+
+
+@pytest.mark.slow
+def test_torchrun_hands_the_signal_on(folder):
+    """A real torchrun: SIGTERM to it stops both processes after a step, and --resume continues."""
+    argv = toy_argv(folder, '--desc', 'stopped', '--analysis', '--n_iter', '200')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', 'train.py']
+    process = subprocess.Popen([*command, *argv], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    log = folder / 'log' / 'stopped.jsonl'
+    while process.poll() is None and not (log.exists() and log.read_text().count('\n') > 2):
+        time.sleep(0.1)
+    process.terminate()
+    assert 'the same command with --resume continues' in process.communicate(timeout=60)[1]
+    state = torch.load(folder / 'save' / 'stopped' / 'checkpoint.pt', weights_only=True)['state']
+    assert 20 <= state['n_updates'] < 2000
+    ended = subprocess.run([*command, *argv, '--resume'], cwd=ROOT, capture_output=True, text=True,
+                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert ended.returncode == 0 and 'best on validation' in ended.stdout
