@@ -10,6 +10,7 @@ import platform
 import random
 import signal
 import subprocess
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,9 +52,21 @@ def load_state(path: str, device='cpu') -> dict:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
+        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
+            raise ValueError('check sums differ')                      # torch does not look at them
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:                                             # torch raises a dozen kinds for damaged files
-        raise ValueError(f'{path} is damaged, or no file of this program ({str(e).splitlines()[0][:80]})') from None
+        reason = (str(e) or type(e).__name__).splitlines()[0][:80]
+        raise ValueError(f'{path} is damaged, or no file of this program ({reason})') from None
+
+
+def load_parameters(model, state: dict, path: str):
+    """`model.load_state_dict(state)`, with a ValueError of one line where `state`, from `path`, is another network's."""
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as e:
+        reason = str(e).splitlines()[-1].strip()[:120]
+        raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
 
 
 def environment(**files) -> dict:
@@ -135,6 +148,15 @@ def set_aside(paths) -> list[str]:
 def numbered(path, n):
     stem, extension = os.path.splitext(path)
     return f'{stem}.{n}{extension}'
+
+
+def memory_of(device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == 'mps':
+        return torch.mps.recommended_max_memory()
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 class Ranks:

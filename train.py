@@ -40,8 +40,10 @@ from runs import (
     Stopped,
     environment,
     generator_states,
+    load_parameters,
     load_state,
     lock,
+    memory_of,
     save_state,
     set_aside,
     set_generator_states,
@@ -190,6 +192,32 @@ def build_model(args, task, n_vocab, n_ctx, clf_token):
     return DoubleHeadModel(args, clf_token, task.head, vocab=n_vocab + len(SPECIAL) + n_ctx, n_ctx=n_ctx)
 
 
+def needed_memory(args, data, n_batch):
+    """Bytes, about, that a training step of n_batch examples takes.
+
+    Parameters, their gradients and Adam's two moments; three more tables for the embedding dropout and the decoder's
+    gradient; and for each real token, in each block, 31 times n_embd numbers (measured at full size).
+    """
+    table = (data.n_vocab + len(SPECIAL) + data.n_ctx) * args.n_embd
+    n_rows = n_batch * float(data.train[1].sum()) / len(data.train[1])
+    blocks = args.n_layer * args.n_embd
+    return 4 * (4 * (table + 12 * blocks * args.n_embd) + 3 * table + 31 * n_rows * blocks)
+
+
+def check_memory(args, data, device):
+    """Raise ValueError, before anything is computed, if the device cannot hold a training step."""
+    there = memory_of(device)
+    if needed_memory(args, data, args.n_batch) <= there:
+        return
+    total = args.n_batch * args.n_gpu
+    fitting = [g for g in range(args.n_gpu, total + 1)
+               if total % g == 0 and needed_memory(args, data, total // g) <= there]
+    advice = (f'--n_batch {total // fitting[0]} --n_gpu {fitting[0]} is the same training and fits' if fitting
+              else 'even one example at a time does not fit')
+    raise ValueError(f'--n_batch {args.n_batch} needs about {needed_memory(args, data, args.n_batch) / 2**30:.1f} GiB, '
+                     f'{device} has {there / 2**30:.1f} GiB: {advice}')
+
+
 class Losses(nn.Module):
     """The losses of a training step as a module, which DistributedDataParallel can wrap."""
 
@@ -259,6 +287,7 @@ class Run:
         if self.per_epoch == 0:
             raise ValueError(f'{len(data.train[0])} training examples do not fill one batch of '
                              f'--n_batch {args.n_batch} x --n_gpu {args.n_gpu}')
+        check_memory(args, data, device)
         set_seed(args.seed)
         self.model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
         load_openai_pretrained_model(self.model, n_ctx=data.n_ctx, n_special=len(SPECIAL), n_transfer=args.n_transfer,
@@ -281,7 +310,7 @@ class Run:
 
     def begin(self):
         """Take up the checkpoint with --resume; otherwise make room for a new run without losing an old one."""
-        if self.args.resume and os.path.isfile(self.last_path):
+        if self.args.resume and os.path.lexists(self.last_path):
             self.restore()
         elif self.ranks.rank == 0:
             if os.path.isfile(self.last_path) and not os.path.isfile(self.results_path):
@@ -396,7 +425,7 @@ class Run:
 
     def restore(self):
         saved = load_state(self.last_path)                             # generator states stay on the CPU
-        if set(saved) != {'model', 'opt', 'generators', 'data', 'state'}:
+        if not isinstance(saved, dict) or set(saved) != {'model', 'opt', 'generators', 'data', 'state'}:
             raise ValueError(f'{self.last_path} is no checkpoint of a run')
         refuse_other_options(self.args, saved['state']['log'][0], self.last_path)
         if saved['data'] != self.data.digest:
@@ -404,7 +433,7 @@ class Run:
         if len(saved['generators']) != self.ranks.size:
             raise ValueError(f'{self.last_path}: the interrupted run had {len(saved["generators"])} processes, '
                              f'this one has {self.ranks.size}')
-        self.model.load_state_dict(saved['model'])
+        load_parameters(self.model, saved['model'], self.last_path)
         self.opt.load_state_dict(saved['opt'])
         self.state = saved['state']
         set_generator_states(saved['generators'][self.ranks.rank])
@@ -487,13 +516,28 @@ def fine_tune(args, task, data, device, ctx, ranks):
         return run.finish()
 
 
+def read_config(folder):
+    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
+    path = os.path.join(folder, 'config.json')
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run that was trained here')
+    config = read_json(path)
+    try:
+        options = config['options']
+        whole = (set(options) >= {*DEFAULT_CONFIG, 'encoder_path', 'bpe_path'} and options['n_head'] > 0
+                 and config['max_len'] == options['n_ctx'] // 2 - 2 and 6 <= config['n_ctx'] <= options['n_ctx']
+                 and config['clf_token'] == config['n_vocab'] + SPECIAL.index('_classify_'))
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(f'{path} is damaged, or no file of this program')
+    return config
+
+
 def predict(args, task, device, ctx, ranks):
     """Load save/DESC and write predictions with probabilities for the stories of one file, labelled or not."""
     folder = os.path.join(args.save_dir, args.desc)
-    config_path = os.path.join(folder, 'config.json')
-    if not os.path.isfile(config_path):
-        raise FileNotFoundError(f'{config_path} is missing: --desc and --save_dir name a run that was trained here')
-    config = read_json(config_path)
+    config = read_config(folder)
     then = argparse.Namespace(**config['options'])
     stories, *endings, labels = read_cloze(args.predict)
     text_encoder, n_vocab = load_encoder(then.encoder_path, then.bpe_path)
@@ -509,7 +553,8 @@ def predict(args, task, device, ctx, ranks):
     packed = task.pack(*fields, text_encoder.encoder, min(max_len, n_ctx - 3), n_ctx)
     X, M = (torch.from_numpy(array) for array in packed)
     model = build_model(then, task, config['n_vocab'], n_ctx, config['clf_token'])
-    model.load_state_dict(load_state(os.path.join(folder, 'best_params.pt')))
+    best_path = os.path.join(folder, 'best_params.pt')
+    load_parameters(model, load_state(best_path), best_path)
     logits = evaluate(model.to(device), X, M, args.n_batch * args.n_gpu, ctx, ranks)
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')

@@ -200,6 +200,15 @@ def test_a_wrong_option_gets_one_line_and_loses_nothing(toy, tmp_path, argv, wor
         toy(*argv)                                      # more than is stored is allowed, but needed only by longer data
 
 
+def test_a_batch_too_large_for_memory_is_refused_with_one_that_fits(toy, tmp_path, monkeypatch):
+    args = train.parse_args(toy_argv(tmp_path, '--n_batch', '8', '--n_gpu', '2'))
+    data = train.load_data(args, train.TASKS['rocstories'])
+    monkeypatch.setattr(train, 'memory_of', lambda device: train.needed_memory(args, data, 3))
+    with pytest.raises(ValueError, match='--n_batch 8 needs about .* GiB: --n_batch 2 --n_gpu 8 is the same training'):
+        toy('--n_batch', '8', '--n_gpu', '2')
+    assert not (tmp_path / 'log' / 'rocstories.jsonl').exists()
+
+
 def test_from_the_shell_a_mistake_is_one_line_with_status_2(tmp_path):
     run = subprocess.run([sys.executable, 'train.py', '--data_dir', str(tmp_path / 'typo'), '--model_path', str(TOY)],
                          cwd=ROOT, capture_output=True, text=True)
