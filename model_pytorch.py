@@ -362,9 +362,9 @@ def open_shards(path: str, n_total: int) -> list[np.ndarray]:
         if not os.path.isfile(name):
             raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
         try:
-            shard = np.load(name, mmap_mode='r', allow_pickle=False)
-        except (ValueError, EOFError, SyntaxError) as e:
-            reason = str(e).splitlines()[0]
+            shard = np.lib.format.open_memmap(name, mode='r')          # never unpickles
+        except Exception as e:                                         # a damaged header raises a dozen kinds
+            reason = (str(e) or type(e).__name__).splitlines()[0][:80]
             raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {HOW_TO_GET}') from None
         if shard.dtype != np.float32 or shard.shape != (length,):
             raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '

@@ -148,12 +148,11 @@ class Run:
             log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
             for path in set_aside([log_path, self.folder]):
                 print(f'the files of an earlier run are now in {path}')
-        self.logger = ResultLogger(os.path.join(args.log_dir, f'{args.desc}.jsonl'), **self.state['log'][0])
-        for line in self.state['log'][1:]:
-            self.logger.log(**line)
+        options, *earlier = self.state['log']
+        self.logger = ResultLogger(os.path.join(args.log_dir, f'{args.desc}.jsonl'), *earlier, **options)
 
     def restore(self):
-        saved = load_state(self.last_path, self.device)
+        saved = load_state(self.last_path)                             # generator states stay on the CPU
         now, then = vars(self.args), saved['state']['log'][0]
         changed = [name for name in now if name not in MAY_CHANGE and now[name] != then.get(name)]
         if changed:

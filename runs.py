@@ -61,7 +61,7 @@ def load_state(path: str, device='cpu') -> dict:
 
 
 def load_parameters(model, state: dict, path: str):
-    """`model.load_state_dict(state)`, with a ValueError of one line where `state`, from `path`, is another network's."""
+    """`model.load_state_dict(state)`, or a ValueError of one line if `state`, from `path`, is of another network."""
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as e:

@@ -35,6 +35,7 @@ def script(folder, argv, signal_at=None, limit=None, env=None, poison_after=None
     grow beyond so many bytes. env: environment variables. poison_after: a weight is NaN after so many updates.
     """
     torch.set_num_threads(1)
+    os.chdir(folder)
     os.environ.update(env or {})
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -1,0 +1,320 @@
+"""Every file that a run reads, damaged in every way, and every option out of range: one line, no hang, nothing run."""
+
+import csv
+import io
+import json
+import os
+import pickle
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from forked import finish, start
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_datasets import HEADER, story, write
+from test_resume import files, with_stories
+from test_train import TOY, toy_argv, toy_stories
+
+import analysis
+import train
+from datasets import TEST_NAME, VAL_NAME, read_cloze
+
+VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __reduce__(self):
+        return open, ('unpickled', 'w')
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with stories, a model folder, a complete run `done` and a stopped one `stopped`."""
+    folder = with_stories(tmp_path_factory.mktemp('trained'))
+    shutil.copytree(TOY, folder / 'model')
+    (folder / 'model' / 'hparams.json').write_text('{"n_layer": 3, "afn": "gelu"}')
+    main(folder, '--desc', 'done', '--analysis')
+    argv = arguments(folder, '--desc', 'stopped', '--analysis', '--checkpoint_minutes', '0')
+    finish(start(folder, argv, limit=None, poison_after=12), 2)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    """A copy of it, to be damaged; it is the working directory, so that what is unpickled shows there."""
+    copy = tmp_path / 'copy'
+    shutil.copytree(trained, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def arguments(folder, *argv):
+    """Relative paths: a run can be resumed in a copy."""
+    argv = [*toy_argv(folder, '--model_path', 'model'), *argv]
+    return [os.path.relpath(arg, folder) if arg.startswith(str(folder)) else arg for arg in argv]
+
+
+def main(folder, *argv):
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        return train.main(train.parse_args(arguments(folder, *argv)))
+    finally:
+        os.chdir(before)
+
+
+def truncated(path, rng):
+    path.write_bytes(path.read_bytes()[:rng.randrange(1, path.stat().st_size)])
+
+
+def bits_flipped(path, rng):
+    data = bytearray(path.read_bytes())
+    for _ in range(rng.choice((1, 1, 3))):
+        data[rng.randrange(min(len(data), 1 << rng.randrange(4, 20)))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def replaced(path, make):
+    path.unlink()
+    make(path)
+
+
+WHOLE = {                                                              # damages that no file survives
+    'empty': lambda path: path.write_bytes(b''),
+    'folder': lambda path: replaced(path, lambda p: p.mkdir()),
+    'pickle': lambda path: path.write_bytes(pickle.dumps(Trap())),
+    'torch pickle': lambda path: torch.save({'state': Trap()}, path),
+    'symlink loop': lambda path: replaced(path, lambda p: p.symlink_to(p.name)),
+    'named pipe': lambda path: replaced(path, os.mkfifo),
+    'unreadable': lambda path: path.chmod(0),
+}
+NEW, PREDICT, RESUME = ['--n_iter', '1'], ['--desc', 'done', '--predict', TEST_NAME], ['--desc', 'stopped', '--resume']
+READ = {                                                               # file: the command that reads it
+    VAL_NAME: NEW, TEST_NAME: NEW, f'model/{VOCABULARY}': NEW, f'model/{MERGES}': NEW, 'model/params_shapes.json': NEW,
+    'model/params_0.npy': NEW, 'model/params_7.npy': NEW, 'model/hparams.json': NEW,
+    'save/done/config.json': PREDICT, 'save/done/best_params.pt': PREDICT,
+    'save/stopped/checkpoint.pt': RESUME, 'save/done/results.json': ['--desc', 'done', '--resume'],
+    'log/done.jsonl': None, 'submission/ROCStories.tsv': None}
+
+
+def read(folder, name):
+    """Have the program read a file of the folder; returns the logits it predicts with, if it does."""
+    if READ[name] is not None:
+        results = main(folder, *READ[name], '--submit')
+        return torch.as_tensor(results.logits if READ[name] is PREDICT else results.test_logits)
+    elif name.startswith('log'):
+        analysis.main(analysis.parse_args([name, '--no_figures']))
+    else:
+        analysis.rocstories('.', name, 'log/done.jsonl')
+
+
+def one_line(raised, *words):
+    message = str(raised.value)
+    assert '\n' not in message and len(message) < 500
+    assert any(word in message for word in words), message
+    assert not os.path.exists('unpickled')
+
+
+@pytest.mark.parametrize('name', READ)
+@pytest.mark.parametrize('damage', WHOLE)
+def test_what_is_no_such_file_gets_one_line(folder, name, damage):
+    if damage == 'unreadable' and os.geteuid() == 0:
+        pytest.skip('root reads everything')
+    read_before = {path: data for path, data in files(folder).items() if path != folder / name}
+    WHOLE[damage](folder / name)
+    with pytest.raises((ValueError, OSError)) as raised:
+        read(folder, name)
+    one_line(raised, os.path.basename(name), 'val file', 'test file')
+    after = files(folder)
+    assert {path: after[path] for path in read_before} == read_before
+
+
+@pytest.mark.parametrize('name', READ)
+@pytest.mark.parametrize('damage', [truncated, bits_flipped])
+def test_damage_at_random_places_gets_one_line_or_does_no_harm(folder, name, damage):
+    rng, noticed, n = random.Random(name), 0, 12
+    intact = (folder / name).read_bytes()
+    expected = read(folder, name)
+    for _ in range(n):
+        (folder / 'save/stopped/results.json').unlink(missing_ok=True)
+        (folder / name).write_bytes(intact)
+        damage(folder / name, rng)
+        try:
+            logits = read(folder, name)
+            assert not name.endswith('.pt') or torch.equal(logits, expected)        # the bit was of no consequence
+        except (ValueError, OSError, ArithmeticError) as e:
+            assert '\n' not in str(e) and len(str(e)) < 500, str(e)
+            noticed += 1
+    if damage is truncated and name.endswith(('.json', '.npy', '.pt')):
+        assert noticed == n
+
+
+def test_each_byte_of_a_header_of_numpy(folder):
+    """Two bits of every byte before the numbers of a shard."""
+    path = folder / 'model' / 'params_3.npy'
+    intact = path.read_bytes()
+    model = train.DoubleHeadModel(train.parse_args(arguments(folder)), 126, 'multiple_choice', 124 + 3 + 14, 14)
+    noticed = 0
+    for i in range(128):
+        for bit in (i % 8, (i + 3) % 8):
+            data = bytearray(intact)
+            data[i] ^= 1 << bit
+            path.write_bytes(data)
+            try:
+                train.load_openai_pretrained_model(model, 14, 3, path=str(folder / 'model'))
+            except (ValueError, OSError) as e:
+                assert '\n' not in str(e)
+                noticed += 1
+    assert noticed > 100                                                # the rest is padding
+
+
+@pytest.mark.parametrize('name', [f'model/{VOCABULARY}', 'model/params_7.npy', VAL_NAME, 'save/done/config.json'])
+def test_from_the_shell_damage_is_one_line_and_status_2(folder, name):
+    WHOLE['named pipe'](folder / name)
+    finish(start(folder, arguments(folder, *READ[name])), 2)
+    assert (folder / 'err').read_text().count('\n') == 1 and os.path.basename(name) in (folder / 'err').read_text()
+
+
+@pytest.mark.parametrize('option, value', [
+    *[(name, '0') for name in ('n_batch', 'n_gpu', 'n_iter', 'n_embd', 'n_head', 'n_layer', 'n_ctx', 'n_valid')],
+    *[(name, '-3') for name in ('n_batch', 'n_gpu', 'n_iter', 'n_ctx', 'n_transfer', 'seed')],
+    *[(f'{name}_pdrop', value) for name in ('embd', 'attn', 'resid', 'clf') for value in ('1', '-1', 'nan')],
+    *[(name, value) for name in ('lr', 'lm_coef', 'l2', 'e', 'checkpoint_minutes') for value in ('-1', 'nan', 'inf')],
+    *[(name, value) for name in ('b1', 'b2', 'lr_warmup') for value in ('1.5', 'nan')],
+    ('max_grad_norm', 'nan'), ('n_transfer', '13'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)),
+    ('afn', 'foo'), ('lr_schedule', 'foo'), ('opt', 'sgd'), ('dtype', 'int8'), ('device', 'tpu'), ('dataset', 'foo'),
+    ('lr', 'fast'), ('n_iter', '2.5'), ('seeds', '9-3'), ('seeds', 'x'), ('seeds', '1,1'), ('n_valid', '1000')])
+def test_an_option_out_of_range_is_named_before_anything_is_written(tmp_path, option, value):
+    with_stories(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ValueError) as raised:
+        train.main(train.parse_args(toy_argv(tmp_path, f'--{option}={value}')))
+    one_line(raised, option)
+    assert value in str(raised.value) and sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize('text, words', [
+    ('[]', 'not a json object'), ('{"n_embd": "wide"}', "n_embd is 'wide', but must be of type int"),
+    ('{"n_embd": [16]}', 'n_embd is'), ('{"submit": true}', "'submit' is no option"), ('{"afn": "foo"}', "afn='foo'"),
+    ('{"n_embd": 0}', 'n_embd')])
+def test_wrong_options_of_the_model_folder_are_named(tmp_path, text, words):
+    with_stories(tmp_path)
+    shutil.copytree(TOY, tmp_path / 'model')
+    (tmp_path / 'model' / 'hparams.json').write_text(text)
+    argv = [arg for arg in toy_argv(tmp_path, '--model_path', str(tmp_path / 'model')) if arg not in ('--n_embd', '16')]
+    with pytest.raises(ValueError, match=words) as raised:
+        train.main(train.parse_args(argv))
+    assert '\n' not in str(raised.value)
+
+
+def test_a_vocabulary_of_another_model_is_refused(folder):
+    tokens = json.loads((folder / 'model' / VOCABULARY).read_text())
+    tokens['one more'] = len(tokens)
+    (folder / 'model' / VOCABULARY).write_text(json.dumps(tokens))
+    with pytest.raises(ValueError, match='has 125 tokens, the weights in model are for 124'):
+        main(folder, *NEW)
+    with pytest.raises(ValueError, match='has 125 tokens, the run had 124'):
+        main(folder, *PREDICT)
+    del tokens['one more']
+    (folder / 'model' / VOCABULARY).write_text(json.dumps(dict(zip(tokens, list(tokens.values())[::-1], strict=True))))
+    with pytest.raises(ValueError, match='had other stories or another vocabulary'):
+        main(folder, *RESUME)
+
+
+def test_what_makes_an_accuracy_mean_little_is_said(tmp_path, capsys):
+    rows = toy_stories(50, 0)
+    for row in rows[1:]:
+        row[5:7], row[7] = sorted(row[5:7]), '1'
+    rows[1:4] = toy_stories(11, 1)[1:4]
+    for row in rows[1:4]:
+        row[7] = '1'
+    with_stories(tmp_path)
+    write(tmp_path / VAL_NAME, rows)
+    train.main(train.parse_args(toy_argv(tmp_path, '--n_iter', '1', '--n_ctx', '20')))
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning: ')]
+    assert warnings == [f'warning: {text}' for text in (
+        'all 40 training stories have the same label', 'all 10 validation stories have the same label',
+        '3 of 11 test stories are training or validation stories too',
+        '61 stories are longer than n_ctx=20 allows: their fields are cut to 8 tokens')]
+
+
+FIELD = st.text(st.characters(exclude_categories=['Cs']), min_size=1, max_size=8).filter(str.strip)
+ROWS = st.lists(st.tuples(FIELD, FIELD, FIELD, st.sampled_from('12')), min_size=1, max_size=4)
+
+
+@settings(max_examples=1000, deadline=None, database=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(ROWS, st.sampled_from(('\n', '\r\n')), st.booleans())
+def test_any_story_comes_back_exactly(tmp_path, rows, end, bom):
+    out = io.StringIO(newline='')
+    writer = csv.writer(out, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([HEADER, *([str(i), a, b, a, b, b, c, y] for i, (a, b, c, y) in enumerate(rows))])
+    path = tmp_path / 'cloze.csv'
+    path.write_bytes(b'\xef\xbb\xbf' * bom + out.getvalue().encode())
+    assert read_cloze(str(path), labelled=True) == (
+        [' '.join((a, b, a, b)) for a, b, _, _ in rows], [b for _, b, _, _ in rows], [c for _, _, c, _ in rows],
+        [int(y) - 1 for *_, y in rows])
+
+
+PIECES = ('"', '""', ',', '\n', '\r', '\r\n', '\0', '\t', 'x', '1', '3', '', ' ', '\u2028', '\x1c', '\ud800', '\xff')
+
+
+@settings(max_examples=1200, deadline=None, database=None, derandomize=True,
+          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.integers(0, 400), st.integers(0, 40), st.lists(st.sampled_from(PIECES), max_size=4))
+def test_a_damaged_file_is_read_or_its_line_is_named(tmp_path, place, n_lost, pieces):
+    """A piece of three stories is replaced by other characters, some of which are no UTF-8."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator='\n').writerows([HEADER, story(0), story(1, 2), story(2)])
+    text = out.getvalue()
+    path = tmp_path / 'cloze.csv'
+    path.write_bytes((text[:place] + ''.join(pieces) + text[place + n_lost:]).encode('utf-8', 'surrogatepass'))
+    try:
+        stories, *endings, labels = read_cloze(str(path), labelled=True)
+    except ValueError as e:
+        assert str(e).startswith(f'{path}, line ') or str(e) == f'{path} has a header but no story'
+        assert '\n' not in str(e)
+    else:
+        assert len(stories) == len(endings[0]) == len(endings[1]) == len(labels) <= 4 and set(labels) <= {0, 1}
+        assert all(text.strip() for field in (stories, *endings) for text in field)
+
+
+@pytest.mark.parametrize('lines, words', [
+    (['{"seed": 1}'], 'does not hold the options'), (['3'], 'no object'), ([], 'does not hold the options'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": "high"}'], 'no percentage'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": NaN}'], 'no percentage'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc"'], 'is not json')])
+def test_a_log_that_is_none_is_named(tmp_path, lines, words):
+    path = tmp_path / 'x.jsonl'
+    path.write_text(''.join(f'{line}\n' for line in lines))
+    with pytest.raises(ValueError, match=words) as raised:
+        analysis.main(analysis.parse_args([str(path)]))
+    assert str(path) in str(raised.value)
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    path = tmp_path / 'x.jsonl'
+    path.write_text('{"lr": 1}\n{"va_acc": 50.0}\n{"va_acc": 6')
+    assert analysis.read_log(str(path)) == [{'lr': 1}, {'va_acc': 50.}]
+
+
+@pytest.mark.parametrize('text', ['index\tprediction\n0\tx\n', 'index\tprediction\n0\n', 'index\tprediction\n0\t"a\n',
+                                  'x' * 200_000, 'index\tprediction\n0\t\0\n'])
+def test_predictions_that_are_none_are_named(tmp_path, text):
+    path = tmp_path / 'p.tsv'
+    path.write_text(text)
+    with pytest.raises(ValueError, match='p.tsv is not a submission') as raised:
+        analysis.read_predictions(str(path))
+        raise ValueError(f'{path} is not a submission: no rows')
+    assert '\n' not in str(raised.value)
+
+
+def test_a_wrong_number_of_predictions_is_named(folder):
+    np.savetxt('submission/ROCStories.tsv', np.zeros((3, 2)), '%d', '\t', header='index\tprediction', comments='')
+    with pytest.raises(ValueError, match='has 3 predictions'):
+        analysis.rocstories('.', 'submission/ROCStories.tsv', 'log/done.jsonl')
