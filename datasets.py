@@ -39,8 +39,8 @@ def find_cloze_file(data_dir: str, kind: str) -> str:
             found.setdefault(year, []).append(name)
     if not found:
         raise FileNotFoundError(
-            f'{data_dir} has no Story Cloze {kind} file: looked for "{exact}", then for csv or tsv names with "{kind}" '
-            f'and "cloze" or a year: cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, {kind}_spring2016.csv')
+            f'{data_dir} has no Story Cloze {kind} file: looked for "{exact}", then csv or tsv names with "{kind}" '
+            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, ...)')
     best = found[min(found)]
     if len(best) > 1:
         raise ValueError(f'{data_dir} has several {kind} files ({", ".join(best)}): keep one, or name it "{exact}"')
