@@ -156,6 +156,7 @@ def test_a_repeated_text_is_learned(run, tmp_path):
     result = run('--vocab_size', '80', '--n_iter', '4', '--micro_batch', '4', '--log_every', '10', '--embd_pdrop', '0')
     perplexities = [line['va_ppl'] for line in result.log]
     assert perplexities[0] > 2 and perplexities[-1] < 1.1
+    assert result.log[-1]['tr_loss'] < 0.2              # of the last updates alone
 
 
 def test_validation_perplexity_by_hand(run, tmp_path):
