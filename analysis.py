@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets import find_cloze_file, read_cloze
-from utils import Parser, make_path, read_text, run_script
+from utils import Parser, make_path, read_json, read_text, run_script
 
 PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
              ('PyTorch port, one run: 85.84', 85.84, ':'))
@@ -24,7 +24,7 @@ NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', 'data_dir',
                      'submission_dir', 'model_path', 'encoder_path', 'bpe_path', 'submit', 'analysis', 'predict',
                      'resume', 'checkpoint_minutes')
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
-KINDS = {'validation': 'va_acc', 'test': 'test_acc'}
+KINDS = ('validation', 'test')
 
 
 def read_predictions(path: str) -> list[int]:
@@ -49,8 +49,8 @@ def read_log(path: str) -> list[dict]:
     except (ValueError, RecursionError):
         raise ValueError(f'{path} is not a log of train.py: a line is not json') from None
     for line in lines:
-        accuracies = [line[key] for key in KINDS.values() if key in line] if isinstance(line, dict) else ['']
-        if not all(isinstance(accuracy, float | int) and 0 <= accuracy <= 100 for accuracy in accuracies):
+        accuracy = line.get('va_acc', 0) if isinstance(line, dict) else ''
+        if not isinstance(accuracy, float | int) or not 0 <= accuracy <= 100:
             raise ValueError(f'{path} is not a log of train.py: a line is no object, or an accuracy no percentage')
     return lines
 
@@ -82,6 +82,11 @@ def wrong_stories(data_dir: str, pred_path: str):
     return np.flatnonzero(np.array(labels) != predictions).tolist(), len(labels)
 
 
+def test_path(log_path: str) -> str:
+    """The json file beside a log that holds the test accuracy of its run, and which stories it gets wrong."""
+    return f'{os.path.splitext(log_path)[0]}.test'
+
+
 class Finished(NamedTuple):
     """A complete run, from its log."""
     path: str
@@ -96,8 +101,8 @@ def read_runs(paths):
     runs, left_out = {}, []
     for path in paths:
         options, *lines = read_log(path) or [{}]
-        final = next((line for line in lines if 'test_acc' in line), {})
-        lines = [line for line in lines if 'va_acc' in line and 'test_acc' not in line]
+        lines = [line for line in lines if 'va_acc' in line]
+        final = read_json(test_path(path)) if os.path.isfile(test_path(path)) else {}
         if not {'seed', 'n_iter', 'time'} <= set(options):
             raise ValueError(f'{path} is not a log of train.py: its first line does not hold the options of a run')
         if not lines or lines[-1]['n_epochs'] < options['n_iter']:

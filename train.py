@@ -316,7 +316,7 @@ class Run:
             if os.path.isfile(self.last_path) and not os.path.isfile(self.results_path):
                 raise ValueError(f'{self.folder} holds an interrupted run: add --resume to continue it, choose another '
                                  '--desc, or delete that folder')
-            for path in set_aside([self.log_path, self.folder]):
+            for path in set_aside([self.log_path, analysis.test_path(self.log_path), self.folder]):
                 print(f'the files of an earlier run are now in {path}')
         if self.ranks.rank == 0:
             for stem in (self.log_path, self.folder + os.sep):
@@ -456,9 +456,9 @@ class Run:
             if args.analysis:
                 results['test_accuracy'] = analysis.rocstories(args.data_dir, results['submission'], self.log_path)[1]
             if results['test_accuracy'] is not None:
-                best = max(state['log'][1:], key=lambda line: line['va_acc'])
                 wrong, _ = analysis.wrong_stories(args.data_dir, results['submission'])
-                self.logger.log(**{**best, 'time': time.time()}, test_acc=results['test_accuracy'], wrong=wrong)
+                with write_whole(analysis.test_path(self.log_path)) as f:
+                    json.dump(dict(test_acc=results['test_accuracy'], wrong=wrong), f)
             results['seconds'] = state['seconds'] + time.time() - self.started
             with write_whole(self.results_path) as f:
                 json.dump(results, f)

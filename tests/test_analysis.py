@@ -67,7 +67,7 @@ def log_of(path, seed, accuracies, test=None, wrong=(), time=0., n_iter=2, **opt
     lines += [dict(n_epochs=i + 1, n_updates=46 * (i + 1), tr_cost=0.5, va_cost=0.6 - 0.1 * i, tr_acc=90., va_acc=acc)
               for i, acc in enumerate(accuracies)]
     if test is not None:
-        lines.append(dict(lines[-1], test_acc=test, wrong=list(wrong)))
+        path.with_suffix('.test').write_text(json.dumps(dict(test_acc=test, wrong=list(wrong))))
     path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return str(path)
 

@@ -56,7 +56,8 @@ def outcome(folder, desc):
     assert sorted(os.listdir(folder / 'save' / desc)) == ['best_params.pt', 'config.json', 'results.json']
     results = json.loads((folder / 'save' / desc / 'results.json').read_text())
     log = [json.loads(line) for line in (folder / 'log' / f'{desc}.jsonl').read_text().splitlines()]
-    assert len(log) == 4 and log[0]['desc'] == desc                     # options, two evaluations, the test
+    assert len(log) == 3 and log[0]['desc'] == desc                     # options, two evaluations
+    assert (folder / 'log' / f'{desc}.test').exists()
     for line in log + results['log']:
         del line['time']
     best = torch.load(folder / 'save' / desc / 'best_params.pt', weights_only=True)

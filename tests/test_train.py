@@ -48,7 +48,7 @@ def toy_argv(folder, *argv):
 def test_a_run_writes_and_prints_what_the_original_does(toy, tmp_path, capsys):
     results = toy('--desc', 'first', '--analysis')
     out = capsys.readouterr().out.splitlines()
-    options, *lines, last = map(json.loads, (tmp_path / 'log' / 'first.jsonl').read_text().splitlines())
+    options, *lines = map(json.loads, (tmp_path / 'log' / 'first.jsonl').read_text().splitlines())
     assert options['lr'] == 1e-2 and options['n_gpu'] == 2 and options['desc'] == 'first'
     assert [(line['n_epochs'], line['n_updates']) for line in lines] == [(1, 10), (2, 20)]
     for line in lines:
@@ -58,8 +58,8 @@ def test_a_run_writes_and_prints_what_the_original_does(toy, tmp_path, capsys):
     right = [int(row[1]) == (i % 2 == 0) for i, row in enumerate(rows[1:])]
     assert f'ROCStories Test Accuracy:  {100 * sum(right) / 11:.2f}' in out
     assert f'ROCStories Valid Accuracy: {max(line["va_acc"] for line in lines):.2f}' in out
-    assert last['va_acc'] == max(line['va_acc'] for line in lines) and last['test_acc'] == results.test_accuracy
-    assert last['wrong'] == [i for i, hit in enumerate(right) if not hit]
+    test = json.loads((tmp_path / 'log' / 'first.test').read_text())
+    assert test == dict(test_acc=results.test_accuracy, wrong=[i for i, hit in enumerate(right) if not hit])
     assert results.test_accuracy == pytest.approx(100.) and len(results.losses) == 20
     assert results.losses[-1][0] < results.losses[0][0]
     assert not list(tmp_path.rglob('*.part')) and not (tmp_path / 'save' / 'first' / 'checkpoint.pt').exists()
