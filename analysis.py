@@ -87,6 +87,16 @@ def test_path(log_path: str) -> str:
     return f'{os.path.splitext(log_path)[0]}.test'
 
 
+def read_test(path: str) -> dict:
+    """What `test_path` names: {test_acc: in percent, wrong: [index, ...]}."""
+    found = read_json(path)
+    try:
+        assert 0 <= found['test_acc'] <= 100 and all(isinstance(i, int) and i >= 0 for i in found['wrong'])
+    except (KeyError, TypeError, AssertionError):
+        raise ValueError(f'{path} is damaged, or no file of train.py: it holds no test accuracy') from None
+    return found
+
+
 class Finished(NamedTuple):
     """A complete run, from its log."""
     path: str
@@ -102,7 +112,7 @@ def read_runs(paths):
     for path in paths:
         options, *lines = read_log(path) or [{}]
         lines = [line for line in lines if 'va_acc' in line]
-        final = read_json(test_path(path)) if os.path.isfile(test_path(path)) else {}
+        final = read_test(test_path(path)) if os.path.lexists(test_path(path)) else {}
         if not {'seed', 'n_iter', 'time'} <= set(options):
             raise ValueError(f'{path} is not a log of train.py: its first line does not hold the options of a run')
         if not lines or lines[-1]['n_epochs'] < options['n_iter']:

@@ -28,11 +28,12 @@ def start(folder, argv, **kwargs):
     return process
 
 
-def script(folder, argv, signal_at=None, limit=None, env=None, poison_after=None):
+def script(folder, argv, signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
     """What `python train.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
 
     signal_at: (signal, 'update' or 'evaluation', n) has it send itself a signal in the n-th of them. limit: no file may
     grow beyond so many bytes. env: environment variables. poison_after: a weight is NaN after so many updates.
+    touch_at_update: a file to make when the first update begins.
     """
     torch.set_num_threads(1)
     os.chdir(folder)
@@ -46,6 +47,8 @@ def script(folder, argv, signal_at=None, limit=None, env=None, poison_after=None
     if poison_after:
         before_call(train, 'update', poison_after + 1,
                     lambda runner, *_: runner.model.transformer.h[1].mlp.c_fc.w.data.fill_(float('nan')))
+    if touch_at_update:
+        before_call(train, 'update', 1, lambda *_: touch_at_update.touch())
     rank = os.environ.get('RANK', '')
     with open(folder / f'out{rank}', 'w') as out, open(folder / f'err{rank}', 'w') as err:
         with redirect_stdout(out), redirect_stderr(err):

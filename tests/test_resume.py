@@ -62,7 +62,8 @@ def outcome(folder, desc):
         del line['time']
     best = torch.load(folder / 'save' / desc / 'best_params.pt', weights_only=True)
     kept = {key: results[key] for key in ('losses', 'log', 'best_epoch', 'valid_accuracy', 'test_logits')}
-    return kept, log[1:], {name: p.numpy().tobytes() for name, p in best.items()}
+    test = (folder / 'log' / f'{desc}.test').read_text()
+    return kept, log[1:], test, {name: p.numpy().tobytes() for name, p in best.items()}
 
 
 def files(folder):
@@ -72,31 +73,40 @@ def files(folder):
 
 
 def test_killed_at_20_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folder, whole):
-    argv = ['--analysis', *EVERY_UPDATE]
-    began = time.monotonic()
-    run(folder, '--desc', 'timed', *argv)
-    duration = time.monotonic() - began
+    """Every fifth kill comes while the run is starting, the others while it trains, evaluates or writes."""
+    argv, began = ['--analysis', *EVERY_UPDATE], folder / 'began'
+
+    def start_training(desc):
+        began.unlink(missing_ok=True)
+        process = start(folder, toy_argv(folder, '--desc', desc, '--resume', *argv), touch_at_update=began)
+        while process.exitcode is None and not began.exists():
+            time.sleep(0.001)
+        return process
+
+    process, clock = start_training('timed'), time.monotonic()
+    finish(process)
+    duration = time.monotonic() - clock
     assert outcome(folder, 'timed') == whole
-    moments = random.Random(5)
-    kills, n_resumed, desc = 0, 0, 'killed'
+    moments, kills, n_resumed, desc = random.Random(5), 0, 0, 'killed'
     while kills < 20:
         n_resumed += (folder / 'save' / desc / 'checkpoint.pt').exists()
-        began = time.monotonic()
-        process = start(folder, toy_argv(folder, '--desc', desc, '--resume', *argv))
-        process.join(moments.uniform(0.2, 0.7) * duration)
+        if kills % 5 == 0:
+            process = start(folder, toy_argv(folder, '--desc', desc, '--resume', *argv))
+            process.join(moments.uniform(0, 0.3))
+        else:
+            process = start_training(desc)
+            process.join(moments.uniform(0, 0.5) * duration)
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
             kills += 1
         else:
             finish(process)
-            duration = min(duration, time.monotonic() - began)          # the machine may be less busy now
             assert outcome(folder, desc) == whole
-            desc = f'killed-again-{kills}'
+            desc, duration = f'killed-again-{kills}', 0.9 * duration    # the machine may be less busy now
     run(folder, '--desc', desc, '--resume', *argv)
     assert outcome(folder, desc) == whole
     assert n_resumed >= 10
-
 
 
 @pytest.mark.parametrize('number, where, n, done', [
