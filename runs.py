@@ -3,6 +3,7 @@
 Also the place of a process among those that torchrun starts.
 """
 
+import gc
 import hashlib
 import importlib.metadata
 import os
@@ -177,7 +178,10 @@ class Ranks:
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):
+        """End the process group. DistributedDataParallel must be let go of before: it would end the group while holding
+        Python's lock, for which gloo's threads may be waiting."""
         if dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
 
     def sum(self, tensor):

@@ -499,6 +499,7 @@ def fine_tune(args, task, data, device, ctx, ranks):
     """One run, or what is left of it; returns its results."""
     run = Run(args, task, data, device, ctx, ranks)
     with ExitStack() as stack:
+        stack.callback(vars(run).pop, 'runner')                        # for Ranks.leave; a traceback may hold the run
         if ranks.rank == 0:
             for folder in {os.path.realpath(folder) for folder in (args.log_dir, args.save_dir)}:
                 stack.enter_context(lock(os.path.join(folder, f'.{args.desc}.lock')))

@@ -69,4 +69,7 @@ def before_call(module, name, n, act):
 def finish(process, status=0):
     """Wait for a process, which has to end with `status`."""
     process.join(60)
-    assert process.exitcode == status
+    hangs = process.exitcode is None
+    if hangs:
+        process.kill()
+    assert not hangs and process.exitcode == status
