@@ -33,11 +33,10 @@ def endings(row):
     return (row[5], row[6]) if row[7] == '1' else (row[6], row[5])
 
 
-def pattern(ending):
-    """An ending with the words that change from story to story blanked out."""
-    words = {word for group in (*make_sample.WORDS.values(), *make_sample.KIN.values()) for word in group}
-    words |= {'he', 'she', 'his', 'her', 'him'}
-    return re.sub(r'\w+', lambda word: '_' if word[0].lower() in words or word[0] in words else word[0], ending)
+def worlds_of(text):
+    """The worlds that have a place, a thing or a deed in `text`."""
+    return {i for i, world in enumerate(make_sample.parse(make_sample.WORLDS))
+            if any(re.search(rf'\b{re.escape(words)}\b', text) for group in world for words in group)}
 
 
 def test_committed_files_are_what_the_generator_writes(tmp_path):
@@ -55,7 +54,7 @@ def test_format_is_that_of_the_real_files():
         assert len(rows) == n_stories
         for row in rows:
             assert re.fullmatch(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', row[0])
-            assert all(re.fullmatch(r"[A-Z][A-Za-z', ]+\.", sentence) for sentence in row[1:7]), row
+            assert all(re.fullmatch(r"[A-Z][A-Za-z', -]+\.", sentence) for sentence in row[1:7]), row
             assert row[7] in ('1', '2')
 
 
@@ -98,40 +97,30 @@ def test_another_seed_gives_other_stories(files):
     assert make_sample.unlabelled(100, 1) == make_sample.unlabelled(100, 1)
 
 
-def test_every_ending_is_right_as_often_as_wrong(files):
+def test_endings_of_each_world_are_right_as_often_as_wrong(files):
     for rows in files:
-        right = Counter(pattern(endings(row)[0]) for row in rows)
-        wrong = Counter(pattern(endings(row)[1]) for row in rows)
-        assert right == wrong
-        assert len(right) > 80
+        right, wrong = Counter(), Counter()
+        for row in rows:
+            one, other = map(worlds_of, endings(row))
+            right.update(one)
+            wrong.update(other)
+        assert right == wrong == {0: len(rows) / 2, 1: len(rows) / 2}
 
 
-@pytest.mark.parametrize('told, follows', [
-    ('crossed the line with no one in front', 'gold cup|first prize|medal'), ('red marks', 'test again|hid the grade'),
-    ('thunder', 'wet hair|kitchen'), ('mouth was as dry as sand', 'lemonade|cool water'),
-    (r'The (\w+) was (?:cheaper|sweeter|quicker|better) than', r'\b{}\b'), (r'The cake of (\w+) was not', '^(?!.*{})'),
-    (r'He tripped, but he caught the (\w+)', '^(?!.*{})')])
-def test_right_ending_follows_from_the_story(files, told, follows):
-    n_told = 0
-    for row in (row for rows in files for row in rows):
-        if clue := re.search(told, ' '.join(row[1:5])):
-            n_told += 1
-            right, wrong = (bool(re.search(follows.format(*clue.groups()), e)) for e in endings(row))
-            assert (right, wrong) == (True, False), row
-    assert n_told >= 2
-
-
-def test_entities_are_both_in_the_story(files):
-    """Where the endings differ in one of two things or persons, the story speaks of both of them."""
-    n_pairs = 0
+def test_right_ending_belongs_to_the_world_of_the_story(files):
     for rows in files:
         for row in rows:
-            story = set(re.findall(r'\w+', ' '.join(row[1:5])))
-            one, other = ({w for w in re.findall(r'\w+', ending)} for ending in row[5:7])
-            if pattern(row[5]) == pattern(row[6]) and len(one - other) == 1:
-                n_pairs += 1
-                assert one - other <= story and other - one <= story, row
-    assert n_pairs > 50
+            story, (right, wrong) = worlds_of(' '.join(row[1:5])), map(worlds_of, endings(row))
+            assert len(story) == 1 and right == story and wrong == {0, 1} - story, row
+
+
+def test_an_ending_repeats_nothing_that_was_seen_or_done_in_its_story(files):
+    words = {words for world in make_sample.parse(make_sample.WORLDS) for group in world for words in group}
+    for rows in files:
+        for row in rows:
+            story = ' '.join(row[1:5])
+            repeated = [w for w in words if re.search(rf'\b{w}\b', row[5] + row[6]) and re.search(rf'\b{w}\b', story)]
+            assert not repeated, row
 
 
 def test_endings_alone_give_nothing_away(files):

@@ -1,0 +1,56 @@
+"""The small model of model/sample: what it makes of new text, and what pre-training is worth on data/sample."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_sample import make_sample
+
+import pretrain
+import train
+from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict, load_openai_pretrained_model
+from text_utils import TextEncoder
+from utils import read_json
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / 'model' / 'sample'
+
+
+def accuracy(folder, *argv):
+    """Test accuracy of a run of train.py with the defaults of --dataset sample, but for argv."""
+    desc = 'sample' + '-'.join(argv)
+    dirs = [word for name in ('log', 'save', 'submission') for word in (f'--{name}_dir', str(folder / name))]
+    args = train.parse_args(['--dataset', 'sample', '--desc', desc, '--data_dir', str(ROOT / 'data' / 'sample'),
+                             '--model_path', str(FOLDER), '--analysis', '--device', 'cpu', *dirs, *argv])
+    return train.main(args).test_accuracy
+
+
+def test_pre_training_is_worth_25_points(tmp_path):
+    tuned, scratch = accuracy(tmp_path), accuracy(tmp_path, '--n_transfer', '-1')
+    assert scratch < 62                                 # near chance: the stories give nothing away
+    assert tuned - scratch >= 25
+
+
+def test_perplexity_of_stories_it_has_not_seen():
+    """Per token, in contiguous sequences as in training; the floor is what the generator leaves to chance."""
+    text_encoder = TextEncoder(FOLDER / 'encoder_bpe_40000.json', FOLDER / 'vocab_40000.bpe')
+    hparams = read_json(FOLDER / 'hparams.json')
+    n_vocab, n_ctx = len(text_encoder.encoder), hparams['n_ctx']
+    cfg = dotdict({**DEFAULT_CONFIG, **hparams})
+    model = TransformerModel(cfg, vocab=n_vocab + n_ctx, n_ctx=n_ctx).eval()
+    load_openai_pretrained_model(model, path=FOLDER)
+    [ids] = text_encoder.encode(['\n'.join(make_sample.unlabelled(200, seed=12345))], verbose=False)
+    ids = np.array(ids[:(len(ids) - 1) // n_ctx * n_ctx + 1])
+    tokens = torch.from_numpy(np.stack([ids[i:i + n_ctx + 1] for i in range(0, len(ids) - 1, n_ctx)]))
+    with torch.no_grad():
+        loss = pretrain.lm_loss(model, tokens, len(ids) - 1).item()
+    assert 0 not in ids                                 # no character is unknown
+    assert math.exp(loss) < 2.6
+
+
+@pytest.mark.parametrize('name', ['hparams.json', 'params_shapes.json', 'encoder_bpe_40000.json', 'vocab_40000.bpe'])
+def test_the_folder_is_complete_and_small(name):
+    assert (FOLDER / name).is_file()
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 4e6
