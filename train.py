@@ -219,11 +219,12 @@ def check_memory(args, data, device):
 
 
 class Losses(nn.Module):
-    """The losses of a training step as a module, which DistributedDataParallel can wrap."""
+    """The losses of a training step as a module, which DistributedDataParallel can wrap; sets the model's dropout to
+    `fast.Dropout`."""
 
     def __init__(self, model, lm_coef):
         super().__init__()
-        self.model, self.lm_coef = model, lm_coef
+        self.model, self.lm_coef = fast.use_fast_dropout(model), lm_coef
 
     def forward(self, X, M, Y):
         return fast.double_head_losses(self.model, X, M, Y, self.lm_coef)

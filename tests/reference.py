@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn as nn
 
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
 
@@ -54,3 +55,21 @@ def without_noise(name, array):
 
 def assert_close(ours, theirs, atol=1e-5, rtol=0.0, what=''):
     torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol, msg=lambda text: f'{what}: {text}')
+
+
+def record_dropout(model):
+    """name -> [(input, output), ...] of each dropout layer, filled as the model runs."""
+    seen = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            def keep(_, args, out, name=name):
+                seen.setdefault(name, []).append((args[0].detach(), out.detach()))
+            module.register_forward_hook(keep)
+    return seen
+
+
+def assert_dropped(pairs, rate, name):
+    """A share `rate` of all inputs became 0, the others were scaled up."""
+    x, out = (torch.cat([t.flatten() for t in ts]) for ts in zip(*pairs, strict=True))
+    assert abs(((x != 0) & (out == 0)).sum() / (x != 0).sum() - rate) < 0.02, name
+    assert_close(out[out != 0], x[out != 0] / (1 - rate), rtol=1e-6, what=name)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
-from reference import Golden, assert_close
+from reference import Golden, assert_close, assert_dropped, record_dropout
 from test_model import CLF, ROWS, TINY, T, assert_gradients
 
 import fast
@@ -95,16 +95,12 @@ def test_evaluation_with_dropout_on_is_refused():
         fast.choice_logits(DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).train(), *ragged(1))
 
 
-def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one():
+@pytest.mark.parametrize('use_dropout', [lambda model: model, fast.use_fast_dropout], ids=['torch', 'fast'])
+def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
     """Every site drops its own rate; the table once, whole; the classify state once for all choices."""
     rates = dotdict(TINY, embd_pdrop=0.1, attn_pdrop=0.2, resid_pdrop=0.3, clf_pdrop=0.4)
-    model = DoubleHeadModel(rates, CLF, 'multiple_choice', ROWS, T).train()
-    seen = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout):
-            def keep(_, args, out, name=name):
-                seen.setdefault(name, []).append((args[0].detach(), out.detach()))
-            module.register_forward_hook(keep)
+    model = use_dropout(DoubleHeadModel(rates, CLF, 'multiple_choice', ROWS, T)).train()
+    seen = record_dropout(model)
     torch.manual_seed(0)
     for seed in range(60):
         X, M = ragged(16, seed=seed)
@@ -113,8 +109,32 @@ def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one():
     for name, pairs in seen.items():
         rate = next(rates[site + '_pdrop'] for site, key in (('attn', 'attn_dropout'), ('embd', 'transformer.drop'),
                                                              ('clf', 'task_head'), ('resid', '')) if key in name)
-        x, out = (torch.cat([t.flatten() for t in ts]) for ts in zip(*pairs, strict=True))
-        assert abs(((x != 0) & (out == 0)).sum() / (x != 0).sum() - rate) < 0.02, name
-        assert_close(out[out != 0], x[out != 0] / (1 - rate), rtol=1e-6, what=name)
+        assert_dropped(pairs, rate, name)
     assert len(seen['transformer.drop']) == 60 and seen['transformer.drop'][0][0].shape == (ROWS, 16)
     assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)
+
+
+@pytest.mark.parametrize('p', [0.05, 0.1, 0.5])
+@pytest.mark.parametrize('n', [1, 2, 40])
+def test_fast_dropout_drops_each_number_by_itself(n, p):
+    """First and last too, and two neighbours no more or less often than by chance."""
+    torch.manual_seed(n)
+    draws = 4000
+    dropped = torch.zeros(draws, n)
+    for row in dropped:
+        row[fast.dropped_positions(n, p)] += 1
+    assert set(dropped.unique().tolist()) <= {0, 1}
+    variance = p * (1 - p)
+    assert (dropped.mean(0) - p).abs().max() < 4.5 * (variance / draws) ** 0.5
+    together = torch.cov(dropped.T).reshape(n, n).fill_diagonal_(0)
+    assert together.abs().max() < 5 * variance / draws ** 0.5
+
+
+def test_fast_dropout_goes_backward_through_what_it_kept():
+    layer = fast.Dropout(0.3).train()
+    x = torch.rand(8, 9).T.requires_grad_()             # not contiguous
+    out = layer(x)
+    out.backward(torch.ones_like(out) * 2)
+    assert_close(x.grad, 2 * (out != 0) / 0.7, atol=1e-6)
+    assert_close(out, x * x.grad / 2, atol=1e-6)
+    assert layer.eval()(x) is x

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
-from reference import Golden, assert_close
+from reference import Golden, assert_close, assert_dropped, record_dropout
 
 from loss import MultipleChoiceLossCompute, train_loss
 from model_pytorch import (
@@ -112,12 +112,7 @@ def test_dropout_falls_where_it_falls_in_the_original():
     """Rates of goldens/dropout.json: zeros and scale at each site; the table is dropped once, for both ends."""
     rates = dotdict(TINY, embd_pdrop=0.1, attn_pdrop=0.2, resid_pdrop=0.3, clf_pdrop=0.4)
     model = DoubleHeadModel(rates, CLF, 'multiple_choice', ROWS, T).train()
-    seen = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout):
-            def keep(_, args, out, name=name):
-                seen.setdefault(name, []).append((args[0].detach(), out.detach()))
-            module.register_forward_hook(keep)
+    seen = record_dropout(model)
     torch.manual_seed(0)
     for seed in range(60):
         model(ids(16, 2, seed=seed))
@@ -127,10 +122,7 @@ def test_dropout_falls_where_it_falls_in_the_original():
                      f'transformer.h.{i}.mlp.dropout': 0.3}
     assert seen.keys() == expected.keys()
     for name, rate in expected.items():
-        x, out = (torch.cat([t.flatten() for t in ts]) for ts in zip(*seen[name], strict=True))
-        dropped, kept = (x != 0) & (out == 0), out != 0
-        assert abs(dropped.sum() / (x != 0).sum() - rate) < 0.02, name
-        assert_close(out[kept], x[kept] / (1 - rate), rtol=1e-6, what=name)
+        assert_dropped(seen[name], rate, name)
     assert len(seen['transformer.drop']) == 60                          # once a step, for the lookup and the decoder
     assert seen['transformer.drop'][0][0].shape == (ROWS, 16)           # the whole table
     assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)         # one mask for both choices
