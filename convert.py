@@ -15,7 +15,7 @@ import os
 
 import torch
 
-from generate import load_run
+from datasets import SPECIAL
 from model_pytorch import (
     DEFAULT_CONFIG,
     TransformerModel,
@@ -24,20 +24,20 @@ from model_pytorch import (
     read_shapes,
     save_openai_pretrained_model,
 )
+from runs import load_state, read_config
 from text_utils import load_merges, load_vocabulary
-from train import SPECIAL
-from utils import add_model_args, add_path_args, defaults_of_model, finish_paths, run_script, write_whole
+from utils import Parser, add_model_args, add_path_args, defaults_of_model, finish_paths, run_script, write_whole
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # what this network is, among those of the library
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument('--from_transformers', metavar='FOLDER', help='write this checkpoint to --model_path')
     group.add_argument('--to_transformers', metavar='FOLDER', help='write --model_path, or the run --desc, to here')
     parser.add_argument('--desc', help='with --to_transformers: the run of train.py to take')
-    parser.add_argument('--save_dir', default='save/', help='the --save_dir of that run (save/)')
+    parser.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
     add_path_args(parser)
     add_model_args(parser, DEFAULT_CONFIG)
     defaults_of_model(parser, argv)
@@ -140,9 +140,9 @@ def from_transformers(folder: str, args):
 def load_parameters(args):
     """What is to be written: options of the network, its parameters by name, n_ctx, and how many rows are special."""
     if args.desc:
-        config, state = load_run(os.path.join(args.save_dir, args.desc))
-        n_special = len(state['transformer.embed.weight']) - config['n_vocab'] - config['n_ctx']
-        return argparse.Namespace(**config['options']), state, config['n_ctx'], n_special
+        folder = os.path.join(args.save_dir, args.desc)
+        config, state = read_config(folder), load_state(os.path.join(folder, 'best_params.pt'))
+        return argparse.Namespace(**config['options']), state, config['n_ctx'], len(SPECIAL)
     n_ctx, n_vocab = (rows for rows, _ in read_shapes(args.model_path)[:2])
     model = TransformerModel(args, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
     load_openai_pretrained_model(model, n_transfer=args.n_layer, path=args.model_path)

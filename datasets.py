@@ -13,6 +13,7 @@ SPLIT_SEED = 3535999445                     # the original's, of the split into 
 
 VAL_NAME = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
 TEST_NAME = 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv'
+SPECIAL = ('_start_', '_delimiter_', '_classify_')       # added to the vocabulary, in this order
 SENTENCES = [f'InputSentence{i}' for i in range(1, 5)]
 ENDINGS = ['RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2']
 LABEL = 'AnswerRightEnding'
@@ -140,7 +141,7 @@ def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
     X1, X2, X3: id lists of N stories and their two endings. encoder: token -> id, the three special tokens included.
     Returns X (N, 2, n_ctx, 2) int32, token and position ids, and M (N, 2, n_ctx) float32, 1 on real tokens.
     """
-    start, delimiter, classify = (encoder[token] for token in ('_start_', '_delimiter_', '_classify_'))
+    start, delimiter, classify = (encoder[token] for token in SPECIAL)
     X = np.zeros((len(X1), 2, n_ctx, 2), dtype=np.int32)
     M = np.zeros((len(X1), 2, n_ctx), dtype=np.float32)
     for i, (story, *endings) in enumerate(zip(X1, X2, X3, strict=True)):

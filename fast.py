@@ -61,9 +61,16 @@ def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
     return Packing(X.reshape(-1, 2)[step_of], row_of.flatten(0, 1), step_of, clf_step)
 
 
+def move(tensor, device):
+    """The tensor on `device`, from pinned memory, so that a GPU is not waited for."""
+    if device.type == 'cuda' and tensor.device.type == 'cpu':
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def to_device(tensors, device):
     """The same named tuple of tensors, on `device`."""
-    return type(tensors)(*(t.to(device, non_blocking=True) for t in tensors))
+    return type(tensors)(*(move(t, device) for t in tensors))
 
 
 class Dropout(nn.Dropout):
@@ -201,7 +208,7 @@ def double_head_losses(model, X, M, Y, lm_coef: float):
     we = transformer.dropped_table()
     h = hidden_rows(transformer, packing, we)                          # (R, C)
     clf_logits = head.score(packing.at_clf(h), X.size(1))
-    clf_losses = F.cross_entropy(clf_logits, Y.to(device).long(), reduction='none')
+    clf_losses = F.cross_entropy(clf_logits, move(Y.long(), device), reduction='none')
     if targets is None:
         return train_loss(clf_losses, None, lm_coef), clf_losses, None
     N = len(packing.row_of)

@@ -10,7 +10,6 @@ new line, and the first token of a text has no probability. Logarithms are natur
 """
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -19,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datasets import SPECIAL
 from model_pytorch import DEFAULT_CONFIG, LMModel, load_openai_pretrained_model, read_shapes
-from runs import load_state
+from runs import load_parameters, load_state, read_config
 from scoring import ZERO_SHOT, mean_log_probs, score_texts, with_positions
 from text_utils import TextEncoder
 from utils import (
+    Parser,
     add_device_args,
     add_model_args,
     add_path_args,
@@ -35,29 +36,29 @@ from utils import (
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     group = parser.add_mutually_exclusive_group()
     group.add_argument('--prompt', help='text to continue; without it, every line of standard input is one')
     group.add_argument('--score', metavar='FILE', help='log-probability and perplexity of each line, and of all')
     group.add_argument('--zero_shot', choices=ZERO_SHOT, help='accuracy of a heuristic of section 5 of the paper')
     group = parser.add_argument_group('generation')
-    group.add_argument('--gen_len', type=int, default=40, help='tokens to add, as far as n_ctx allows (40)')
-    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is --greedy (1)')
-    group.add_argument('--topk', type=int, default=0, help='draw from this many tokens; 0: from all (0)')
+    group.add_argument('--gen_len', type=int, default=40, help='tokens to add, as far as n_ctx allows')
+    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is --greedy')
+    group.add_argument('--topk', type=int, default=0, help='draw from this many tokens; 0: from all')
     group.add_argument('--topp', type=float, default=1., help='nucleus: draw from the fewest tokens that together have '
-                       'this probability (1)')
+                       'this probability')
     group.add_argument('--greedy', action='store_true', help='always take the most probable token')
     group.add_argument('--num_samples', type=int, default=1, help='made side by side; a single one is shown as it '
-                       'comes (1)')
-    group.add_argument('--seed', type=int, default=42, help='of the draws (42)')
+                       'comes')
+    group.add_argument('--seed', type=int, default=42, help='of the draws')
     group = parser.add_argument_group('scoring')
     group.add_argument('--per_token', action='store_true', help='with --score, a line for each token too')
     group.add_argument('--data_dir', default='data/', help='with --zero_shot, the folder with the Story Cloze files, '
                        "GLUE's dev.tsv (sentence, label) or winograd.tsv (sentence with _ for the pronoun, candidate1, "
-                       'candidate2, label 1 or 2); header first, tabs between (data/)')
+                       'candidate2, label 1 or 2); header first, tabs between')
     group = parser.add_argument_group('a fine-tuned network')
     group.add_argument('--desc', help='the run of train.py to take, instead of the weights in --model_path')
-    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run (save/)')
+    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
     add_path_args(parser)
     add_model_args(parser, DEFAULT_CONFIG)
     add_device_args(parser)
@@ -65,23 +66,15 @@ def parse_args(argv=None):
     return finish_paths(parser.parse_args(argv))
 
 
-def load_run(folder: str):
-    """What train.py left in `folder`: its config.json as a dict, and the state dict of its best parameters."""
-    path = os.path.join(folder, 'config.json')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run that was trained here')
-    with open(path, encoding='utf-8') as f:
-        config = json.load(f)
-    return config, load_state(os.path.join(folder, 'best_params.pt'))
-
-
 def load_model(args):
     """The network that the options name, an LMModel in evaluation mode, and its vocabulary, a TextEncoder."""
     if args.desc:
-        config, state = load_run(os.path.join(args.save_dir, args.desc))
+        folder = os.path.join(args.save_dir, args.desc)
+        config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
+        state = load_state(path)
         n_vocab, options = config['n_vocab'], argparse.Namespace(**config['options'])
-        model = LMModel(options, vocab=len(state['transformer.embed.weight']), n_ctx=config['n_ctx'])
-        model.load_state_dict({name: p for name, p in state.items() if not name.startswith('task_head')})
+        model = LMModel(options, vocab=n_vocab + len(SPECIAL) + config['n_ctx'], n_ctx=config['n_ctx'])
+        load_parameters(model, {name: p for name, p in state.items() if not name.startswith('task_head')}, path)
     else:
         options, ((n_stored, _), (n_vocab, _), *_) = args, read_shapes(args.model_path)
         n_ctx = min(args.n_ctx, n_stored)

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from utils import make_path, write_whole
+from datasets import SPECIAL
+from model_pytorch import DEFAULT_CONFIG
+from utils import make_path, read_json, write_whole
 
 
 def generator_states() -> dict:
@@ -68,6 +70,24 @@ def load_parameters(model, state: dict, path: str):
     except (RuntimeError, TypeError, AttributeError) as e:
         reason = str(e).splitlines()[-1].strip()[:120]
         raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
+
+
+def read_config(folder):
+    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
+    path = os.path.join(folder, 'config.json')
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run that was trained here')
+    config = read_json(path)
+    try:
+        options = config['options']
+        whole = (set(options) >= {*DEFAULT_CONFIG, 'encoder_path', 'bpe_path'} and options['n_head'] > 0
+                 and config['max_len'] == options['n_ctx'] // 2 - 2 and 6 <= config['n_ctx'] <= options['n_ctx']
+                 and config['clf_token'] == config['n_vocab'] + SPECIAL.index('_classify_'))
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(f'{path} is damaged, or no file of this program')
+    return config
 
 
 def environment(**files) -> dict:

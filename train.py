@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 import analysis
 import fast
-from datasets import TASKS, fit_n_ctx, read_cloze
+import text_utils
+from datasets import SPECIAL, TASKS, fit_n_ctx, read_cloze
 from model_pytorch import (
     DEFAULT_CONFIG,
     HOW_TO_GET,
@@ -44,6 +45,7 @@ from runs import (
     load_state,
     lock,
     memory_of,
+    read_config,
     save_state,
     set_aside,
     set_generator_states,
@@ -59,6 +61,7 @@ from utils import (
     choose_device,
     defaults_of_model,
     encode_dataset,
+    encode_once,
     finish_paths,
     read_json,
     run_script,
@@ -66,8 +69,7 @@ from utils import (
     write_whole,
 )
 
-SPECIAL = ('_start_', '_delimiter_', '_classify_')
-FETCH_EVERY = 20                                        # updates between two looks at the losses on a GPU
+FETCH_EVERY = 20                                        # updates between two looks at losses and signals on a GPU
 MAY_CHANGE = ('resume', 'checkpoint_minutes', 'submit', 'analysis', 'submission_dir', 'log_dir', 'data_dir')
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first epoch after which the original logs too
 
@@ -162,7 +164,8 @@ def load_data(args, task):
     splits = task.load(args.data_dir, n_valid=args.n_valid)
     warnings = labels_and_overlap(*splits)
     texts = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
-    splits = encode_dataset(*splits, encoder=text_encoder)
+    splits = encode_once(*splits, encoder=text_encoder, files=(args.encoder_path, args.bpe_path, text_utils.__file__),
+                         folder=os.path.join(args.save_dir, '.encoded'))
     n_ctx, max_len, n_cut = fit_n_ctx([split[:3] for split in splits], args.n_ctx)
     if n_cut:
         warnings.append(f'{n_cut} stories are longer than n_ctx={args.n_ctx} allows: their fields are cut to '
@@ -256,14 +259,13 @@ def evaluate(model, X, M, n_batch, ctx, ranks, stop=lambda: None):
     stop: called between batches, to raise if the run is to end.
     """
     model.eval()
-    logits = torch.zeros(X.shape[:2])
+    logits = torch.zeros(X.shape[:2], device=next(model.parameters()).device)
     starts = range(ranks.rank * n_batch, len(X), ranks.size * n_batch)
     with ctx:
         for i in tqdm(starts, desc='evaluating', ncols=80, leave=False, disable=None):
             stop()
             logits[i:i + n_batch] = fast.choice_logits(model, X[i:i + n_batch], M[i:i + n_batch]).float()
-    device = next(model.parameters()).device
-    return ranks.sum(logits.to(device)).cpu()                          # zeros, but for one process each
+    return ranks.sum(logits).cpu()                                     # zeros, but for one process each
 
 
 def cost_and_accuracy(logits, Y):
@@ -334,6 +336,7 @@ class Run:
         """All epochs: shuffle, update, evaluate."""
         args, state = self.args, self.state
         X, M, Y = self.data.train
+        fetch_every = 1 if self.device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
         for epoch in range(state['n_epochs'], args.n_iter):
             if state['order'] is None:
                 order = np.arange(len(Y))
@@ -350,11 +353,11 @@ class Run:
                                 self.ctx)
                 state['n_updates'] += 1
                 self.pending.append(losses)
-                if self.device.type == 'cpu' or len(self.pending) == FETCH_EVERY:
+                bar.update()
+                if len(self.pending) == fetch_every:                   # between, a GPU is not waited for
                     self.fetch_losses()
                     bar.set_postfix(loss=f'{state["losses"][-1][0]:.3f}')
-                bar.update()
-                self.save_or_stop()
+                    self.save_or_stop()
             bar.close()
             self.log_early()
             self.log(epoch + 1)
@@ -516,24 +519,6 @@ def fine_tune(args, task, data, device, ctx, ranks):
             run.train()
             run.checkpoint()
         return run.finish()
-
-
-def read_config(folder):
-    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
-    path = os.path.join(folder, 'config.json')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run that was trained here')
-    config = read_json(path)
-    try:
-        options = config['options']
-        whole = (set(options) >= {*DEFAULT_CONFIG, 'encoder_path', 'bpe_path'} and options['n_head'] > 0
-                 and config['max_len'] == options['n_ctx'] // 2 - 2 and 6 <= config['n_ctx'] <= options['n_ctx']
-                 and config['clf_token'] == config['n_vocab'] + SPECIAL.index('_classify_'))
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(f'{path} is damaged, or no file of this program')
-    return config
 
 
 def predict(args, task, device, ctx, ranks):

@@ -2,9 +2,12 @@
 
 import argparse
 import contextlib
+import hashlib
+import importlib.metadata
 import json
 import math
 import os
+import platform
 import random
 import sys
 import time
@@ -20,6 +23,30 @@ def encode_dataset(*splits, encoder):
     """
     return [[encoder.encode(field) if len(field) and isinstance(field[0], str) else field for field in split]
             for split in splits]
+
+
+def encode_once(*splits, encoder, files, folder):
+    """`encode_dataset`, remembered in `folder`, so that a second run needs neither the text tools nor their time.
+
+    The name of the file there is a hash of all that ids depend on: the texts, `files` (vocabulary, merges and the code
+    that splits) and the versions of the libraries. So nothing stale can be found, and a file that is not what was
+    written is not believed.
+    """
+    versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ('spacy', 'ftfy'))]
+    key = [hashlib.sha256(json.dumps([splits, versions]).encode()).hexdigest()]
+    for path in files:
+        with open(path, 'rb') as f:
+            key.append(hashlib.sha256(f.read()).hexdigest())
+    path = os.path.join(folder, f'{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json')
+    with contextlib.suppress(OSError, ValueError), open(path, encoding='utf-8') as f:
+        digest, text = f.read().split('\n')
+        if hashlib.sha256(text.encode()).hexdigest() == digest:
+            return json.loads(text)
+    encoded = encode_dataset(*splits, encoder=encoder)
+    text = json.dumps(encoded)
+    with write_whole(path) as f:
+        f.write(f'{hashlib.sha256(text.encode()).hexdigest()}\n{text}')
+    return encoded
 
 
 def iter_data(*datas, n_batch=128, truncate=False, verbose=False, max_batches=float('inf')):
@@ -117,11 +144,18 @@ def set_seed(seed: int):
     torch.manual_seed(seed)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults are shown where there are any, and the text above the options stays as it is."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
-    """The parser of every script: help shows defaults, and a mistake is a ValueError of one line."""
+    """The parser of every script: help shows `doc` and defaults, and a mistake is a ValueError of one line."""
 
     def __init__(self, doc):
-        super().__init__(description=doc.split('\n')[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(description=doc, formatter_class=HelpFormatter)
 
     def error(self, message):
         raise ValueError(message)

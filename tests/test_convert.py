@@ -10,8 +10,8 @@ from test_generate import SIZE, fine_tuned
 
 import generate
 from convert import main, parse_args
-from generate import load_run
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+from runs import load_state, read_config
 from scoring import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')
@@ -100,7 +100,8 @@ def test_old_checkpoints_with_mask_buffers_and_no_vocabulary(tmp_path, capsys):
 def test_a_fine_tuned_run_opens_with_its_head(tmp_path):
     run = fine_tuned(tmp_path)[:4]
     main(parse_args(['--to_transformers', str(tmp_path / 'hf'), *run]))
-    config, state = load_run(tmp_path / 'save' / 'tuned')
+    folder = tmp_path / 'save' / 'tuned'
+    config, state = read_config(str(folder)), load_state(str(folder / 'best_params.pt'))
     n_vocab, n_ctx = config['n_vocab'], config['n_ctx']
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     model = DoubleHeadModel(cfg, config['clf_token'], 'multiple_choice', n_vocab + 3 + n_ctx, n_ctx).eval()

@@ -1,4 +1,5 @@
 import argparse
+import importlib.metadata
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from utils import (
     choose_device,
     defaults_of_model,
     encode_dataset,
+    encode_once,
     finish_paths,
     iter_data,
     make_path,
@@ -28,6 +30,42 @@ class Lengths:
 def test_only_text_fields_are_encoded():
     train, test = encode_dataset((['a', 'bb'], ['ccc'], [1, 0]), (['dddd'], []), encoder=Lengths())
     assert train == [[[1], [2]], [[3]], [1, 0]] and test == [[[4]], []]
+
+
+def encode_again(tmp_path, *splits, encoder=None):
+    return encode_once(*splits, encoder=encoder, files=[tmp_path / 'merges'], folder=str(tmp_path / 'kept'))
+
+
+def test_ids_are_remembered_for_exactly_what_they_came_from(tmp_path, monkeypatch):
+    splits = ([['a', 'bb'], [1, 0]], [['ccc']])
+    (tmp_path / 'merges').write_text('1')
+    encoded = encode_again(tmp_path, *splits, encoder=Lengths())
+    assert encoded == encode_dataset(*splits, encoder=Lengths())
+    assert encode_again(tmp_path, *splits) == encoded                   # without an encoder, which None is
+    for other in (([['a', 'bc'], [1, 0]], [['ccc']]), ([['a'], [1, 0]], [['bb', 'ccc']])):
+        with pytest.raises(AttributeError):
+            encode_again(tmp_path, *other)
+    (tmp_path / 'merges').write_text('2')
+    with pytest.raises(AttributeError):
+        encode_again(tmp_path, *splits)
+    (tmp_path / 'merges').write_text('1')
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, 'version', lambda name: version(name) + '.1' * (name == 'ftfy'))
+    with pytest.raises(AttributeError):
+        encode_again(tmp_path, *splits)
+
+
+def test_remembered_ids_that_were_damaged_are_not_believed(tmp_path):
+    splits = [[['a', 'bb'], [1, 0]]]
+    (tmp_path / 'merges').write_text('1')
+    encoded = encode_again(tmp_path, *splits, encoder=Lengths())
+    [kept] = (tmp_path / 'kept').iterdir()
+    whole = kept.read_bytes()
+    for damaged in (b'', whole[:-1], whole.replace(b'[2]', b'[3]'), whole + b'\n', b'\xff' + whole):
+        kept.write_bytes(damaged)
+        with pytest.raises(AttributeError):
+            encode_again(tmp_path, *splits)
+        assert encode_again(tmp_path, *splits, encoder=Lengths()) == encoded and kept.read_bytes() == whole
 
 
 def test_batches():
