@@ -122,7 +122,7 @@ class Run:
         self.per_epoch = max(self.n_train // args.n_batch, 1)
         self.n_total = self.per_epoch * args.n_iter
         set_seed(args.seed)
-        self.model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
+        self.model = fast.use_fast_dropout(TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx))
         if args.model_path:
             n_stored = read_shapes(args.model_path)[1][0]
             if n_stored != n_vocab:

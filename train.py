@@ -7,11 +7,14 @@ the same command and --resume. Under torchrun its towers are spread over the pro
 import argparse
 import glob
 import hashlib
+import importlib
 import json
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,7 +164,9 @@ def load_data(args, task):
             raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
                              f'{n_stored}: they do not belong together')
         files['weights'] = [os.path.join(args.model_path, f'params_{i}.npy') for i in range(N_SHARDS)]
-    splits = task.load(args.data_dir, n_valid=args.n_valid)
+    with ThreadPoolExecutor(1) as background:
+        known = background.submit(environment, **files)                # hashes the weights meanwhile
+        splits = task.load(args.data_dir, n_valid=args.n_valid)
     warnings = labels_and_overlap(*splits)
     texts = hashlib.sha256(json.dumps(splits).encode()).hexdigest()
     splits = encode_once(*splits, encoder=text_encoder, files=(args.encoder_path, args.bpe_path, text_utils.__file__),
@@ -176,7 +181,7 @@ def load_data(args, task):
     return SimpleNamespace(train=(*packed[0], labels[0]), valid=(*packed[1], labels[1]), test=packed[2],
                            n_vocab=n_vocab, n_ctx=n_ctx, max_len=max_len, clf_token=encoder['_classify_'],
                            digest=digest.hexdigest(), warnings=warnings,
-                           environment=dict(environment(**files), texts=texts, ids=digest.hexdigest()))
+                           environment=dict(known.result(), texts=texts, ids=digest.hexdigest()))
 
 
 def labels_and_overlap(train, valid, test):
@@ -291,6 +296,7 @@ class Run:
             raise ValueError(f'{len(data.train[0])} training examples do not fill one batch of '
                              f'--n_batch {args.n_batch} x --n_gpu {args.n_gpu}')
         check_memory(args, data, device)
+        Thread(target=importlib.import_module, args=['torch._dynamo']).start()      # a second; torch's Adam wants it
         set_seed(args.seed)
         self.model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
         load_openai_pretrained_model(self.model, n_ctx=data.n_ctx, n_special=len(SPECIAL), n_transfer=args.n_transfer,
