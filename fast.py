@@ -7,6 +7,7 @@ classify token needs. `model_pytorch.py` is the network to read; this file only 
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -151,8 +152,9 @@ class WeightedCrossEntropy(torch.autograd.Function):
         h_, we_ = h.to(dtype), we.to(dtype)
         grad_h, grad_we = torch.empty_like(h), None
         losses = torch.empty_like(weights)
-        for part in torch.arange(len(h)).chunk(-(-len(h) // LM_CHUNK)):            # of equal length
-            part = slice(part[0], part[-1] + 1)
+        n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
+        for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):         # equally long
+            part = slice(lo, hi)
             log_p = (h_[part] @ we_.T).log_softmax(1, dtype=torch.float32)         # (chunk, V)
             target = targets[part, None]
             losses[part] = -log_p.gather(1, target).squeeze(1)

@@ -172,12 +172,17 @@ def numbered(path, n):
 
 
 def memory_of(device) -> int:
-    """Bytes of memory that the device has."""
+    """Bytes of memory that the device has; of a CPU, what a container may take of it."""
     if device.type == 'cuda':
         return torch.cuda.get_device_properties(device).total_memory
     if device.type == 'mps':
         return torch.mps.recommended_max_memory()
-    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    try:
+        with open('/sys/fs/cgroup/memory.max', encoding='ascii') as f:
+            return min(there, int(f.read()))
+    except (OSError, ValueError):                                      # no such limit, or 'max'
+        return there
 
 
 class Ranks:
