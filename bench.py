@@ -36,6 +36,7 @@ import loss
 import model_pytorch
 import opt
 import train
+from datasets import find_cloze_file
 from model_pytorch import DEFAULT_CONFIG, LMModel, TransformerModel, dotdict, save_openai_pretrained_model
 from scoring import with_positions
 from utils import Parser, add_path_args, choose_device, finish_paths, run_script, write_whole
@@ -79,7 +80,7 @@ def story_argv(args):
 def has_stories(args):
     try:
         train.load_encoder(args.encoder_path, args.bpe_path)
-        train.find_cloze_file(args.data_dir, 'test')
+        find_cloze_file(args.data_dir, 'test')
         return not args.toy
     except (OSError, ValueError):
         return False
