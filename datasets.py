@@ -172,6 +172,6 @@ TASKS = {
     'rocstories': Task(rocstories, transform_roc, 'multiple_choice', argmax, 'ROCStories.tsv', {}),
     # stories written for this repository and a small model pre-trained on more of them: the whole job in a minute
     'sample': Task(rocstories, transform_roc, 'multiple_choice', argmax, 'sample.tsv',
-                   dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=6,
-                        lr=1e-3, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)),
+                   dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=3,
+                        lr=1e-3, lr_warmup=0.15, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)),
 }

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 
 SEED = 2018
-N_LABELLED, N_TEST = 600, 400
+N_LABELLED, N_TEST = 1080, 400
 LABELLED_CSV = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
 TEST_CSV = 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv'
 HEADER = ['InputStoryid', 'InputSentence1', 'InputSentence2', 'InputSentence3', 'InputSentence4',

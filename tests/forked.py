@@ -66,10 +66,10 @@ def before_call(module, name, n, act):
     setattr(module, name, changed)
 
 
-def finish(process, status=0):
-    """Wait for a process, which has to end with `status`."""
+def finish(process, *statuses):
+    """Wait for a process, which has to end with one of `statuses`."""
     process.join(60)
     hangs = process.exitcode is None
     if hangs:
         process.kill()
-    assert not hangs and process.exitcode == status
+    assert not hangs and process.exitcode in statuses, process.exitcode
