@@ -3,11 +3,11 @@
     python bench.py                                             # everything, at full size: about an hour and a half
     python bench.py --only train --rounds 9 --against ../port   # one section; the others stay as they are in the file
 
-All contenders of a comparison take turns in one process, round after round, so that a machine whose speed drifts
-treats them alike; figures are medians, with the smallest and largest in brackets, and a ratio is that of two times of
-one round. Peak memory is that of a process of its own. Weights are random, so no weights have to be downloaded.
-With the Story Cloze files in --data_dir and the released vocabulary in --model_path the batches are real ones;
-otherwise they are drawn with the lengths of ROCStories, and what cannot do without is left out.
+A section has a process of its own. All contenders of a comparison take turns in it, round after round, so that a
+machine whose speed drifts treats them alike; figures are medians, with the smallest and largest in brackets, and a
+ratio is that of two times of one round. Peak memory is that of a process of its own. Weights are random, so no weights
+have to be downloaded. With the Story Cloze files in --data_dir and the released vocabulary in --model_path the batches
+are real ones; otherwise they are drawn with the lengths of ROCStories, and what cannot do without is left out.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -30,7 +31,6 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
-import fast
 import generate
 import loss
 import model_pytorch
@@ -38,6 +38,7 @@ import opt
 import train
 from datasets import find_cloze_file
 from model_pytorch import DEFAULT_CONFIG, LMModel, TransformerModel, dotdict, save_openai_pretrained_model
+from runs import Ranks
 from scoring import with_positions
 from utils import Parser, add_path_args, choose_device, finish_paths, run_script, write_whole
 
@@ -237,17 +238,16 @@ def bench_memory(args, cfg, device):
             *(f'| {name} | {peak:.0f} | {peak / peaks["plain"]:.2f} |' for name, peak in peaks.items())]
 
 
-def evaluators(model, device):
-    """Name -> function from X, M, Y to task logits."""
+def evaluators(model, device, n_batch):
+    """Name -> function from X, M, Y to task logits, n_batch examples at a time."""
     @torch.no_grad()
     def plain(X, M, _):
-        return model(X.to(device).long())[1]
+        return torch.cat([model(x.to(device).long())[1] for x in X.split(n_batch)]).cpu()
 
     def shared(dtype):
         def run(X, M, _):
             _, ctx = choose_device(str(device), dtype)
-            with ctx:
-                return fast.choice_logits(model, X, M).float()
+            return train.evaluate(model, X, M, n_batch, ctx, Ranks())
         return run
 
     return {'plain': plain} | {f'train.py, {dtype}': shared(dtype) for dtype in dtypes(device)}
@@ -255,11 +255,11 @@ def evaluators(model, device):
 
 def bench_evaluate(args, cfg, device):
     """Evaluation at batch 32"""
-    B = 32
-    inputs, which = batches(args, cfg, B)
-    run = evaluators(build(cfg, T_DATA, device).eval(), device)
+    n = 96
+    inputs, which = batches(args, cfg, n)
+    run = evaluators(build(cfg, T_DATA, device).eval(), device, 32)
     seconds = take_turns(run, inputs, args.rounds, device, 'evaluating')
-    return [f'The logits of both endings; {which}.', '', *ratio_table(seconds, B, 'examples')]
+    return [f'The logits of both endings of {n} stories; {which}.', '', *ratio_table(seconds, n, 'examples')]
 
 
 def bench_precision(args, cfg, device):
@@ -267,7 +267,7 @@ def bench_precision(args, cfg, device):
     model = build(cfg, T_DATA, device).eval()
     nn.init.normal_(model.task_head.linear.weight)       # logits of about 30, so that their rounding shows
     batch = batches(args, cfg, 32)[0](0)
-    logits = {name: run(*batch) for name, run in evaluators(model, device).items()}
+    logits = {name: run(*batch) for name, run in evaluators(model, device, 32).items()}
     exact = logits.pop('plain')
     accuracies = fine_tuning_accuracies(args, device)
     rows = ['| | largest error of a logit, relative to the largest logit | ' + ' | '.join(
@@ -407,9 +407,17 @@ def run_one(args, cfg, device):
     step = contenders(args, cfg, args.length, device)[args.one]()
     batch = make_batch(args.batch, args.length, cfg.n_tokens, full=args.length != T_DATA)
     seconds = take_turns({'it': step}, lambda _: batch, 3, device, args.one)['it']
-    peak = (torch.cuda.max_memory_allocated(device) / 1024 if device.type == 'cuda'
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    print(json.dumps(dict(mib=peak / 1024, seconds=float(np.median(seconds)))))
+    peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else peak_of_process()
+    print(json.dumps(dict(mib=peak / 2 ** 20, seconds=float(np.median(seconds)))))
+
+
+def peak_of_process():
+    """The most memory, in bytes, that this process had resident."""
+    try:
+        with open('/proc/self/status', encoding='ascii') as f:
+            return 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', f.read())[1])
+    except OSError:                                                    # of Linux's getrusage a parent's peak is part
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 def bench_curves(args, cfg, device):
@@ -454,13 +462,13 @@ def of(results, key, unit=1):
 
 def evaluation_rates(args, cfg, device, batch_sizes):
     """Name -> examples/s at each batch size."""
-    both = evaluators(build(cfg, T_DATA, device).eval(), device)
-    both = {name: both[name] for name in ('plain', 'train.py, float32')}
-    rates = {name: [] for name in both}
+    model, n = build(cfg, T_DATA, device).eval(), max(batch_sizes)
+    inputs, rates = batches(args, cfg, n)[0], {'plain': [], 'train.py, float32': []}
     for B in batch_sizes:
-        seconds = take_turns(both, batches(args, cfg, B)[0], 3, device, 'evaluating')
-        for name in both:
-            rates[name].append(B / np.median(seconds[name]))
+        run = evaluators(model, device, B)
+        seconds = take_turns({name: run[name] for name in rates}, inputs, 3, device, 'evaluating')
+        for name in rates:
+            rates[name].append(n / np.median(seconds[name]))
     return rates
 
 
@@ -551,10 +559,20 @@ def main(args):
         cfg = dotdict(cfg, **TOY, n_tokens=200)
     if args.one:
         return run_one(args, cfg, device)
-    for name in args.only or SECTIONS:
-        lines = [provenance(args, name, device), '', *SECTIONS[name](args, cfg, device)]
-        print('\n'.join([f'## {heading(name, device.type)}', '', *lines]), '\n', flush=True)
-        write_report(args.out, read_report(args.out) | {heading(name, device.type): '\n'.join(lines)})
+    names = args.only or list(SECTIONS)
+    if len(names) > 1:                                                 # what one leaves in memory slows the next
+        for name in names:
+            one = argparse.Namespace(**{**vars(args), 'only': [name]})
+            process = multiprocessing.get_context('spawn').Process(target=main, args=[one])
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise ValueError(f'--only {name} failed')
+        return
+    [name] = names
+    lines = [provenance(args, name, device), '', *SECTIONS[name](args, cfg, device)]
+    print('\n'.join([f'## {heading(name, device.type)}', '', *lines]), '\n', flush=True)
+    write_report(args.out, read_report(args.out) | {heading(name, device.type): '\n'.join(lines)})
     print(f'written: {args.out}')
 
 

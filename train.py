@@ -265,11 +265,13 @@ def evaluate(model, X, M, n_batch, ctx, ranks, stop=lambda: None):
     """
     model.eval()
     logits = torch.zeros(X.shape[:2], device=next(model.parameters()).device)
+    order = M.sum(-1).amax(-1).argsort()                               # like lengths together: less padding
     starts = range(ranks.rank * n_batch, len(X), ranks.size * n_batch)
     with ctx:
         for i in tqdm(starts, desc='evaluating', ncols=80, leave=False, disable=None):
             stop()
-            logits[i:i + n_batch] = fast.choice_logits(model, X[i:i + n_batch], M[i:i + n_batch]).float()
+            batch = order[i:i + n_batch]
+            logits[batch] = fast.choice_logits(model, X[batch], M[batch]).float()
     return ranks.sum(logits).cpu()                                     # zeros, but for one process each
 
 
