@@ -21,25 +21,31 @@ LM_CHUNK = 256                              # rows of language-model logits in m
 
 
 class Packing(NamedTuple):
-    """R rows, one for each real token, of N sequences of T steps."""
+    """R rows, one for each real token, of N sequences of T steps; and G x L places, where attention works on them.
+
+    As it comes, a sequence has its steps for places. With choices that share their beginning an example has one
+    sequence of places: what is shared, then what each choice goes on with, which sees nothing of the other choices.
+    """
     ids: Tensor             # (R, 2)  token and position ids
     row_of: Tensor          # (N, T)  the row of each step; on padding some row, which no real token sees
-    step_of: Tensor         # (R,)    the step n * T + t of each row
-    clf_step: Tensor        # (N, 1)  the step t of the classify token
+    clf_row: Tensor         # (N,)    the row of the classify token
+    grid: Tensor            # (G, L)  the row at each place; on padding some row
+    place_of: Tensor        # (R,)    the place g * L + l of each row
+    seen: Tensor | None     # (G, 1, L, L)  which places each sees; None: itself and those before it
 
     # F.embedding takes rows as index_select does; on a CPU its backward pass is no scatter, which is slow there
 
     def pad(self, rows):
-        """(R, C) -> (N, T, C)"""
-        return F.embedding(self.row_of, rows)
+        """(R, C) -> (G, L, C)"""
+        return F.embedding(self.grid, rows)
 
-    def pack(self, steps):
-        """(N, T, C) -> (R, C)"""
-        return F.embedding(self.step_of, steps.flatten(0, 1))
+    def pack(self, places):
+        """(G, L, C) -> (R, C)"""
+        return F.embedding(self.place_of, places.flatten(0, 1))
 
     def at_clf(self, rows):
         """(R, C) -> (N, C), the rows of the classify tokens"""
-        return F.embedding(self.row_of.gather(1, self.clf_step).squeeze(1), rows)
+        return F.embedding(self.clf_row, rows)
 
 
 def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
@@ -52,14 +58,27 @@ def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
     X, real = X[:, :, :T], real[:, :, :T]
     own = real.clone()                                                 # the steps that have a row of their own
     if share:
-        same = ((X == X[:, :1]).all(-1) & real).all(1)                 # (B, T)
-        own[:, 1:] &= ~same.int().cumprod(-1).bool()[:, None]
+        common = ((X == X[:, :1]).all(-1) & real).all(1).int().cumprod(-1).bool()            # (B, T)
+        own[:, 1:] &= ~common[:, None]
     row_of = (own.flatten().cumsum(0) - 1).view_as(own)                # the last row begun; right where `own`
     if share:
         row_of = torch.where(own, row_of, row_of[:, :1])
     step_of = own.flatten().nonzero().squeeze(1)
-    clf_step = (X[..., 0].flatten(0, 1) == clf_token).int().argmax(-1, keepdim=True)
-    return Packing(X.reshape(-1, 2)[step_of], row_of.flatten(0, 1), step_of, clf_step)
+    clf_step = (X[..., 0].flatten(0, 1) == clf_token).int().argmax(-1, keepdim=True)         # (N, 1)
+    ids, row_of_step = X.reshape(-1, 2)[step_of], row_of.flatten(0, 1)
+    clf_row = row_of_step.gather(1, clf_step).squeeze(1)
+    if not share:
+        return Packing(ids, row_of_step, clf_row, row_of_step, step_of, None)
+
+    B, K, _ = own.shape
+    n_rows = own.sum((1, 2))                                           # (B,)  of each example, side by side
+    first, L = n_rows.cumsum(0) - n_rows, int(n_rows.max())
+    grid = first[:, None] + torch.arange(L, device=X.device).minimum(n_rows[:, None] - 1)
+    example, step = step_of // (K * T), step_of % T
+    place_of = torch.arange(len(step_of), device=X.device) + (torch.arange(B, device=X.device) * L - first)[example]
+    choice, is_common = (step_of // T % K)[grid], common[example, step][grid]                # (B, L)
+    seen = (choice[:, :, None] == choice[:, None]) | is_common[:, None]                      # (B, L, L)
+    return Packing(ids, row_of_step, clf_row, grid, place_of, seen.tril()[:, None])
 
 
 def move(tensor, device):
@@ -71,7 +90,7 @@ def move(tensor, device):
 
 def to_device(tensors, device):
     """The same named tuple of tensors, on `device`."""
-    return type(tensors)(*(move(t, device) for t in tensors))
+    return type(tensors)(*(t if t is None else move(t, device) for t in tensors))
 
 
 class Dropout(nn.Dropout):
@@ -125,8 +144,12 @@ def use_fast_dropout(model):
 
 def attention(attn, rows, packing):
     """`Attention.forward` on rows (R, C)."""
-    q, k, v = attn.split_heads(packing.pad(attn.c_attn(rows)))
-    return attn.resid_dropout(attn.c_proj(packing.pack(attn.merge_heads(attn.attend(q, k, v)))))
+    q, k, v = attn.split_heads(packing.pad(attn.c_attn(rows)))         # each (G, H, L, C/H)
+    if packing.seen is None:
+        a = attn.attend(q, k, v)
+    else:
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=packing.seen)
+    return attn.resid_dropout(attn.c_proj(packing.pack(attn.merge_heads(a))))
 
 
 def hidden_rows(transformer, packing, we, n_layer=None):
@@ -189,7 +212,7 @@ class Targets(NamedTuple):
 
 def lm_targets(packing: Packing) -> Targets:
     """The next-token targets of a packing in which no rows are shared."""
-    sequence = packing.step_of // packing.row_of.size(1)               # (R,)  rows of a sequence lie side by side
+    sequence = packing.place_of // packing.grid.size(1)                # (R,)  rows of a sequence lie side by side
     rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)
     sequence = sequence[rows]
     return Targets(rows, packing.ids[rows + 1, 0].long(), sequence, 1 / torch.bincount(sequence)[sequence])
@@ -227,16 +250,16 @@ def choice_logits(model, X, M):
     """
     if model.training:
         raise ValueError('choice_logits shares states between choices, so the model must be in evaluation mode')
-    transformer, head = model.transformer, model.task_head
+    transformer, head, K = model.transformer, model.task_head, X.size(1)
     packing = to_device(pack(X, M, head.clf_token, share=True), transformer.embed.weight.device)
     rows = hidden_rows(transformer, packing, transformer.embed.weight, n_layer=-1)
     last, C = transformer.h[-1], rows.size(-1)
     w, b = last.attn.c_attn.w, last.attn.c_attn.b
     x = packing.at_clf(rows)                                           # (N, C)
-    q = torch.addmm(b[:C], x, w[:, :C])                                # queries at the classify token alone,
-    kv = packing.pad(torch.addmm(b[C:], rows, w[:, C:]))               # keys and values everywhere: (N, T, 2C)
-    q, k, v = (t.unflatten(-1, (last.attn.n_head, -1)).transpose(1, 2) for t in (q[:, None], *kv.chunk(2, dim=-1)))
-    seen = torch.arange(kv.size(1), device=kv.device) <= packing.clf_step                              # (N, T)
-    a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None])
-    n = last.ln_1(x + last.attn.c_proj(last.attn.merge_heads(a))[:, 0])
-    return head.score(last.ln_2(n + last.mlp(n)), X.size(1))
+    q = torch.addmm(b[:C], x, w[:, :C]).view(-1, K, C)                 # queries at the classify tokens alone,
+    kv = packing.pad(torch.addmm(b[C:], rows, w[:, C:]))               # keys and values everywhere: (B, L, 2C)
+    q, k, v = (t.unflatten(-1, (last.attn.n_head, -1)).transpose(1, 2) for t in (q, *kv.chunk(2, dim=-1)))
+    seen = packing.seen.squeeze(1).flatten(0, 1)[packing.place_of[packing.clf_row]]          # (N, L)
+    a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.view(len(kv), 1, K, -1))
+    n = last.ln_1(x + last.attn.c_proj(last.attn.merge_heads(a)).flatten(0, 1))
+    return head.score(last.ln_2(n + last.mlp(n)), K)

@@ -46,7 +46,7 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
             M[n, :len(ids)] = 1
             before[n, first - 1:len(ids) - 1] = True
         X_choices, M_choices = (t.unflatten(0, (-1, K)) for t in (with_positions(transformer, X), M))
-        packing = fast.to_device(fast.pack(X_choices, M_choices, clf_token=-1, share=True), we.device)
+        packing = fast.to_device(fast.pack(X_choices, M_choices, clf_token=-1, share=K > 1), we.device)
         h = fast.hidden_rows(transformer, packing, we)                 # (R, C)
         rows = packing.row_of[before.to(we.device)]                    # (L,)
         targets = X[:, 1:][before[:, :-1]].to(we.device)               # (L,)

@@ -73,12 +73,21 @@ def test_packed_training_is_the_plain_one(monkeypatch, chunk, B, K):
         assert_close(q.grad, p.grad, atol=1e-6, rtol=1e-5, what=name)
 
 
-@pytest.mark.parametrize('B, K, shared', [(1, 2, True), (5, 2, True), (5, 2, False), (3, 4, True)])
+@pytest.mark.parametrize('B, K, shared', [(1, 2, True), (5, 2, True), (5, 2, False), (3, 4, True), (3, 1, True)])
 def test_shared_evaluation_is_the_plain_one(B, K, shared):
     model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).eval()
     nn.init.normal_(model.task_head.linear.weight)
     X, M = ragged(B, K, seed=B, shared=shared)
     assert_close(fast.choice_logits(model, X, M), model(X)[1].detach())
+
+
+def test_choices_that_are_the_same_get_the_same_logits():
+    model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).eval()
+    X, M = ragged(4)
+    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]                 # the second has no row of its own
+    logits = fast.choice_logits(model, X, M)
+    assert_close(logits, model(X)[1].detach())
+    assert logits[1, 0] == logits[1, 1]
 
 
 def test_evaluation_computes_the_common_story_once():
