@@ -319,8 +319,8 @@ def bench_startup(args, cfg, device):
                                  capture_output=True, text=True)
             seconds.append(float(run.stdout.splitlines()[-1]))
     return ['`python train.py --dataset rocstories`: imports, stories to ids, 466 MB of weights read, checked and '
-            'hashed. Files are warm.', '', f'{spread(seconds[1:])} s; the first of these runs, which had to encode the stories, '
-            f'{seconds[0]:.2f} s.']
+            'hashed. Files are warm.', '', f'{spread(seconds[1:])} s; the first of these runs, which had to encode the '
+            f'stories, {seconds[0]:.2f} s.']
 
 
 def bench_run(args, cfg, device):
