@@ -442,14 +442,15 @@ def bench_curves(args, cfg, device):
 
     seconds, mib = (of(by_batch, key)[ours] for key in ('seconds', 'mib'))
     (step, fixed), (more, base) = np.polyfit(batch_sizes, seconds, 1), np.polyfit(batch_sizes, mib, 1)
-    per_token = [1000 * s / (4 * T) for s, T in zip(of(by_length, 'seconds')[ours], lengths, strict=True)]
+    per_token = [1000 * (s - fixed) / (4 * T) for s, T in zip(of(by_length, 'seconds')[ours], lengths, strict=True)]
     where, rates = made[0], made[1]['generate.py']
     return [f'![time and memory against batch and length]({picture})', '',
             f'- Training is linear in the examples of a batch after a fixed part (Adam, the norm of the gradients, the '
             f'dropout of the table): {fixed:.2f} s + {step:.3f} s an example, {base:.0f} MiB + {more:.0f} MiB an '
             f'example.',
             f'- It is linear in real tokens but for attention, whose weights grow with the square of the length: '
-            f'{per_token[0]:.1f} ms a token at {lengths[0]} steps, {per_token[-1]:.1f} ms at {lengths[-1]}.',
+            f'beside the fixed part {per_token[0]:.1f} ms a token at {lengths[0]} steps, {per_token[-1]:.1f} ms at '
+            f'{lengths[-1]}.',
             '- Evaluation is linear in examples; a story costs once, whatever the number of its endings.',
             f'- A token generated with the cache costs all weights once and attention to the steps so far: '
             f'{rates[0]:.0f} tokens/s after {where[0]} steps, {rates[-1]:.0f} after {where[-1]}. Without the cache it '
