@@ -1,6 +1,6 @@
 """Time this repository's paths against its own plain model, against `transformers`, and against any checkout of a port.
 
-    python bench.py                                             # everything, at full size: about an hour and a half
+    python bench.py                                             # everything, at full size: well over an hour
     python bench.py --only train --rounds 9 --against ../port   # one section; the others stay as they are in the file
 
 A section has a process of its own. All contenders of a comparison take turns in it, round after round, so that a

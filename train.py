@@ -299,11 +299,13 @@ class Run:
             raise ValueError(f'{len(data.train[0])} training examples do not fill one batch of '
                              f'--n_batch {args.n_batch} x --n_gpu {args.n_gpu}')
         check_memory(args, data, device)
-        Thread(target=importlib.import_module, args=['torch._dynamo']).start()      # a second; torch's Adam wants it
+        dynamo = Thread(target=importlib.import_module, args=['torch._dynamo'])     # a second; torch's Adam wants it
+        dynamo.start()
         set_seed(args.seed)
         self.model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
         load_openai_pretrained_model(self.model, n_ctx=data.n_ctx, n_special=len(SPECIAL), n_transfer=args.n_transfer,
                                      path=args.model_path)
+        dynamo.join()                                                  # what follows imports too
         self.model.to(device)
         self.runner = Losses(self.model, args.lm_coef)
         if ranks.size > 1:
