@@ -15,6 +15,7 @@ import os
 
 import torch
 
+from checkpoint import load_state, read_config
 from datasets import SPECIAL
 from model_pytorch import (
     DEFAULT_CONFIG,
@@ -24,7 +25,6 @@ from model_pytorch import (
     read_shapes,
     save_openai_pretrained_model,
 )
-from runs import load_state, read_config
 from text_utils import load_merges, load_vocabulary
 from utils import Parser, add_model_args, add_path_args, defaults_of_model, finish_paths, run_script, write_whole
 

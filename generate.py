@@ -18,21 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from checkpoint import load_parameters, load_state, read_config
 from datasets import SPECIAL
+from device import add_device_args, choose_device
 from model_pytorch import DEFAULT_CONFIG, LMModel, load_openai_pretrained_model, read_shapes
-from runs import load_parameters, load_state, read_config
-from scoring import ZERO_SHOT, mean_log_probs, score_texts, with_positions
 from text_utils import TextEncoder
-from utils import (
-    Parser,
-    add_device_args,
-    add_model_args,
-    add_path_args,
-    choose_device,
-    defaults_of_model,
-    finish_paths,
-    run_script,
-)
+from utils import Parser, add_model_args, add_path_args, defaults_of_model, finish_paths, run_script
+from zero_shot import ZERO_SHOT, mean_log_probs, score_texts, with_positions
 
 
 def parse_args(argv=None):

@@ -19,7 +19,9 @@ import torch
 from tqdm import tqdm
 
 import fast
+from checkpoint import Signals, Stopped, generator_states, load_state, lock, save_state, set_aside, set_generator_states
 from corpus import load_tokens
+from device import add_device_args, choose_device, set_seed
 from model_pytorch import (
     DEFAULT_CONFIG,
     TransformerModel,
@@ -28,19 +30,7 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from opt import OpenAIAdam
-from runs import Signals, Stopped, generator_states, load_state, lock, save_state, set_aside, set_generator_states
-from utils import (
-    Parser,
-    ResultLogger,
-    add_device_args,
-    add_model_args,
-    choose_device,
-    defaults_of_model,
-    finish_paths,
-    run_script,
-    set_seed,
-    write_whole,
-)
+from utils import Parser, ResultLogger, add_model_args, defaults_of_model, finish_paths, run_script, write_whole
 
 MAX_VALID = 1000                                        # sequences held out, at most
 AT_LEAST_1 = ('n_ctx', 'n_embd', 'n_head', 'n_layer', 'n_iter', 'n_batch', 'micro_batch', 'log_every', 'n_proc')

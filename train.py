@@ -27,7 +27,21 @@ from tqdm import tqdm
 import analysis
 import fast
 import text_utils
+from checkpoint import (
+    Signals,
+    Stopped,
+    environment,
+    generator_states,
+    load_parameters,
+    load_state,
+    lock,
+    read_config,
+    save_state,
+    set_aside,
+    set_generator_states,
+)
 from datasets import SPECIAL, TASKS, fit_n_ctx, read_cloze
+from device import Ranks, add_device_args, choose_device, memory_of, set_seed
 from model_pytorch import (
     DEFAULT_CONFIG,
     HOW_TO_GET,
@@ -38,37 +52,19 @@ from model_pytorch import (
     read_shapes,
 )
 from opt import SCHEDULES, OpenAIAdam
-from runs import (
-    Ranks,
-    Signals,
-    Stopped,
-    environment,
-    generator_states,
-    load_parameters,
-    load_state,
-    lock,
-    memory_of,
-    read_config,
-    save_state,
-    set_aside,
-    set_generator_states,
-)
 from text_utils import TextEncoder
 from utils import (
     Parser,
     ResultLogger,
-    add_device_args,
     add_model_args,
     add_path_args,
     check_options,
-    choose_device,
     defaults_of_model,
     encode_dataset,
     encode_once,
     finish_paths,
     read_json,
     run_script,
-    set_seed,
     write_whole,
 )
 

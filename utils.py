@@ -8,11 +8,9 @@ import json
 import math
 import os
 import platform
-import random
 import sys
 import time
 
-import numpy as np
 from tqdm import tqdm
 
 
@@ -136,14 +134,6 @@ class ResultLogger:
         self.f_log.close()
 
 
-def set_seed(seed: int):
-    """Seed Python's, NumPy's and torch's generators."""
-    import torch
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults are shown where there are any, and the text above the options stays as it is."""
 
@@ -180,16 +170,6 @@ def add_model_args(parser, cfg):
     for name, what in (('embd', 'the embedding table'), ('attn', 'attention weights'),
                        ('resid', 'the output of each attention and feed-forward layer')):
         group.add_argument(f'--{name}_pdrop', type=float, default=cfg[f'{name}_pdrop'], help=f'dropout of {what}')
-
-
-def add_device_args(parser):
-    """Where and how precisely to compute: --device, --dtype, --deterministic."""
-    group = parser.add_argument_group('device')
-    group.add_argument('--device', default='auto', help='cuda, mps, cpu, cuda:1, ...; auto takes the first there is')
-    group.add_argument('--dtype', default='float32', choices=['float32', 'tf32', 'bfloat16'],
-                       help='of matrix products; parameters, softmax and losses stay float32')
-    group.add_argument('--deterministic', action='store_true', help='on CUDA, only algorithms that give the same '
-                       'bits each time (slower); a CPU does so anyway')
 
 
 def defaults_of_model(parser, argv):
@@ -231,29 +211,6 @@ def check_options(args):
                 raise ValueError(f'{name}={value}: must be at least {low} and below {below}')
     if args.n_embd % args.n_head:
         raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
-
-
-def choose_device(name: str, dtype: str, deterministic: bool = False):
-    """The torch device of --device, and the context that --dtype's forward passes run in.
-
-    float32 is strict. tf32 rounds the inputs of matrix products on CUDA. bfloat16 is autocast. deterministic: torch
-    refuses what would not give the same bits twice. Raises ValueError for a device that is not there.
-    """
-    import torch
-    if deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads it when it starts
-        torch.use_deterministic_algorithms(True)
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise ValueError(f'--device {name}: {str(e).splitlines()[0]}') from None
-    torch.set_float32_matmul_precision('high' if dtype == 'tf32' else 'highest')
-    if dtype == 'bfloat16':
-        return device, torch.autocast(device.type, dtype=torch.bfloat16)
-    return device, contextlib.nullcontext()
 
 
 def run_script(main, parse_args):

@@ -12,10 +12,10 @@ from test_resume import with_stories
 from test_train import TOY, toy_argv
 
 import analysis
-import runs
+import checkpoint
 import train
 from datasets import TEST_NAME
-from utils import choose_device
+from device import choose_device
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_the_log_says_what_a_run_depended_on(tmp_path):
 
 def test_without_git_there_is_no_commit(monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path))
-    assert runs.environment()['commit'] is None
+    assert checkpoint.environment()['commit'] is None
 
 
 def test_deterministic_turns_on_torchs_own_switch(monkeypatch):

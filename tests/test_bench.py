@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import bench
 from model_pytorch import DEFAULT_CONFIG, dotdict
+from scripts import bench
 
 
 def toy(tmp_path, *argv):
@@ -24,7 +24,8 @@ def test_the_report_has_what_was_measured_and_names_what_was_not(tmp_path, capsy
     for name in ('plain', 'train.py, float32', 'train.py, bfloat16', 'transformers'):
         assert re.search(rf'^\| {name} \| [\d.]+ \([\d.]+–[\d.]+\) \| [\d.]+ \| ',
                          first['Training step at batch 8 (CPU)'], re.MULTILINE), name
-    assert all('`python bench.py --only' in first[title] and torch.__version__ in first[title] for title in figures)
+    assert all('`python scripts/bench.py --only' in first[title] for title in figures)
+    assert all(torch.__version__ in first[title] for title in figures)
 
     again = toy(tmp_path, '--only', 'generate')
     assert 'the same tokens' in again['Generation, 100 tokens after 128 (CPU)']
@@ -54,7 +55,7 @@ def test_drawn_stories_have_the_layout_of_real_ones():
 
 
 def test_another_checkout_takes_its_turns(tmp_path):
-    args = bench.parse_args(['--toy', '--against', str(bench.os.path.dirname(bench.__file__))])
+    args = bench.parse_args(['--toy', '--against', str(bench.ROOT)])
     steps = bench.contenders(args, dotdict(DEFAULT_CONFIG, **bench.TOY, n_tokens=20), 12, torch.device('cpu'))
     steps['against']()(*bench.make_batch(2, 12, 20))
 

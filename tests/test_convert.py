@@ -9,10 +9,10 @@ from reference import GOLDENS, assert_close
 from test_generate import SIZE, fine_tuned
 
 import generate
+from checkpoint import load_state, read_config
 from convert import main, parse_args
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
-from runs import load_state, read_config
-from scoring import with_positions
+from zero_shot import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')
 transformers = pytest.importorskip('transformers', reason='needs pip install transformers')

@@ -17,7 +17,7 @@ import generate
 import train
 from datasets import TEST_NAME, VAL_NAME
 from generate import CachedModel, logits_to_probs, main, parse_args, sample
-from scoring import with_positions
+from zero_shot import with_positions
 
 ROOT = Path(__file__).parents[1]
 TOY = GOLDENS / 'loader' / 'model'                      # 124 tokens, 24 positions, 3 blocks 16 wide

@@ -16,8 +16,8 @@ from test_datasets import write
 from test_train import ROOT, toy_argv, toy_stories
 
 import train
+from checkpoint import lock
 from datasets import TEST_NAME, VAL_NAME
-from runs import lock
 
 EVERY_UPDATE = ['--checkpoint_minutes', '0']
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from device import choose_device
 from model_pytorch import DEFAULT_CONFIG
 from utils import (
     ResultLogger,
     add_model_args,
     add_path_args,
-    choose_device,
     defaults_of_model,
     encode_dataset,
     encode_once,

@@ -3,7 +3,6 @@
 Also the place of a process among those that torchrun starts.
 """
 
-import gc
 import hashlib
 import importlib.metadata
 import os
@@ -16,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from datasets import SPECIAL
 from model_pytorch import DEFAULT_CONFIG
@@ -169,63 +167,3 @@ def set_aside(paths) -> list[str]:
 def numbered(path, n):
     stem, extension = os.path.splitext(path)
     return f'{stem}.{n}{extension}'
-
-
-def memory_of(device) -> int:
-    """Bytes of memory that the device has; of a CPU, what a container may take of it."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == 'mps':
-        return torch.mps.recommended_max_memory()
-    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    try:
-        with open('/sys/fs/cgroup/memory.max', encoding='ascii') as f:
-            return min(there, int(f.read()))
-    except (OSError, ValueError):                                      # no such limit, or 'max'
-        return there
-
-
-class Ranks:
-    """The processes of a run: `size` of them, this one being `rank`. Without torchrun, one."""
-
-    def __init__(self):
-        self.rank, self.size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-
-    def device(self, name: str) -> str:
-        """--device of this process: torchrun's processes on one machine take its GPUs in turn."""
-        if self.size > 1 and name in ('auto', 'cuda') and torch.cuda.is_available():
-            return f'cuda:{os.environ["LOCAL_RANK"]}'
-        return 'cpu' if self.size > 1 and name == 'auto' else name
-
-    def join(self, device):
-        """Meet the other processes; with NCCL between GPUs, gloo otherwise."""
-        if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-
-    def leave(self):
-        """End the process group. DistributedDataParallel must be let go of before: it would end the group while holding
-        Python's lock, for which gloo's threads may be waiting."""
-        if dist.is_initialized():
-            gc.collect()
-            dist.destroy_process_group()
-
-    def sum(self, tensor):
-        """The sum over all processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    def largest(self, number: int, device) -> int:
-        """The largest of the processes' numbers."""
-        if self.size == 1:
-            return number
-        tensor = torch.tensor(number, device=device)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return int(tensor)
-
-    def gather(self, value) -> list:
-        """The value of every process."""
-        values = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(values, value)
-        return values

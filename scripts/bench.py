@@ -1,7 +1,7 @@
 """Time this repository's paths against its own plain model, against `transformers`, and against any checkout of a port.
 
-    python bench.py                                             # everything, at full size: well over an hour
-    python bench.py --only train --rounds 9 --against ../port   # one section; the others stay as they are in the file
+    python scripts/bench.py                                             # everything, full size: well over an hour
+    python scripts/bench.py --only train --rounds 9 --against ../port   # one section; the others stay in the file
 
 A section has a process of its own. All contenders of a comparison take turns in it, round after round, so that a
 machine whose speed drifts treats them alike; figures are medians, with the smallest and largest in brackets, and a
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -31,16 +32,19 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
 import generate
 import loss
 import model_pytorch
 import opt
 import train
 from datasets import find_cloze_file
+from device import Ranks, choose_device
 from model_pytorch import DEFAULT_CONFIG, LMModel, TransformerModel, dotdict, save_openai_pretrained_model
-from runs import Ranks
-from scoring import with_positions
-from utils import Parser, add_path_args, choose_device, finish_paths, run_script, write_whole
+from utils import Parser, add_path_args, finish_paths, run_script, write_whole
+from zero_shot import with_positions
 
 N_TOKENS, T_DATA = 40478, 77                            # the released vocabulary; n_ctx that ROCStories needs
 TOY = dict(n_embd=32, n_head=2, n_layer=2)
@@ -540,7 +544,8 @@ def provenance(args, name, device):
     where = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
-    command = f'python bench.py --only {name}' + f' --rounds {args.rounds}' * (args.rounds != 5) + ' --toy' * args.toy
+    command = f'python scripts/bench.py --only {name}'
+    command += f' --rounds {args.rounds}' * (args.rounds != 5) + ' --toy' * args.toy
     return (f'*`{command}`, {time.strftime("%Y-%m-%d")}: {where}, {torch.get_num_threads()} threads, Python '
             f'{platform.python_version()}, {", ".join(packages)}*')
 

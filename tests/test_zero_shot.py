@@ -11,10 +11,10 @@ from test_train import toy_stories
 
 import fast
 import generate
-import scoring
+import zero_shot
 from datasets import TEST_NAME, VAL_NAME
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
-from scoring import log_probs, mean_log_probs, score_texts, windows, with_positions
+from zero_shot import log_probs, mean_log_probs, score_texts, windows, with_positions
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_what_does_not_fit_loses_the_beginning_of_its_context(toy):
 
 def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
     (tmp_path / 'dev.tsv').write_text('sentence\tlabel\na "good day \t1\nold rain \t0\n', encoding='utf-8')
-    [(path, problems, labels)] = scoring.sst2(str(tmp_path))
+    [(path, problems, labels)] = zero_shot.sst2(str(tmp_path))
     assert problems == [[('a "good day very', 'negative'), ('a "good day very', 'positive')],
                         [('old rain very', 'negative'), ('old rain very', 'positive')]]
     assert labels == [1, 0] and path.endswith('dev.tsv')
@@ -154,7 +154,7 @@ def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
 def test_winograd_scores_the_rest_after_each_candidate(tmp_path, capsys):
     (tmp_path / 'winograd.tsv').write_text('sentence\tcandidate1\tcandidate2\tlabel\n'
                                            'the cat sat on mom as _ was old.\tthe cat\tmom\t2\n', encoding='utf-8')
-    [(_, problems, labels)] = scoring.winograd(str(tmp_path))
+    [(_, problems, labels)] = zero_shot.winograd(str(tmp_path))
     assert problems == [[('the cat sat on mom as the cat', ' was old.'), ('the cat sat on mom as mom', ' was old.')]]
     assert labels == [1]
     assert generate.main(toy_args('--zero_shot', 'winograd', '--data_dir', str(tmp_path)))[0] in (0, 100)

@@ -1,6 +1,6 @@
 """Time of encoding all stories: a plain loop over today's spaCy, ftfy and the original's BPE against our encode.
 
-    python tests/bench/bench_text.py DATA_DIR [--model_path model/]
+    python scripts/bench_text.py DATA_DIR [--model_path model/]
 
 DATA_DIR is a folder with the two Story Cloze files. Both start with empty caches; imports and loading are not counted.
 """
@@ -11,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
-from test_text_utils import plain_bpe, plain_standardize  # noqa: E402
+from test_text_utils import plain_bpe, plain_standardize
 
-from datasets import find_cloze_file, read_cloze  # noqa: E402
-from text_utils import TextEncoder, load_ftfy, load_rules  # noqa: E402
+from datasets import find_cloze_file, read_cloze
+from text_utils import TextEncoder, load_ftfy, load_rules
 
 
 def plain_loop(texts, encoder, nlp):
