@@ -1,24 +1,346 @@
-"""What lets a run be stopped at any moment and go on as if it had not been: checkpoints, generators, signals, locks.
+"""The life of a run and its files: begin or resume, save, stop on a signal, log, finish; opening a trained network.
 
-Also the place of a process among those that torchrun starts.
+A run DESC has a log, log/DESC.jsonl, and a folder, save/DESC. While it trains the folder holds checkpoint.pt; when it
+is complete results.json is written, the last of its files, and the checkpoint goes. The folder of a fine-tuned network
+holds all that is needed to use it (config.json, best_params.pt, vocabulary and merges), so it can be moved or sent.
 """
 
+import argparse
+import glob
 import hashlib
 import importlib.metadata
+import json
+import math
 import os
 import platform
 import random
 import signal
 import subprocess
+import sys
+import threading
+import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from datasets import SPECIAL
-from model_pytorch import DEFAULT_CONFIG
-from utils import make_path, read_json, write_whole
+from datasets import SPECIAL, head_type
+from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
+from text_utils import TextEncoder
+from utils import INCIDENTAL, ResultLogger, make_path, read_json, write_whole
+
+VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
+
+
+class Stopped(Exception):
+    """A signal ended the run after its state was saved; `status` is the exit status that tells so."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.status = 128 + number
+
+
+class Signals:
+    """From `note` to `restore`, the first Ctrl-C, SIGTERM or SIGHUP is only noted, as `received`; a second one has its
+    usual effect. Outside the main thread Python allows no handlers, and signals keep their usual effect.
+    """
+
+    def __init__(self):
+        self.received, self.handlers = 0, {}
+
+    def note(self):
+        if threading.current_thread() is threading.main_thread():
+            names = ('SIGINT', 'SIGTERM', 'SIGHUP')                    # Windows has no SIGHUP
+            numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+            self.handlers = {number: signal.signal(number, self.receive) for number in numbers
+                             if signal.getsignal(number) is not signal.SIG_IGN}          # as under nohup
+
+    def receive(self, number, _):
+        self.received = number
+        self.restore()
+
+    def restore(self):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+
+class RunLife:
+    """The files of one run, from its beginning to its end. The script keeps the loop:
+
+        with RunLife(args, ranks, device) as run:                          # no other process has this --desc
+            if run.results:                                                # --resume of a complete run
+                return run.results
+            state = run.begin(dict(model=model, opt=opt), data_hash, state)        # or as the checkpoint has it
+            while state['n_updates'] < n_total:
+                ...
+                run.log(n_updates=..., loss=...)
+                run.save_or_stop()                                         # raises Stopped after a signal
+            run.save()
+            return run.finish(results)
+
+    All that changes in a run is in `state` (plain values and tensors), in the parts that have a state_dict, and in the
+    generators, so that a checkpoint of these continues it bit for bit. With several processes, the first one writes the
+    files.
+    """
+
+    def __init__(self, args, ranks, device):
+        self.args, self.ranks, self.device = args, ranks, device
+        self.log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
+        self.folder = os.path.join(args.save_dir, args.desc)
+        self.last_path, self.results_path = self.path('checkpoint.pt'), self.path('results.json')
+        self.signals, self.stack, self.state = Signals(), ExitStack(), {}
+
+    def path(self, name):
+        """Path of a file in the folder of the run."""
+        return os.path.join(self.folder, name)
+
+    def __enter__(self):
+        with self.stack as stack:
+            if self.ranks.rank == 0:
+                for folder in sorted({os.path.realpath(self.args.log_dir), os.path.realpath(self.args.save_dir)}):
+                    stack.enter_context(lock(os.path.join(folder, f'.{self.args.desc}.lock')))
+            self.results = self.read_results()
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self.signals.restore()
+        self.parts = {}                                                # see Ranks.leave
+        self.stack.close()
+
+    def read_results(self):
+        """results.json of a run that is complete, with --resume; otherwise None."""
+        if not (self.args.resume and os.path.lexists(self.results_path)):
+            return None
+        results = read_json(self.results_path)
+        if not isinstance(results.get('options'), dict) or not isinstance(results.get('seconds'), int | float):
+            raise ValueError(f'{self.results_path} is damaged, or no file of this program')
+        self.refuse_other_options(results['options'], self.results_path)
+        self.print(f'{self.args.desc} is complete')
+        return results
+
+    def begin(self, parts, data_hash, state, **about):
+        """Take up the checkpoint with --resume; otherwise make room for a new run without losing an old one.
+
+        parts: objects with a state_dict, by name; one is the `model`. data_hash: of the data; a run continues with
+        the same data only. about: what the first line of the log says besides the options. Returns the state of the
+        checkpoint, or the one given, with `log` (the lines) and `seconds`.
+        """
+        self.parts, self.data_hash = parts, data_hash
+        self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
+        if self.args.resume and os.path.lexists(self.last_path):
+            self.restore()
+        elif self.ranks.rank == 0:
+            if os.path.isfile(self.last_path) and not os.path.isfile(self.results_path):
+                raise ValueError(f'{self.folder} holds an interrupted run: add --resume to continue it, choose another '
+                                 '--desc, or delete that folder')
+            for path in set_aside([self.log_path, self.folder]):
+                self.print(f'the files of an earlier run are now in {path}')
+        self.started = self.saved_at = time.time()
+        if self.ranks.rank == 0:
+            for stem in (self.log_path, self.folder + os.sep):
+                for path in glob.glob(f'{glob.escape(stem)}*.part'):   # what a kill left half written
+                    os.remove(path)
+            options, *earlier = self.state['log']
+            self.logger = ResultLogger(self.log_path, *earlier, **options)
+            self.stack.callback(self.logger.close)
+        self.signals.note()
+        return self.state
+
+    def restore(self):
+        """Take up the checkpoint. Raises ValueError where it is damaged or of other options, data or processes."""
+        path, saved = self.last_path, load_state(self.last_path)       # generator states stay on the CPU
+        if not isinstance(saved, dict) or set(saved) != {*self.parts, 'generators', 'data', 'state'}:
+            raise ValueError(f'{path} is no checkpoint of a run')
+        try:
+            self.refuse_other_options(saved['state']['log'][0], path)
+            if saved['data'] != self.data_hash:
+                raise ValueError(f'{path}: the interrupted run had other data, another vocabulary or other weights')
+            if len(saved['generators']) != self.ranks.size:
+                raise ValueError(f'{path}: the interrupted run had {len(saved["generators"])} processes, each with a '
+                                 f'generator of its own, this one has {self.ranks.size}: start as many')
+            if set(saved['state']) != set(self.state):
+                raise ValueError(f'{path} was written by another version of this program')
+            load_into(self.parts['model'], saved['model'], path)
+            for name, part in self.parts.items():
+                if name != 'model':
+                    part.load_state_dict(saved[name])
+            set_generator_states(saved['generators'][self.ranks.rank])
+        except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as e:
+            raise ValueError(f'{path} is damaged ({type(e).__name__})') from None
+        self.state = saved['state']
+
+    def refuse_other_options(self, options, path):
+        """Raise ValueError where a run, whose options `path` holds, cannot be continued with the present ones."""
+        now = vars(self.args)
+        changed = [name for name in now if name not in INCIDENTAL and now[name] != options.get(name)]
+        if changed:
+            raise ValueError(f'{path}: the run to resume had other options: ' + ', '.join(
+                f'--{name} {options.get(name)}, now {now[name]}' for name in changed))
+
+    def seconds(self):
+        """How long the run has taken, without its interruptions."""
+        return self.state['seconds'] + time.time() - self.started
+
+    def save_or_stop(self):
+        """Save a checkpoint when it is time; after a signal save one and raise Stopped. All processes do the same."""
+        is_due = time.time() - self.saved_at >= 60 * self.args.checkpoint_minutes
+        is_due, received = self.ranks.largest([int(is_due), int(self.signals.received)], self.device)
+        if is_due or received:
+            self.save()
+        if received:
+            raise Stopped(received, f'stopped after update {self.state["n_updates"]} of {self.state["n_total"]}; the '
+                          'same command with --resume continues')
+
+    def save(self):
+        """Write the checkpoint."""
+        generators = self.ranks.gather(generator_states())
+        if self.ranks.rank == 0:
+            self.check_parameters()
+            parts = {name: part.state_dict() for name, part in self.parts.items()}
+            save_state(self.last_path, dict(parts, generators=generators, data=self.data_hash,
+                                            state={**self.state, 'seconds': self.seconds()}))
+        self.saved_at = time.time()
+
+    def log(self, **line):
+        """Add a line to the log. Raises ArithmeticError if one of its numbers is not finite."""
+        for name, value in line.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                self.diverged(f'{name} is {value} after update {self.state["n_updates"]}')
+        line['time'] = time.time()
+        if self.ranks.rank == 0:
+            self.logger.log(**line)
+        self.state['log'].append(line)
+
+    def check_parameters(self):
+        """Raise ArithmeticError if parameters of the model are not finite: they are not worth keeping."""
+        if not all_finite(self.parts['model'].state_dict()):
+            self.diverged(f'parameters are not finite after update {self.state["n_updates"]}')
+
+    def diverged(self, what):
+        """End the run: `what` is not finite."""
+        last = f'last checkpoint: {self.last_path}' if os.path.isfile(self.last_path) else 'no checkpoint yet'
+        raise ArithmeticError(f'{what}: lower --lr? {last}')
+
+    def print(self, text):
+        """Print a line, on one process. A reader that is gone (`| head`) counts as a signal to stop."""
+        if self.ranks.rank == 0:
+            try:
+                tqdm.write(text)                                       # above a progress bar, if there is one
+                sys.stdout.flush()
+            except BrokenPipeError:
+                sys.stdout = open(os.devnull, 'w')                     # so that Python does not complain at its end
+                self.signals.received = self.signals.received or int(signal.SIGPIPE)
+
+    def write_json(self, name, value):
+        """Write a file of the run's folder."""
+        if self.ranks.rank == 0:
+            with write_whole(self.path(name)) as f:
+                json.dump(value, f, indent=1)
+
+    def keep_vocabulary(self, encoder_path, bpe_path):
+        """Copy vocabulary and merges into the folder of the run."""
+        if self.ranks.rank == 0:
+            for source, name in ((encoder_path, VOCABULARY), (bpe_path, MERGES)):
+                with open(source, 'rb') as f, write_whole(self.path(name), 'wb') as g:
+                    g.write(f.read())
+
+    def finish(self, results):
+        """Write results.json, which makes the run complete; returns the results with the run's options and seconds."""
+        self.signals.restore()
+        results = dict(results, desc=self.args.desc, options=vars(self.args), seconds=self.seconds())
+        if self.ranks.rank == 0:
+            with write_whole(self.results_path) as f:
+                json.dump(results, f)
+            with suppress(FileNotFoundError):
+                os.remove(self.last_path)
+        return results
+
+
+def lock(path: str):
+    """Hold `path` for this process, as a context. Raises ValueError if another process holds it."""
+    from filelock import FileLock, Timeout
+    try:
+        return FileLock(make_path(path)).acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f'another run holds {path}: wait for it, or choose another --desc') from None
+
+
+class Trained(NamedTuple):
+    """A trained network and what belongs to it."""
+    model: torch.nn.Module          # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
+    encoder: TextEncoder            # the vocabulary alone, without special tokens
+    options: argparse.Namespace     # n_embd, n_head, ..., of the network
+    n_special: int                  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
+    config: dict                    # config.json of the run; empty for a model folder
+    encoder_path: str               # the vocabulary
+    bpe_path: str                   # the merges
+
+
+def open_trained(args) -> Trained:
+    """The network of --desc, a run in --save_dir, or of --model_path, a folder with weights in the released layout.
+
+    Vocabulary and merges lie in the same folder; --encoder_path and --bpe_path, where given, take their place and must
+    be the same. Raises ValueError or FileNotFoundError where files are missing, damaged, or do not belong together.
+    """
+    folder = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
+    encoder_path = args.encoder_path or os.path.join(folder, VOCABULARY)
+    bpe_path = args.bpe_path or os.path.join(folder, MERGES)
+    if args.desc and os.path.isfile(os.path.join(folder, 'params_shapes.json')):
+        raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
+    if args.desc:
+        config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
+        n_vocab, n_ctx, n_special = config['n_vocab'], config['n_ctx'], len(SPECIAL)
+        options = argparse.Namespace(**config['options'])
+        for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
+            if sha256(name) != config[kind]:
+                raise ValueError(f'{name} is not the {kind} that {args.desc} was trained with')
+        state = load_state(path)
+        table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
+        if table.shape != (n_vocab + n_special + n_ctx, options.n_embd) or len(state) != 12 * options.n_layer + 4:
+            raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
+        model = DoubleHeadModel(options, config['clf_token'], head_type(config['form'], config['classes']),
+                                vocab=n_vocab + n_special + n_ctx, n_ctx=n_ctx)
+        load_into(model, state, path)
+    else:
+        options, config, n_special = args, {}, 0
+        shapes = read_shapes(folder)
+        (n_stored, n_embd), (n_vocab, _) = shapes[:2]
+        if options.n_embd != n_embd or 12 * options.n_layer > len(shapes) - 2:
+            raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
+                             f'n_layer={options.n_layer}, n_embd={options.n_embd}')
+        n_ctx = min(args.n_ctx, n_stored)
+        model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
+        load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
+    encoder = TextEncoder(encoder_path, bpe_path)
+    if encoder.n_vocab != n_vocab:
+        raise ValueError(f'{encoder_path} has {encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
+                         'they do not belong together')
+    return Trained(model.eval(), encoder, options, n_special, config, encoder_path, bpe_path)
+
+
+def read_config(folder) -> dict:
+    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
+    path = os.path.join(folder, 'config.json')
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
+    config = read_json(path)
+    kinds = dict(options=dict, form=str, classes=list, n_vocab=int, n_ctx=int, clf_token=int, vocabulary=str,
+                 merges=str)
+    wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
+    if not wrong:
+        options = config['options']
+        wrong = [name for name, value in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
+                 if not isinstance(options.get(name), (int, float) if isinstance(value, float) else type(value))]
+        if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
+            wrong.append('clf_token')
+    if wrong:
+        raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
+    return config
 
 
 def generator_states() -> dict:
@@ -43,7 +365,7 @@ def save_state(path: str, state: dict):
         try:
             torch.save(state, f)
         except RuntimeError as e:
-            if isinstance(e.__context__, OSError):                     # of a full disk, which torch reports oddly
+            if isinstance(e.__context__, OSError):                     # torch wraps the OSError of a full disk
                 raise e.__context__ from None
             raise
 
@@ -53,53 +375,47 @@ def load_state(path: str, device='cpu') -> dict:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
-        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
-            raise ValueError('check sums differ')                      # torch does not look at them
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as members:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in members.infolist()):
+                    raise ValueError('compressed')                     # torch writes none: could unpack to any size
+                if members.testzip():
+                    raise ValueError('check sums differ')              # torch does not compare them
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:                                             # torch raises a dozen kinds for damaged files
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or no file of this program ({reason})') from None
 
 
-def load_parameters(model, state: dict, path: str):
+def load_into(model, state: dict, path: str):
     """`model.load_state_dict(state)`, or a ValueError of one line if `state`, from `path`, is of another network."""
     try:
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as e:
+    except (RuntimeError, TypeError, AttributeError, ValueError) as e:
         reason = str(e).splitlines()[-1].strip()[:120]
         raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
+    if not all_finite(state):
+        raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
 
 
-def read_config(folder):
-    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
-    path = os.path.join(folder, 'config.json')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run that was trained here')
-    config = read_json(path)
-    try:
-        options = config['options']
-        whole = (set(options) >= {*DEFAULT_CONFIG, 'encoder_path', 'bpe_path'} and options['n_head'] > 0
-                 and config['max_len'] == options['n_ctx'] // 2 - 2 and 6 <= config['n_ctx'] <= options['n_ctx']
-                 and config['clf_token'] == config['n_vocab'] + SPECIAL.index('_classify_'))
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise ValueError(f'{path} is damaged, or no file of this program')
-    return config
+def all_finite(state: dict) -> bool:
+    """Whether all numbers of a state dict are finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
-def environment(**files) -> dict:
-    """What numbers depend on besides options: versions, the commit, and the sha256 of files.
-
-    files: lists of paths by what they are; a list of several is hashed as a whole. The commit is None outside a
-    checkout.
-    """
-    def sha256(path):
+def sha256(*paths) -> str:
+    """The hash of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'{path} is missing, or is not a file')
         with open(path, 'rb') as f:
-            return hashlib.sha256(f.read()).digest()
+            digest.update(hashlib.file_digest(f, 'sha256').digest())
+    return digest.hexdigest()
 
-    with ThreadPoolExecutor() as pool:                                 # the weights alone would take 0.7 s
-        digests = {name: list(pool.map(sha256, paths)) for name, paths in files.items()}
+
+def environment() -> dict:
+    """What numbers depend on besides options and files: versions, threads, and the commit (None outside a checkout)."""
     git = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'describe', '--always', '--dirty', '--abbrev=40',
            '--exclude=*']
     try:
@@ -108,49 +424,7 @@ def environment(**files) -> dict:
     except (OSError, subprocess.SubprocessError):
         commit = None
     versions = {name: importlib.metadata.version(name) for name in ('torch', 'numpy', 'spacy', 'ftfy')}
-    return dict(python=platform.python_version(), **versions, threads=torch.get_num_threads(), commit=commit,
-                **{name: (d[0] if len(d) == 1 else hashlib.sha256(b''.join(d)).digest()).hex()
-                   for name, d in digests.items()})
-
-
-class Signals:
-    """While open, the first Ctrl-C or SIGTERM is only noted, as `received`; a second one has its usual effect."""
-
-    def __enter__(self):
-        self.received = 0
-        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def note(self, number, _):
-        self.received = number
-        self.restore()
-
-    def restore(self):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *_):
-        self.restore()
-
-
-class Stopped(Exception):
-    """A signal ended the run after its state was saved; `status` is the exit status that tells so."""
-
-    def __init__(self, number: int, message: str):
-        super().__init__(message)
-        self.status = 128 + number
-
-
-def lock(path: str):
-    """Hold `path` for this process, or raise ValueError if another holds it. Keep what is returned until the end."""
-    import fcntl
-    f = open(make_path(path), 'w')
-    try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        f.close()
-        raise ValueError(f'another run holds {path}: wait for it, or choose another --desc') from None
-    return f
+    return dict(python=platform.python_version(), **versions, threads=torch.get_num_threads(), commit=commit)
 
 
 def set_aside(paths) -> list[str]:

@@ -116,62 +116,160 @@ def rocstories(data_dir: str, n_train: int = 1497, n_valid: int = 374):
     return tuple(field[:n_train] for field in splits[0::2]), tuple(splits[1::2]), test
 
 
-def cloze_length(story, *endings, max_len):
-    """Ids of one story and its longer ending, each cut to max_len."""
-    return len(story[:max_len]) + max(len(ending[:max_len]) for ending in endings)
+class Split(NamedTuple):
+    """N examples as text."""
+    texts: tuple            # fields, each a list of N texts
+    labels: list | None     # class numbers, or plain numbers where the task has no classes; None: not labelled
 
 
-def fit_n_ctx(splits, n_ctx: int) -> tuple[int, int, int]:
-    """What the data needs: n_ctx, at most the given one; the length that fields are cut to; how many stories are cut.
+def read_stories(path: str) -> Split:
+    """The stories of one file."""
+    *texts, labels = read_cloze(path)
+    return Split(tuple(texts), labels)
 
-    splits: (stories, endings 1, endings 2) as id lists, one triple a split.
+
+def load_stories(data_dir: str, n_valid: int) -> tuple[Split, Split, Split]:
+    """Story Cloze Test: training, validation, test."""
+    train, valid, _ = rocstories(data_dir, n_valid=n_valid)
+    return Split(train[:3], train[3]), Split(valid[:3], valid[3]), read_stories(find_cloze_file(data_dir, 'test'))
+
+
+# How the fields of an example become the K sequences that the network reads (section 3.3 of the paper)
+FORMS = {
+    'text': lambda text: [(text,)],
+    'pair': lambda first, second: [(first, second)],                   # premise and hypothesis
+    'both': lambda first, second: [(first, second), (second, first)],  # two texts without a natural order
+    'choices': lambda context, *answers: [(context, answer) for answer in answers],
+}
+
+
+def head_type(form: str, classes):
+    """DoubleHeadModel's task_head_type for a form and its classes; no classes: the label is a number."""
+    if form == 'choices':
+        return 'multiple_choice'
+    return ('similarity' if form == 'both' else 'classification', len(classes) or 1)
+
+
+def cut(form: str, fields, n_ctx: int, max_len: int) -> list:
+    """The fields (ids) of one example, short enough for sequences of n_ctx.
+
+    choices: each field is cut to max_len, as in the original, then the context loses its end. Otherwise the longer
+    text loses its end first.
+    """
+    if form == 'choices':
+        context, *answers = (field[:min(max_len, n_ctx - 3)] for field in fields)
+        return [context[:n_ctx - 3 - max(map(len, answers))], *answers]
+    if form == 'text':
+        return [fields[0][:n_ctx - 2]]
+    first, second = fields
+    room = n_ctx - 3
+    return [first[:max(room - len(second), room - room // 2)], second[:max(room - len(first), room // 2)]]
+
+
+def sequence_lengths(form: str, fields) -> list[int]:
+    """Real tokens in each of the K sequences of one example."""
+    return [sum(map(len, texts)) + len(texts) + 1 for texts in FORMS[form](*fields)]
+
+
+def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]:
+    """What the data needs: n_ctx, at most the given one; the length that fields are cut to; how many examples are cut.
+
+    splits: tuples of fields, each N lists of ids.
     """
     if n_ctx < 6:
-        raise ValueError(f'n_ctx={n_ctx}: at least 6 are needed for three special tokens, a story and an ending')
-    max_len = n_ctx // 2 - 2
-    triples = [triple for split in splits for triple in zip(*split, strict=True)]
-    longest = max(cloze_length(*triple, max_len=max_len) for triple in triples)
-    n_cut = sum(any(len(field) > max_len for field in triple) for triple in triples)
-    return min(longest + 3, n_ctx), max_len, n_cut
+        raise ValueError(f'n_ctx={n_ctx}: at least 6 are needed for three special tokens and the texts')
+    max_len, longest, n_cut = n_ctx // 2 - 2, 0, 0
+    for split in splits:
+        for fields in zip(*split, strict=True):
+            short = cut(form, fields, n_ctx, max_len)
+            longest = max(longest, *sequence_lengths(form, short))
+            n_cut += list(map(len, short)) != list(map(len, fields))
+    return longest, max_len, n_cut
 
 
-def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
-    """Pack [_start_] story [_delimiter_] ending [_classify_], once for each ending.
+def pack(sequences, encoder, n_ctx: int):
+    """Pack [_start_] text [_delimiter_] text [_classify_], or with one text [_start_] text [_classify_].
 
-    X1, X2, X3: id lists of N stories and their two endings. encoder: token -> id, the three special tokens included.
-    Returns X (N, 2, n_ctx, 2) int32, token and position ids, and M (N, 2, n_ctx) float32, 1 on real tokens.
+    sequences: N lists of K tuples of texts (ids). encoder: token -> id, the three special tokens included.
+    Returns X (N, K, n_ctx, 2) int32, token and position ids, and M (N, K, n_ctx) float32, 1 on real tokens.
     """
     start, delimiter, classify = (encoder[token] for token in SPECIAL)
-    X = np.zeros((len(X1), 2, n_ctx, 2), dtype=np.int32)
-    M = np.zeros((len(X1), 2, n_ctx), dtype=np.float32)
-    for i, (story, *endings) in enumerate(zip(X1, X2, X3, strict=True)):
-        for k, ending in enumerate(endings):
-            ids = [start, *story[:max_len], delimiter, *ending[:max_len], classify]
+    shape = len(sequences), len(sequences[0]) if sequences else 0, n_ctx
+    X, M = np.zeros((*shape, 2), dtype=np.int32), np.zeros(shape, dtype=np.float32)
+    for i, example in enumerate(sequences):
+        for k, texts in enumerate(example):
+            ids = [start]
+            for text in texts:
+                ids += [*text, delimiter]
+            ids[-1] = classify
             X[i, k, :len(ids), 0] = ids
             M[i, k, :len(ids)] = 1
     X[..., 1] = np.arange(len(encoder), len(encoder) + n_ctx)          # position rows follow the special ones
     return X, M
 
 
-def argmax(logits):
-    """Predicted choice of each example: (N, K) -> (N,)."""
-    return np.argmax(logits, axis=1)
+def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
+    """`pack` stories and their two endings, N id lists each: X (N, 2, n_ctx, 2), M (N, 2, n_ctx)."""
+    stories = ([field[:max_len] for field in story] for story in zip(X1, X2, X3, strict=True))
+    return pack([FORMS['choices'](*story) for story in stories], encoder, n_ctx)
+
+
+class Examples:
+    """N examples as ids; `batch` packs those of a batch when they are used, so that large tasks fit into memory."""
+
+    def __init__(self, form: str, fields, labels, encoder, n_ctx: int, max_len: int):
+        self.form, self.fields, self.encoder, self.n_ctx, self.max_len = form, fields, encoder, n_ctx, max_len
+        self.labels = labels if labels is None else np.array(labels)   # (N,)  integers, or floats
+        lengths = [sequence_lengths(form, self.texts(i)) for i in range(len(fields[0]))]
+        self.lengths = np.array(lengths)                               # (N, K)  real tokens of each sequence
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def texts(self, i):
+        """The fields of example i, cut to n_ctx."""
+        return cut(self.form, [field[i] for field in self.fields], self.n_ctx, self.max_len)
+
+    def batch(self, indices):
+        """X (B, K, n_ctx, 2), M (B, K, n_ctx) of the examples `indices`; see `pack`."""
+        return pack([FORMS[self.form](*self.texts(i)) for i in indices], self.encoder, self.n_ctx)
+
+
+def accuracy(labels, predictions):
+    """In percent."""
+    from sklearn.metrics import accuracy_score
+    return 100 * accuracy_score(labels, predictions)
+
+
+def pearson(labels, predictions):
+    """Correlation in percent; 0 where one of the two is constant."""
+    from scipy.stats import pearsonr
+    return 100 * pearsonr(labels, predictions).statistic if min(np.ptp(labels), np.ptp(predictions)) > 0 else 0.
+
+
+METRICS = {'accuracy': accuracy, 'pearson': pearson}                   # (labels, predictions) -> up to 100
 
 
 class Task(NamedTuple):
     """All that train.py knows of a task."""
-    load: Callable          # (data_dir, n_valid=) -> train, valid, test fields
-    pack: Callable          # (fields of ids, encoder, max_len, n_ctx) -> X, M
-    head: object            # DoubleHeadModel's task_head_type
-    predict: Callable       # logits (N, K) -> predictions (N,)
+    load: Callable          # (data_dir, n_valid) -> training, validation and test Splits
+    read: Callable          # path -> the Split of one file, labelled or not
+    form: str               # one of FORMS
+    classes: tuple          # what is written for each logit; empty: the label is a number
+    metrics: tuple          # of METRICS; the first chooses the best epoch
     filename: str           # of the predictions, inside --submission_dir
     defaults: dict          # options that differ from the reference's defaults
 
+    @property
+    def head(self):
+        """DoubleHeadModel's task_head_type."""
+        return head_type(self.form, self.classes)
+
 
 TASKS = {
-    'rocstories': Task(rocstories, transform_roc, 'multiple_choice', argmax, 'ROCStories.tsv', {}),
+    'rocstories': Task(load_stories, read_stories, 'choices', ('0', '1'), ('accuracy',), 'ROCStories.tsv', {}),
     # stories written for this repository and a small model pre-trained on more of them: the whole job in a minute
-    'sample': Task(rocstories, transform_roc, 'multiple_choice', argmax, 'sample.tsv',
+    'sample': Task(load_stories, read_stories, 'choices', ('0', '1'), ('accuracy',), 'sample.tsv',
                    dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=3,
                         lr=1e-3, lr_warmup=0.15, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)),
 }

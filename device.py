@@ -4,18 +4,22 @@ import contextlib
 import gc
 import os
 import random
+import sys
+import traceback
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # autocast to
 
 
 def add_device_args(parser):
     """Where and how precisely to compute: --device, --dtype, --deterministic."""
     group = parser.add_argument_group('device')
     group.add_argument('--device', default='auto', help='cuda, mps, cpu, cuda:1, ...; auto takes the first there is')
-    group.add_argument('--dtype', default='float32', choices=['float32', 'tf32', 'bfloat16'],
-                       help='of matrix products; parameters, softmax and losses stay float32')
+    group.add_argument('--dtype', default='float32', choices=DTYPES, help='of matrix products; parameters, softmax and '
+                       'losses stay float32. float16 is for GPUs without bfloat16, and scales the loss')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, only algorithms that give the same '
                        'bits each time (slower); a CPU does so anyway')
 
@@ -23,8 +27,9 @@ def add_device_args(parser):
 def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context that --dtype's forward passes run in.
 
-    float32 is strict. tf32 rounds the inputs of matrix products on CUDA. bfloat16 is autocast. deterministic: torch
-    refuses what would not give the same bits twice. Raises ValueError for a device that is not there.
+    float32 is strict. tf32 rounds the inputs of matrix products on CUDA. bfloat16 and float16 are autocast.
+    deterministic: torch refuses what would not give the same bits twice. Raises ValueError for a device that is not
+    there.
     """
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads it when it starts
@@ -37,9 +42,14 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
     except (RuntimeError, AssertionError) as e:
         raise ValueError(f'--device {name}: {str(e).splitlines()[0]}') from None
     torch.set_float32_matmul_precision('high' if dtype == 'tf32' else 'highest')
-    if dtype == 'bfloat16':
-        return device, torch.autocast(device.type, dtype=torch.bfloat16)
+    if DTYPES[dtype]:
+        return device, torch.autocast(device.type, dtype=DTYPES[dtype])
     return device, contextlib.nullcontext()
+
+
+def grad_scaler(device, dtype: str):
+    """Scales the loss in float16, whose gradients would become zero otherwise; does nothing for other dtypes."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == 'float16')
 
 
 def set_seed(seed: int):
@@ -55,12 +65,14 @@ def memory_of(device) -> int:
         return torch.cuda.get_device_properties(device).total_memory
     if device.type == 'mps':
         return torch.mps.recommended_max_memory()
-    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if not hasattr(os, 'sysconf'):                                     # Windows: not known, so not limited
+        return sys.maxsize
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     try:
         with open('/sys/fs/cgroup/memory.max', encoding='ascii') as f:
-            return min(there, int(f.read()))
+            return min(memory, int(f.read()))
     except (OSError, ValueError):                                      # no such limit, or 'max'
-        return there
+        return memory
 
 
 class Ranks:
@@ -81,9 +93,13 @@ class Ranks:
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):
-        """End the process group. DistributedDataParallel must be let go of before: it would end the group while holding
-        Python's lock, for which gloo's threads may be waiting."""
+        """End the process group.
+
+        DistributedDataParallel must be freed before: it would end the group while it holds Python's lock, and gloo's
+        threads may wait for that lock. The frames of an exception under way can keep it alive.
+        """
         if dist.is_initialized():
+            traceback.clear_frames(sys.exc_info()[2])
             gc.collect()
             dist.destroy_process_group()
 
@@ -93,13 +109,13 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def largest(self, number: int, device) -> int:
-        """The largest of the processes' numbers."""
+    def largest(self, numbers: list, device) -> list:
+        """The largest of all processes' numbers, at each place of the list."""
         if self.size == 1:
-            return number
-        tensor = torch.tensor(number, device=device)
+            return numbers
+        tensor = torch.tensor(numbers, device=device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return int(tensor)
+        return tensor.tolist()
 
     def gather(self, value) -> list:
         """The value of every process."""

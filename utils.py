@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -11,7 +12,13 @@ import platform
 import sys
 import time
 
+import numpy as np
 from tqdm import tqdm
+
+# Options that do not change what a run computes: where files are (their contents are compared by hashes) and how the
+# run is interrupted. A run can be resumed with others, and runs that differ in them alone are one configuration.
+INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 'model_path', 'encoder_path',
+              'bpe_path', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict', 'n_proc')
 
 
 def encode_dataset(*splits, encoder):
@@ -23,28 +30,64 @@ def encode_dataset(*splits, encoder):
             for split in splits]
 
 
-def encode_once(*splits, encoder, files, folder):
-    """`encode_dataset`, remembered in `folder`, so that a second run needs neither the text tools nor their time.
+class Ragged:
+    """N lists of ids in one flat array: two bytes an id, where Python's lists take some forty."""
 
-    The name of the file there is a hash of all that ids depend on: the texts, `files` (vocabulary, merges and the code
-    that splits) and the versions of the libraries. So nothing stale can be found, and a file that is not what was
-    written is not believed.
+    def __init__(self, ids, ends):
+        self.ids, self.ends = ids, ends                                # (all ids,), (N,)  where each list ends
+
+    def __len__(self):
+        return len(self.ends)
+
+    def __getitem__(self, i):
+        return self.ids[self.ends[i - 1] if i else 0:self.ends[i]]
+
+
+def encode_texts(texts, encoder, desc):
+    """The ids of N texts, as a Ragged. A progress bar named `desc` is shown at a terminal."""
+    dtype, parts, lengths = np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.int32, [], []
+    for lo in tqdm(range(0, len(texts), 1024), desc, ncols=80, leave=False, disable=None):
+        encoded = encoder.encode(texts[lo:lo + 1024], verbose=False)
+        lengths += map(len, encoded)
+        parts.append(np.fromiter(itertools.chain.from_iterable(encoded), dtype))
+    return Ragged(np.concatenate(parts), np.cumsum(lengths))
+
+
+def encode_once(fields, encoder, files, folder):
+    """`encode_texts` of each field, remembered in `folder`: a second run needs neither the text tools nor their time.
+
+    fields: lists of texts. The name of the file is a hash of all that ids depend on: the texts, `files` (vocabulary,
+    merges and the code that splits) and the versions of the libraries. A file that is damaged is written anew; zip
+    files carry check sums.
     """
     versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ('spacy', 'ftfy'))]
-    key = [hashlib.sha256(json.dumps([splits, versions]).encode()).hexdigest()]
+    key = hashlib.sha256(json.dumps(versions).encode())
     for path in files:
         with open(path, 'rb') as f:
-            key.append(hashlib.sha256(f.read()).hexdigest())
-    path = os.path.join(folder, f'{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json')
-    with contextlib.suppress(OSError, ValueError), open(path, encoding='utf-8') as f:
-        digest, text = f.read().split('\n')
-        if hashlib.sha256(text.encode()).hexdigest() == digest:
-            return json.loads(text)
-    encoded = encode_dataset(*splits, encoder=encoder)
-    text = json.dumps(encoded)
-    with write_whole(path) as f:
-        f.write(f'{hashlib.sha256(text.encode()).hexdigest()}\n{text}')
+            key.update(hashlib.sha256(f.read()).digest())
+    key.update(hash_texts(fields).digest())
+    path = os.path.join(folder, f'{key.hexdigest()}.npz')
+    if os.path.isfile(path):
+        with contextlib.suppress(Exception):                           # numpy raises a dozen kinds for damaged files
+            with np.load(path, allow_pickle=False) as saved:
+                kept = [Ragged(saved[f'ids_{i}'], saved[f'ends_{i}']) for i in range(len(fields))]
+            if [len(one) for one in kept] == [len(field) for field in fields]:
+                return kept
+    encoded = [encode_texts(field, encoder, 'encoding') for field in fields]
+    with write_whole(path, 'wb') as f:
+        np.savez(f, **{f'ids_{i}': one.ids for i, one in enumerate(encoded)},
+                 **{f'ends_{i}': one.ends for i, one in enumerate(encoded)})
     return encoded
+
+
+def hash_texts(fields):
+    """The sha256 of lists of texts; which text ends where counts."""
+    digest = hashlib.sha256()
+    for field in fields:
+        digest.update(f'{len(field)} texts\n'.encode())
+        for text in field:
+            digest.update(f'{len(text)} {text}'.encode('utf-8', 'surrogatepass'))
+    return digest
 
 
 def iter_data(*datas, n_batch=128, truncate=False, verbose=False, max_batches=float('inf')):
@@ -159,23 +202,53 @@ def add_path_args(parser):
     group.add_argument('--bpe_path', help='merges (default: vocab_40000.bpe in --model_path)')
 
 
+def number(kind, low, below=math.inf):
+    """The `type` of an option: a number of `kind` (int, float), low <= number < below. NaN is in no range."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value < below:
+            raise argparse.ArgumentTypeError(f'{text}: must be at least {low} and below {below}')
+        return value
+    convert.__name__ = kind.__name__                                   # what argparse calls text that is no number
+    return convert
+
+
+def run_name(text):
+    """The `type` of --desc: a name of files, not a path."""
+    if not text or text.startswith('.') or set(text) & set('/\\:\0') or len(text) > 200:
+        raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: it names files, so no path, no slash, '
+                                         'and no dot at its beginning')
+    return text
+
+
+def add_run_args(group):
+    """What every run has: --desc, --log_dir, --save_dir, --resume, --checkpoint_minutes, --seed."""
+    group.add_argument('--desc', type=run_name, help='name of the run and its files')
+    group.add_argument('--log_dir', default='log/', help='DESC.jsonl goes here')
+    group.add_argument('--save_dir', default='save/', help='what is trained goes to DESC/ in here')
+    group.add_argument('--resume', action='store_true', help='continue the interrupted run of this --desc')
+    group.add_argument('--checkpoint_minutes', type=number(float, 0), default=5, help='time between checkpoints; 0: '
+                       'every update')
+    group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='of all generators')
+
+
 def add_model_args(parser, cfg):
     """The network's size, activation and dropout, with the defaults of `cfg`."""
     group = parser.add_argument_group('network')
-    group.add_argument('--n_ctx', type=int, default=512, help='longest sequence, in tokens')
-    group.add_argument('--n_embd', type=int, default=cfg.n_embd, help='width')
-    group.add_argument('--n_head', type=int, default=cfg.n_head, help='attention heads')
-    group.add_argument('--n_layer', type=int, default=cfg.n_layer, help='blocks')
+    group.add_argument('--n_ctx', type=number(int, 1), default=512, help='longest sequence, in tokens')
+    group.add_argument('--n_embd', type=number(int, 1), default=cfg.n_embd, help='width')
+    group.add_argument('--n_head', type=number(int, 1), default=cfg.n_head, help='attention heads')
+    group.add_argument('--n_layer', type=number(int, 1), default=cfg.n_layer, help='blocks')
     group.add_argument('--afn', default=cfg.afn, choices=['gelu', 'swish', 'relu'], help='activation')
     for name, what in (('embd', 'the embedding table'), ('attn', 'attention weights'),
                        ('resid', 'the output of each attention and feed-forward layer')):
-        group.add_argument(f'--{name}_pdrop', type=float, default=cfg[f'{name}_pdrop'], help=f'dropout of {what}')
+        group.add_argument(f'--{name}_pdrop', type=number(float, 0, 1), default=cfg[f'{name}_pdrop'],
+                           help=f'dropout of {what}')
 
 
 def defaults_of_model(parser, argv):
-    """Let the model folder have its say: an hparams.json in it holds the defaults of the network's options."""
-    path = parser.parse_known_args(argv)[0].model_path
-    name = os.path.join(path, 'hparams.json')
+    """Take the defaults of the network's options from hparams.json in --model_path, where there is one."""
+    name = os.path.join(parser.parse_known_args(argv)[0].model_path, 'hparams.json')
     if not os.path.lexists(name):
         return
     defaults = read_json(name)
@@ -185,7 +258,7 @@ def defaults_of_model(parser, argv):
             raise ValueError(f'{name}: {key!r} is no option of the network')
         if type(value) is not kind and (type(value), kind) != (int, float):
             raise ValueError(f'{name}: {key} is {value!r}, but must be of type {kind.__name__}')
-    parser.set_defaults(**defaults)
+    parser.set_defaults(**{key: str(value) for key, value in defaults.items()})      # text is checked as an option is
 
 
 def finish_paths(args):
@@ -193,24 +266,6 @@ def finish_paths(args):
     args.encoder_path = args.encoder_path or os.path.join(args.model_path, 'encoder_bpe_40000.json')
     args.bpe_path = args.bpe_path or os.path.join(args.model_path, 'vocab_40000.bpe')
     return args
-
-
-def check_options(args):
-    """Raise ValueError for the first option out of its range, before anything is written."""
-    for names, low, below in (
-            ('n_iter n_batch n_gpu n_valid n_embd n_head n_layer', 1, math.inf),
-            ('n_ctx', 6, math.inf),                                    # three special tokens, a story and an ending
-            ('n_transfer', -1, max(12, args.n_layer) + 1),
-            ('seed', 0, 2**32),
-            ('embd_pdrop attn_pdrop resid_pdrop clf_pdrop lr_warmup b1 b2', 0, 1),
-            ('lr lm_coef l2 e checkpoint_minutes', 0, math.inf),
-            ('max_grad_norm', -math.inf, math.inf)):
-        for name in names.split():
-            value = getattr(args, name)
-            if not low <= value < below:                               # NaN is in no range
-                raise ValueError(f'{name}={value}: must be at least {low} and below {below}')
-    if args.n_embd % args.n_head:
-        raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
 
 
 def run_script(main, parse_args):
