@@ -5,6 +5,7 @@ os.environ['OMP_NUM_THREADS'] = '1'                     # toy tensors: threads o
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from toy import toy_run, with_stories  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -14,3 +15,15 @@ def seeded():
     """A test that draws draws the same each time, whichever ran before."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with toy stories."""
+    return with_stories(tmp_path)
+
+
+@pytest.fixture
+def toy(folder):
+    """A function that runs train.main on toy stories, in a folder of its own."""
+    return lambda *argv: toy_run(folder, *argv)

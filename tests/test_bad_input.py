@@ -14,15 +14,11 @@ import torch
 from forked import finish, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_datasets import HEADER, story, write
-from test_resume import files, with_stories
-from test_train import TOY, toy_argv, toy_stories
+from toy import HEADER, MERGES, TOY, VOCABULARY, files, story, toy_argv, toy_stories, with_stories, write
 
 import analysis
 import train
 from datasets import TEST_NAME, VAL_NAME, read_cloze
-
-VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'
 
 
 class Trap:

@@ -8,26 +8,15 @@ import sys
 import pytest
 import torch
 from reference import assert_close, without_noise
-from test_datasets import write
-from test_train import ROOT, toy_argv, toy_stories
+from toy import NO_DROPOUT, ROOT, toy_argv
 
 import train
-from datasets import TEST_NAME, VAL_NAME
-
-NO_DROPOUT = [f'--{name}_pdrop=0' for name in ('embd', 'attn', 'resid', 'clf')]
 
 
 def torchrun(n_processes, *argv):
     return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
                            str(n_processes), 'train.py', *argv], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
-
-
-@pytest.fixture
-def folder(tmp_path):
-    write(tmp_path / VAL_NAME, toy_stories(50, 0))
-    write(tmp_path / TEST_NAME, toy_stories(11, 1))     # odd: the last batch of evaluation is short, on one process
-    return tmp_path
 
 
 def test_two_processes_train_and_evaluate_as_one(folder):

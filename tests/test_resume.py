@@ -12,25 +12,13 @@ import time
 import pytest
 import torch
 from forked import finish, start
-from test_datasets import write
-from test_train import ROOT, toy_argv, toy_stories
+from toy import ROOT, files, toy_argv, toy_stories, with_stories, write
 
 import train
 from checkpoint import lock
-from datasets import TEST_NAME, VAL_NAME
+from datasets import VAL_NAME
 
 EVERY_UPDATE = ['--checkpoint_minutes', '0']
-
-
-def with_stories(folder):
-    write(folder / VAL_NAME, toy_stories(50, 0))
-    write(folder / TEST_NAME, toy_stories(11, 1))
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return with_stories(tmp_path)
 
 
 @pytest.fixture(scope='module')
@@ -64,12 +52,6 @@ def outcome(folder, desc):
     kept = {key: results[key] for key in ('losses', 'log', 'best_epoch', 'valid_accuracy', 'test_logits')}
     test = (folder / 'log' / f'{desc}.test').read_text()
     return kept, log[1:], test, {name: p.numpy().tobytes() for name, p in best.items()}
-
-
-def files(folder):
-    """{path: contents} of what runs have written."""
-    return {path: path.read_bytes() for name in ('log', 'save') for path in sorted((folder / name).rglob('*'))
-            if path.is_file() and not path.name.endswith('.lock') and path.parent.name != '.encoded'}
 
 
 def test_killed_at_20_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folder, whole):

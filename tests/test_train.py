@@ -8,41 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference import GOLDENS, SHARED, Golden, assert_close, without_noise
-from test_datasets import HEADER, write
+from reference import SHARED, Golden, assert_close, without_noise
+from toy import ROOT, TOY, toy_argv, toy_stories, write
 
 import train
-from datasets import TEST_NAME, VAL_NAME
-
-ROOT = Path(__file__).parents[1]
-TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens, 24 positions, 3 blocks 16 wide
-WORDS = 'the cat sat and dad found new red ball in park mom like play rain old day sad happy friend'.split()
-
-
-def toy_stories(n, seed):
-    """Stories whose right ending says `happy`, the wrong one `sad`."""
-    rng = np.random.RandomState(seed)
-    rows = [HEADER]
-    for i in range(n):
-        sentences = [' '.join(rng.choice(WORDS[:17], 3)) for _ in range(4)]
-        endings = ['mom sad', 'mom happy'][::-1 if i % 2 else 1]
-        rows.append([f'id-{seed}-{i}', *sentences, *endings, str(1 + (i % 2 == 0))])
-    return rows
-
-
-@pytest.fixture
-def toy(tmp_path):
-    """A function that runs train.main on toy stories, in a folder of its own."""
-    write(tmp_path / VAL_NAME, toy_stories(50, 0))
-    write(tmp_path / TEST_NAME, toy_stories(11, 1))
-    return lambda *argv: train.main(train.parse_args(toy_argv(tmp_path, *argv)))
-
-
-def toy_argv(folder, *argv):
-    return ['--data_dir', str(folder), '--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3',
-            '--n_ctx', '24', '--n_valid', '10', '--n_batch', '2', '--n_gpu', '2', '--lr', '1e-2', '--n_iter', '2',
-            '--log_dir', str(folder / 'log'), '--save_dir', str(folder / 'save'),
-            '--submission_dir', str(folder / 'submission'), '--device', 'cpu', *argv]
+from datasets import TEST_NAME
 
 
 def test_a_run_writes_and_prints_what_the_original_does(toy, tmp_path, capsys):
