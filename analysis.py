@@ -1,7 +1,8 @@
 """What the logs of runs say, over seeds: `python analysis.py log/*.jsonl`.
 
-Runs that differ in nothing but the seed are one configuration. Prints the accuracies of each, compares configurations
-on the seeds they share, lists the test stories that most seeds get wrong, and draws two figures.
+Runs that differ in nothing but the seed are one configuration. Prints the accuracies of each (scores, for a task with
+another metric), compares configurations on the seeds they share, lists the test stories that most seeds get wrong, and
+draws two figures.
 """
 
 import csv
@@ -9,235 +10,217 @@ import io
 import json
 import os
 from contextlib import suppress
-from itertools import combinations, product
-from typing import NamedTuple
+from itertools import combinations, cycle, product
 
 import numpy as np
 
 from datasets import find_cloze_file, read_cloze
-from utils import Parser, make_path, read_json, read_text, run_script
+from utils import Parser, read_text, run_script, write_whole
 
 PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
              ('PyTorch port, one run: 85.84', 85.84, ':'))
-# what may differ between runs of one configuration; of files the contents count, by their hashes
+# These options may differ between runs of one configuration. Of files the contents count, by their hashes.
 NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', 'data_dir', 'log_dir', 'save_dir',
                      'submission_dir', 'model_path', 'encoder_path', 'bpe_path', 'submit', 'analysis', 'predict',
                      'resume', 'checkpoint_minutes')
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
-KINDS = ('validation', 'test')
+RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
+          dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))
+MAX_INDEX = 10 ** 7                                                    # no task has as many test examples
+KINDS = ['validation', 'test']
 
 
 def read_predictions(path: str) -> list[int]:
     """The `prediction` column of a submission (index<TAB>prediction)."""
+    text = read_text(path)
     try:
-        return [int(row['prediction']) for row in csv.DictReader(io.StringIO(read_text(path)), delimiter='\t')]
-    except (KeyError, TypeError, csv.Error):
-        raise ValueError(f'{path} is not a submission: it needs a column prediction with numbers') from None
-    except ValueError as e:
-        if path in str(e):
-            raise
-        raise ValueError(f'{path} is not a submission: {e}') from None
+        numbers = [int(row['prediction']) for row in csv.DictReader(io.StringIO(text), delimiter='\t')]
+        return np.array(numbers, dtype=np.int32).tolist()              # a longer number is an OverflowError
+    except (KeyError, TypeError, ValueError, OverflowError, csv.Error):
+        raise ValueError(f'{path} is not a submission: it needs a column prediction with whole numbers') from None
 
 
 def read_log(path: str) -> list[dict]:
-    """The lines of a run's log: first its options, then one evaluation each. A last line cut short is left out."""
-    *lines, rest = read_text(path).split('\n')
+    """The lines of a run's log: its options, the evaluations, and the result on the test file where that is known.
+
+    A last line cut short is left out. Raises ValueError for what no run writes.
+    """
+    *lines, last = read_text(path).split('\n')
     try:
         lines = [json.loads(line) for line in lines]
         with suppress(ValueError):                                     # a crash may have cut it short
-            lines += [json.loads(rest)] * bool(rest)
+            lines.append(json.loads(last))
     except (ValueError, RecursionError):
         raise ValueError(f'{path} is not a log of train.py: a line is not json') from None
-    for line in lines:
-        accuracy = line.get('va_acc', 0) if isinstance(line, dict) else ''
-        if not isinstance(accuracy, float | int) or not 0 <= accuracy <= 100:
-            raise ValueError(f'{path} is not a log of train.py: a line is no object, or an accuracy no percentage')
+    for number, line in enumerate(lines, start=1):
+        where = f'{path} is not a log of train.py: line {number}'
+        if not isinstance(line, dict):
+            raise ValueError(f'{where} is no object')
+        for key, (what, low, high) in RANGES.items():
+            if key in line and not (type(line[key]) in (int, float) and low <= line[key] <= high):
+                raise ValueError(f'{where}: {key} is no {what} from {low} to {high}')
+        indices = line.get('wrong') or []
+        if type(indices) is not list or not all(type(i) is int and 0 <= i < MAX_INDEX for i in indices):
+            raise ValueError(f'{where}: wrong is no list of indices of test examples')
     return lines
+
+
+def score(line: dict, kind='va'):
+    """The task's first metric in a line of a log: the accuracy, if the line has no other; None if it has neither."""
+    return line.get(f'{kind}_score', line.get(f'{kind}_acc'))
+
+
+def report(name: str, valid: float, test: float | None):
+    """Print the two accuracies of a run, in percent, as the original does, and return them."""
+    print(f'{name} Valid Accuracy: {valid:.2f}')
+    print(f'{name} Test Accuracy:  ' + ('unknown, the test file has no labels' if test is None else f'{test:.2f}'))
+    return valid, test
 
 
 def rocstories(data_dir: str, pred_path: str, log_path: str):
     """Print and return, in percent, the best validation accuracy in the log and the accuracy on the test file.
 
-    The second is None, and said to be unknown, where the test file has no labels.
+    The second is None, and printed as unknown, where the test file has no labels.
     """
-    accuracies = [line['va_acc'] for line in read_log(log_path) if 'va_acc' in line]
-    if not accuracies:
+    from sklearn.metrics import accuracy_score
+    scores = [score(line) for line in read_log(log_path) if score(line) is not None]
+    if not scores:
         raise ValueError(f'{log_path} has no evaluation yet')
-    wrong, n = wrong_stories(data_dir, pred_path)
-    print(f'ROCStories Valid Accuracy: {max(accuracies):.2f}')
-    test_accuracy = None if wrong is None else 100 * (1 - len(wrong) / n)
-    print('ROCStories Test Accuracy:  ' +
-          ('unknown, the test file has no labels' if wrong is None else f'{test_accuracy:.2f}'))
-    return max(accuracies), test_accuracy
-
-
-def wrong_stories(data_dir: str, pred_path: str):
-    """Indices of the test stories predicted wrong (None where the file has no labels), and the number of stories."""
     path = find_cloze_file(data_dir, 'test')
     labels, predictions = read_cloze(path)[-1], read_predictions(pred_path)
-    if labels is None:
-        return None, len(predictions)
-    if len(labels) != len(predictions):
+    if labels is not None and len(labels) != len(predictions):
         raise ValueError(f'{pred_path} has {len(predictions)} predictions, {path} has {len(labels)} stories')
-    return np.flatnonzero(np.array(labels) != predictions).tolist(), len(labels)
+    return report('ROCStories', max(scores), None if labels is None else 100 * accuracy_score(labels, predictions))
 
 
-def test_path(log_path: str) -> str:
-    """The json file beside a log that holds the test accuracy of its run, and which stories it gets wrong."""
-    return f'{os.path.splitext(log_path)[0]}.test'
-
-
-def read_test(path: str) -> dict:
-    """What `test_path` names: {test_acc: in percent, wrong: [index, ...]}."""
-    found = read_json(path)
-    try:
-        assert 0 <= found['test_acc'] <= 100 and all(isinstance(i, int) and i >= 0 for i in found['wrong'])
-    except (KeyError, TypeError, AssertionError):
-        raise ValueError(f'{path} is damaged, or no file of train.py: it holds no test accuracy') from None
-    return found
-
-
-class Finished(NamedTuple):
-    """A complete run, from its log."""
-    path: str
-    options: dict
-    lines: list             # one a evaluation
-    scores: dict            # 'validation' and, where known, 'test': accuracy in percent
-    wrong: list | None      # indices of the test stories it gets wrong
-
-
-def read_runs(paths):
-    """The complete runs in the logs, the latest of each configuration and seed, and a line on each log left out."""
-    runs, left_out = {}, []
-    for path in paths:
-        options, *lines = read_log(path) or [{}]
-        lines = [line for line in lines if 'va_acc' in line]
-        final = read_test(test_path(path)) if os.path.lexists(test_path(path)) else {}
-        if not {'seed', 'n_iter', 'time'} <= set(options):
-            raise ValueError(f'{path} is not a log of train.py: its first line does not hold the options of a run')
-        if not lines or lines[-1]['n_epochs'] < options['n_iter']:
-            left_out.append(f'{path}: left out, the run is not complete')
-            continue
-        scores = {'validation': max(line['va_acc'] for line in lines)}
-        if final:
-            scores['test'] = final['test_acc']
-        run = Finished(path, options, lines, scores, final.get('wrong'))
-        key = json.dumps(configuration(options) | {'seed': options['seed']}, sort_keys=True)
-        older, newer = sorted([runs.get(key, run), run], key=lambda run: run.options['time'])
-        if older is not newer:
-            left_out.append(f'{older.path}: left out, {newer.path} is a later run of the same options and seed')
-        runs[key] = newer
-    return list(runs.values()), left_out
+def wrong(labels, predictions) -> list[int]:
+    """Indices of the examples that are predicted wrong."""
+    return np.flatnonzero(np.asarray(labels) != np.asarray(predictions)).tolist()
 
 
 def configuration(options: dict) -> dict:
-    """What a run was besides its seed: options, and hashes of the data, the vocabulary and the weights."""
-    hashes = {key: value for key, value in options.get('environment', {}).items() if key in HASHES}
-    return {key: value for key, value in options.items() if key not in NOT_CONFIGURATION} | hashes
+    """What a run was besides its seed, as text: options, and hashes of the data, the vocabulary and the weights."""
+    environment = options.get('environment')
+    hashes = {key: environment[key] for key in HASHES if key in environment} if isinstance(environment, dict) else {}
+    options = {key: value for key, value in options.items() if key not in NOT_CONFIGURATION} | hashes
+    return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in options.items()}     # any console prints it
 
 
-def group_by_configuration(runs) -> dict:
-    """{name: its runs by seed}; a name says in what a configuration differs from the others."""
-    def words(value):
-        return str(value)[:8] if isinstance(value, str) else str(value)
+def read_run(path: str) -> tuple[dict, list[dict]]:
+    """A row for the frame of runs, and the rows for the frame of evaluations, from one log."""
+    options, *lines = read_log(path) or [{}]
+    evaluations = [line | dict(path=path, score=score(line)) for line in lines if score(line) is not None]
+    result = [{}, *(line for line in lines if score(line, 'test') is not None)][-1]
+    if not all({'n_epochs', 'n_updates', 'va_cost'} <= set(line) for line in evaluations):
+        raise ValueError(f'{path} is not a log of train.py: an evaluation lacks n_epochs, n_updates or va_cost')
+    try:
+        return {'dataset': 'None'} | configuration(options) | dict(
+            path=path, seed=options['seed'], time=options['time'],
+            validation=max((line['score'] for line in evaluations), default=None),
+            complete=max((line['n_epochs'] for line in evaluations), default=-1) >= options['n_iter'],
+            test=score(result, 'test'), wrong=result.get('wrong')), evaluations
+    except (KeyError, RecursionError):
+        raise ValueError(f'{path} is not a log of train.py: its first line does not hold the options of a run') from None
 
-    configurations = [configuration(run.options) for run in runs]
-    keys = {key for one in configurations for key in one}
-    differing = sorted(key for key in keys if len({str(one.get(key)) for one in configurations}) > 1)
-    groups = {}
-    for run, one in zip(runs, configurations, strict=True):
-        name = ' '.join(f'{key}={words(one.get(key))}' for key in differing) or 'all runs'
-        groups.setdefault(name, {})[run.options['seed']] = run
-    return groups
+
+def read_runs(paths):
+    """The complete runs in the logs, the latest of each configuration and seed.
+
+    Returns a frame with a row per run (path name seed time validation test wrong, and its options; `name` says in what
+    its configuration differs from the others), a frame with a row per evaluation, and a line on each log left out.
+    """
+    import pandas as pd
+    rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
+    runs = pd.DataFrame(rows).astype(dict.fromkeys(KINDS, float))
+    left_out = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
+    runs = runs[runs.complete].sort_values('time', kind='stable')
+    options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS, 'wrong']).fillna('None')
+    options = options.loc[:, options.nunique() > 1].sort_index(axis=1)
+    runs['name'] = [' '.join(f'{key}={value[:8] if key in HASHES else value}' for key, value in row.items())
+                    or 'all runs' for row in options.to_dict('records')]
+    runs['latest'] = runs.groupby(['name', 'seed']).path.transform('last')
+    left_out += [f'{run.path}: left out, {run.latest} is a later run of the same options and seed'
+                 for run in runs.itertuples() if run.path != run.latest]
+    runs = runs[runs.path == runs.latest].sort_index()
+    columns = ['path', 'n_updates', 'va_cost', 'va_acc', 'score']
+    evaluations = pd.DataFrame([line for lines in evaluations for line in lines], columns=columns)
+    return runs, evaluations.merge(runs[['path', 'name']]), left_out
 
 
 def describe(accuracies) -> str:
     """Median, best, spread, mean and the 95 % interval of the mean by Student's t, of accuracies in percent."""
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    if not known:
+    import pandas as pd
+    from scipy.stats import t
+    values = pd.Series(accuracies, dtype=float).dropna()
+    if values.empty:
         return 'unknown'
-    low, q1, median, q3, high = np.percentile(known, [0, 25, 50, 75, 100])
+    n, mean, _, low, q1, median, q3, high = values.describe()
     text = f'median {median:.2f}, best {high:.2f}, range {low:.2f} to {high:.2f}, quartiles {q1:.2f} to {q3:.2f}'
-    if len(known) > 1:
-        from scipy.stats import t
-        half = t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known))
-        text += f', mean {np.mean(known):.2f} +- {half:.2f} (95 % t interval)'
-    return f'{text}, n = {len(known)}'
+    if n > 1:
+        text += f', mean {mean:.2f} +- {t.interval(0.95, n - 1)[1] * values.sem():.2f} (95 % t interval)'
+    return f'{text}, n = {n:.0f}'
 
 
 def sign_flip_test(differences) -> float:
-    """Two-sided p of paired differences, were each as likely to be its negative: exact for 16 or fewer, then drawn."""
+    """Two-sided p of paired differences, if each could as well be its negative: exact up to 16 of them, then drawn."""
+    from scipy.stats import permutation_test
     d = np.asarray(differences, dtype=float)
-    if len(d) <= 16:
-        signs = np.array(list(product((1, -1), repeat=len(d))))
-    else:
-        signs = np.random.default_rng(0).choice((1, -1), size=(2 ** 16, len(d)))
-        signs[0] = 1                                                   # what was seen is one of the cases
-    return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-9))
+    return permutation_test((d,), np.sum, permutation_type='samples', n_resamples=2 ** 16, random_state=0).pvalue
 
 
-def comparisons(groups):
-    """A line for each two configurations that share two seeds or more, for each kind of accuracy."""
-    for (a, runs_a), (b, runs_b) in combinations(groups.items(), 2):
-        for kind in KINDS:
-            seeds = [seed for seed in runs_a if seed in runs_b and
-                     kind in runs_a[seed].scores and kind in runs_b[seed].scores]
-            if len(seeds) > 1:
-                d = [runs_a[seed].scores[kind] - runs_b[seed].scores[kind] for seed in seeds]
-                least = 0.5 ** (len(seeds) - 1)
-                yield (f'{a} minus {b}: {np.mean(d):+.2f} {kind} accuracy on {len(seeds)} shared seeds, '
-                       f'p = {sign_flip_test(d):.3g} (paired sign-flip test; the least possible is {least:.2g})')
+def comparisons(runs, metric):
+    """A line for each two configurations of one task that share two seeds or more, for each kind of accuracy."""
+    for _, runs_of_task in runs.groupby('dataset', sort=False):
+        for (a, b), kind in product(combinations(runs_of_task.name.unique(), 2), KINDS):
+            by_seed = runs_of_task.pivot(index='seed', columns='name', values=kind)
+            d = (by_seed[a] - by_seed[b]).dropna()
+            if len(d) > 1:
+                yield (f'{a} minus {b}: {d.mean():+.2f} {kind} {metric} on {len(d)} shared seeds, p = '
+                       f'{sign_flip_test(d):.3g} (paired sign-flip test; the least possible is {2 / 2 ** len(d):.2g})')
 
 
-def hard_stories(runs):
-    """[(index, number of runs that get it wrong)] of the test stories that more than half of the runs get wrong."""
-    wrong = [run.wrong for run in runs if run.wrong is not None]
-    counts = np.bincount([i for one in wrong for i in one], minlength=1)
-    order = np.argsort(-counts, kind='stable')
-    return [(int(i), int(counts[i])) for i in order if 2 * counts[i] > len(wrong)], len(wrong)
+def hard_stories(lists) -> list[tuple[int, int]]:
+    """(index, count) of the test stories that stand in more than half of the lists, in how many they do."""
+    counts = lists.map(set).explode().value_counts().sort_index().sort_values(ascending=False, kind='stable')
+    return [(index, count) for index, count in counts.items() if 2 * count > len(lists)]
 
 
-def draw(groups, folder) -> list[str]:
+def draw(runs, evaluations, metric, folder) -> list[str]:
     """Learning curves and the distribution of accuracies as two PNGs; returns their paths."""
     try:
         import matplotlib
     except ImportError:
         raise ValueError('figures need matplotlib: pip install matplotlib, or give --no_figures') from None
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-    colours = dict(zip(groups, plt.get_cmap('tab10').colors * (1 + len(groups) // 10), strict=False))
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+    colours = dict(zip(runs.name.unique(), cycle(matplotlib.colormaps['tab10'].colors), strict=False))
     paths = [os.path.join(folder, name) for name in ('learning_curves.png', 'accuracies.png')]
-
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained')
-    for ax, key, label in zip(axes, ('va_acc', 'va_cost'), ('validation accuracy (%)', 'validation cost (nats)'),
-                              strict=True):
-        for name, runs in groups.items():
-            for run in runs.values():
-                ax.plot(*zip(*((line['n_updates'], line[key]) for line in run.lines), strict=True), '.-',
-                        color=colours[name], alpha=0.35, linewidth=1)
-            ax.plot([], [], '.-', color=colours[name], label=f'{name} ({len(runs)} seeds)')
-        ax.set(xlabel='updates', ylabel=label)
-        ax.grid(alpha=0.3)
-    axes[0].legend(fontsize='small')
-    fig.savefig(make_path(paths[0]), dpi=150)
-
-    is_rocstories = all(run.options.get('dataset') == 'rocstories' for runs in groups.values() for run in runs.values())
-    fig, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout='constrained', sharey=True)
-    for ax, kind in zip(axes, KINDS, strict=True):
-        for x, (name, runs) in enumerate(groups.items()):
-            known = [run.scores[kind] for run in runs.values() if kind in run.scores]
-            if known:
-                ax.boxplot([known], positions=[x], widths=0.5, showfliers=False, medianprops=dict(color='black'))
-                ax.plot(x + np.linspace(-0.12, 0.12, len(known)), known, 'o', color=colours[name], alpha=0.7)
-        if kind == 'test' and is_rocstories:
-            for label, value, style in PUBLISHED:
-                ax.axhline(value, color='grey', linestyle=style, linewidth=1, label=label)
-            ax.legend(fontsize='small')
-        ax.set_xticks(range(len(groups)), [name.replace(' ', '\n') for name in groups])
-        ax.set(title=kind, ylabel='accuracy (%)', xlim=(-0.6, len(groups) - 0.4))
-        ax.grid(axis='y', alpha=0.3)
-    fig.savefig(paths[1], dpi=150)
-    plt.close('all')
+    with matplotlib.rc_context({'text.parse_math': False, 'font.size': 11, 'axes.grid': True, 'grid.alpha': 0.3}):
+        figures = [Figure((9, 4.5), layout='constrained') for _ in paths]
+        (top, cost), panels = figures[0].subplots(1, 2), figures[1].subplots(1, 2, sharey=True)
+        for ax, key in (top, 'score'), (cost, 'va_cost'):
+            for name, lines in evaluations.groupby('name', sort=False):
+                by_run = lines.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
+                ax.plot(by_run, color=colours[name], alpha=0.6, linewidth=0.7)
+                ax.plot(by_run.median(axis=1), '.-', color=colours[name], linewidth=2.5,
+                        label=f'{name} (median of {by_run.shape[1]} seeds)')
+        top.set(title=f'validation {metric}, higher is better', xlabel='updates')
+        cost.set(title='validation cost (nats), lower is better', xlabel='updates', yscale='log')
+        cost.yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())
+        for ax, kind in zip(panels, KINDS, strict=True):
+            for x, (name, colour) in enumerate(colours.items()):
+                values = runs[kind][runs.name == name].dropna()
+                ax.boxplot([values], positions=[x], widths=0.6, showfliers=False, medianprops=dict(color='black'))
+                ax.plot(x + np.linspace(-0.2, 0.2, len(values)), values, 'o', color=colour, alpha=0.7)
+            ax.set_xticks(range(len(colours)), [name.replace(' ', '\n') for name in colours])
+            ax.set(title=f'{kind} {metric}, higher is better', xlim=(-0.6, len(colours) - 0.4))
+        for label, value, style in PUBLISHED if (runs.dataset == 'rocstories').all() else ():
+            panels[1].axhline(value, color='grey', linestyle=style, label=label)
+        for ax, fig, path in (top, figures[0], paths[0]), (panels[1], figures[1], paths[1]):
+            ax.set_ylim(top=100)
+            fig.legend(*ax.get_legend_handles_labels(), loc='outside lower center')
+            with write_whole(path, 'wb') as f:
+                fig.savefig(f, format='png', dpi=200)
     return paths
 
 
@@ -250,26 +233,27 @@ def parse_args(argv=None):
 
 
 def main(args):
-    runs, left_out = read_runs(args.logs)
+    runs, evaluations, left_out = read_runs(args.logs)
     for line in left_out:
         print(line)
-    if not runs:
+    if runs.empty:
         raise ValueError(f'none of {len(args.logs)} logs is of a complete run')
-    groups = group_by_configuration(runs)
-    for name, by_seed in groups.items():
-        print(f'{name}: seeds {" ".join(map(str, sorted(by_seed)))}')
+    metric = 'accuracy' if (evaluations.va_acc == evaluations.score).all() else 'score'
+    for name, group in runs.groupby('name', sort=False):
+        print(f'{name}: seeds {" ".join(map(str, sorted(group.seed)))}')
         for kind in KINDS:
-            print(f'  {kind} accuracy: {describe([run.scores.get(kind) for run in by_seed.values()])}')
-        hard, n = hard_stories(by_seed.values())
-        if n:
-            print(f'  test stories that most of {n} runs get wrong: {len(hard)}' + ':' * bool(hard),
-                  *(f'{i} ({count})' for i, count in hard))
-    for line in comparisons(groups):
+            print(f'  {kind} {metric}: {describe(group[kind])}')
+        lists = group.wrong.dropna()
+        if len(lists):
+            hard = hard_stories(lists)
+            print(f'  test stories that most of {len(lists)} runs get wrong: {len(hard)}' + (':' if hard else ''),
+                  *(f'{index} ({count})' for index, count in hard))
+    for line in comparisons(runs, metric):
         print(line)
     if not args.no_figures:
-        for path in draw(groups, args.figure_dir):
+        for path in draw(runs, evaluations, metric + (' (%)' if metric == 'accuracy' else ''), args.figure_dir):
             print(f'figure: {path}')
-    return groups
+    return runs
 
 
 if __name__ == '__main__':

@@ -1,9 +1,19 @@
-"""The network's numbers with less arithmetic, for multiple choice; tests hold each function to the plain model.
+"""The numbers of `model_pytorch.py` and `loss.py` with less arithmetic: train.py trains and evaluates with this file.
 
-Training does no work on padding: everything but attention runs on one row per real token, and language-model logits are
-made only where the loss looks, a chunk at a time. Evaluation, where dropout is off, also computes what the choices of
-an example have in common once (with causal attention its states are the same), and of the last block only what the
-classify token needs. `model_pytorch.py` is the network to read; this file only orders its parts differently.
+`model_pytorch.py` is the network to read, and `train.py --plain` runs it. This file calls the same layers, and tests
+hold it to the same numbers. Nothing but attention is computed on padding. Language-model logits are made only where
+the loss needs them, a few rows at a time. Evaluation computes the last block only at the classify token, and what all
+choices of an example begin with only once: without dropout, causal attention gives it the same states in each choice.
+
+A *row* is one real token. All layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L).
+Attention works on slots, on each line of the grid separately. There are two layouts. Take one example, the story
+s1 s2 s3 with the endings a1 a2 and b1 (special tokens left out):
+
+                   rows and their numbers        grid: the row in each slot
+    pack           s1 s2 s3 a1 a2 s1 s2 s3 b1    0 1 2 3 4      one line for each sequence
+                    0  1  2  3  4  5  6  7  8    5 6 7 8 8      the second 8 is padding
+    pack_shared    s1 s2 s3 a1 a2 b1             0 1 2 3 4 5    one line for each example;
+                    0  1  2  3  4  5                            b1 sees the rows 0 1 2 5, and not 3 4
 """
 
 import math
@@ -15,74 +25,99 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from loss import train_loss
+from loss import task_losses, train_loss
+from model_pytorch import MultipleChoiceHead
 
 LM_CHUNK = 256                              # rows of language-model logits in memory at a time
 
 
 class Packing(NamedTuple):
-    """R rows, one for each real token, of N sequences of T steps; and G x L places, where attention works on them.
+    """The R rows of N sequences of at most T tokens, and their arrangement in a grid of G lines of L slots.
 
-    As it comes, a sequence has its steps for places. With choices that share their beginning an example has one
-    sequence of places: what is shared, then what each choice goes on with, which sees nothing of the other choices.
+    Padding holds the number of a row that precedes it, and no real token sees it.
     """
-    ids: Tensor             # (R, 2)  token and position ids
-    row_of: Tensor          # (N, T)  the row of each step; on padding some row, which no real token sees
-    clf_row: Tensor         # (N,)    the row of the classify token
-    grid: Tensor            # (G, L)  the row at each place; on padding some row
-    place_of: Tensor        # (R,)    the place g * L + l of each row
-    seen: Tensor | None     # (G, 1, L, L)  which places each sees; None: itself and those before it
+    ids: Tensor             # (R, 2)  token and position id of each row
+    row_of: Tensor          # (N, T)  the row of each token
+    clf_row: Tensor         # (N,)    the row of each classify token
+    grid: Tensor            # (G, L)  the row in each slot
+    slot_of: Tensor         # (R,)    the slot of each row: line * L + column
+    visible: Tensor | None  # (G, 1, L, L)  the slots that each slot sees; None: itself and all before it
 
-    # F.embedding takes rows as index_select does; on a CPU its backward pass is no scatter, which is slow there
+    # F.embedding(index, rows) is rows[index]; on a CPU its backward pass is faster than that of indexing.
 
-    def pad(self, rows):
+    def to_slots(self, rows):
         """(R, C) -> (G, L, C)"""
         return F.embedding(self.grid, rows)
 
-    def pack(self, places):
+    def to_rows(self, slots):
         """(G, L, C) -> (R, C)"""
-        return F.embedding(self.place_of, places.flatten(0, 1))
+        return F.embedding(self.slot_of, slots.flatten(0, 1))
 
     def at_clf(self, rows):
-        """(R, C) -> (N, C), the rows of the classify tokens"""
+        """The rows of the classify tokens: (R, C) -> (N, C)"""
         return F.embedding(self.clf_row, rows)
 
+    def visible_at_clf(self):
+        """The slots that each classify token sees, in its line of the grid: (N, L), bool"""
+        slot, L = self.slot_of[self.clf_row], self.grid.size(1)        # (N,)
+        if self.visible is None:
+            return torch.arange(L, device=slot.device) <= (slot % L)[:, None]
+        return self.visible.flatten(0, 2)[slot]                        # (G, 1, L, L) -> (G * L, L) -> (N, L)
 
-def pack(X: Tensor, M: Tensor, clf_token: int, share: bool = False) -> Packing:
-    """The rows of X (B, K, T, 2), M (B, K, T), cut to the longest sequence.
 
-    share: the steps that all choices of an example have in common get one row together.
+def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
+    """The layout for training: each real token is a row, and each sequence is a line of the grid.
+
+    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens. Raises ValueError if the shapes do not belong together, or if M
+    is not ones followed by zeros.
     """
-    real = M.bool()
-    T = int(real.sum(-1).max())
-    X, real = X[:, :, :T], real[:, :, :T]
-    own = real.clone()                                                 # the steps that have a row of their own
-    if share:
-        common = ((X == X[:, :1]).all(-1) & real).all(1).int().cumprod(-1).bool()            # (B, T)
-        own[:, 1:] &= ~common[:, None]
-    row_of = (own.flatten().cumsum(0) - 1).view_as(own)                # the last row begun; right where `own`
-    if share:
-        row_of = torch.where(own, row_of, row_of[:, :1])
-    step_of = own.flatten().nonzero().squeeze(1)
-    clf_step = (X[..., 0].flatten(0, 1) == clf_token).int().argmax(-1, keepdim=True)         # (N, 1)
-    ids, row_of_step = X.reshape(-1, 2)[step_of], row_of.flatten(0, 1)
-    clf_row = row_of_step.gather(1, clf_step).squeeze(1)
-    if not share:
-        return Packing(ids, row_of_step, clf_row, row_of_step, step_of, None)
+    X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
+    row_of = count(real)                                               # (B, K, T)
+    grid, clf_row = row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten()          # (N, T), (N,)
+    return Packing(X[real], grid, clf_row, grid, real.flatten().nonzero().squeeze(1), None)
 
-    B, K, _ = own.shape
-    n_rows = own.sum((1, 2))                                           # (B,)  of each example, side by side
-    first, L = n_rows.cumsum(0) - n_rows, int(n_rows.max())
-    grid = first[:, None] + torch.arange(L, device=X.device).minimum(n_rows[:, None] - 1)
-    example, step = step_of // (K * T), step_of % T
-    place_of = torch.arange(len(step_of), device=X.device) + (torch.arange(B, device=X.device) * L - first)[example]
-    choice, is_common = (step_of // T % K)[grid], common[example, step][grid]                # (B, L)
-    seen = (choice[:, :, None] == choice[:, None]) | is_common[:, None]                      # (B, L, L)
-    return Packing(ids, row_of_step, clf_row, grid, place_of, seen.tril()[:, None])
+
+def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
+    """The layout for evaluation: what all choices of an example begin with is in the rows once, and each example is a
+    line of the grid. A choice sees this beginning and itself, and nothing of the other choices.
+
+    Arguments and errors are those of `pack`.
+    """
+    X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
+    common = ((X == X[:, :1]).all(-1) & real).all(1)                   # (B, T)
+    common = common.int().cumprod(-1).bool()                           # (B, T)     up to the first difference
+    has_row = real.clone()                                             # (B, K, T)
+    has_row[:, 1:] &= ~common[:, None]                                 # common tokens are rows of the first choice
+    row_of = count(has_row)                                            # (B, K, T)
+    row_of = torch.where(has_row, row_of, row_of[:, :1])               # (B, K, T)
+    example, choice, step = has_row.nonzero().unbind(1)                # each (R,)
+    n_rows = has_row.sum((1, 2))                                       # (B,)
+    filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
+    grid = count(filled)                                               # (B, L)
+    choice, is_common = choice[grid], common[example, step][grid]      # each (B, L)
+    visible = (choice[:, :, None] == choice[:, None]) | is_common[:, None]               # (B, L, L)
+    return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
+                   filled.flatten().nonzero().squeeze(1), visible.tril()[:, None])
+
+
+def cut_to_longest(X, M, clf_token):
+    """Drop the steps that are padding everywhere: X (B, K, T, 2), M as bool (B, K, T), classify steps (B, K, 1)."""
+    if X.ndim != 4 or X.size(-1) != 2 or X.shape[:-1] != M.shape:
+        raise ValueError(f'X {tuple(X.shape)} and M {tuple(M.shape)}: must be (B, K, T, 2) and (B, K, T)')
+    real = M.bool()                                                    # (B, K, T)
+    if not real[..., 0].all() or (real[..., 1:] > real[..., :-1]).any():
+        raise ValueError('M must have ones, at least one, and then only zeros in each sequence')
+    T = int(real.sum(-1).max())
+    return X[:, :, :T], real[:, :, :T], (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)
+
+
+def count(mask):
+    """Number the True of a mask 0, 1, ...; each False gets the number of the last True before it. Same shape."""
+    return (mask.flatten().cumsum(0) - 1).view_as(mask)
 
 
 def move(tensor, device):
-    """The tensor on `device`, from pinned memory, so that a GPU is not waited for."""
+    """The tensor on `device`. It is copied from pinned memory, so that the CPU does not wait for the GPU."""
     if device.type == 'cuda' and tensor.device.type == 'cpu':
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -94,10 +129,10 @@ def to_device(tensors, device):
 
 
 class Dropout(nn.Dropout):
-    """The same distribution from fewer random numbers: which are dropped, not of each whether it is.
+    """nn.Dropout that draws the positions of the zeros, where nn.Dropout draws one number for each element.
 
-    A tenth of them at rate 0.1, and no mask as large as the input is kept. For a CPU, where drawing them takes a sixth
-    of a training step; on a GPU, and at rates for which it does not pay, this is nn.Dropout.
+    The distribution is the same. Rate 0.1 takes a tenth of the random numbers, which saves a sixth of a training step
+    on a CPU, and no mask of the size of the input is kept. On a GPU, and above rate 0.5, it does what nn.Dropout does.
     """
 
     def forward(self, x):
@@ -107,159 +142,171 @@ class Dropout(nn.Dropout):
 
 
 def dropped_positions(n: int, p: float) -> Tensor:
-    """Which of n numbers are dropped, each with probability p: the gaps between them are geometric."""
-    ends, some = torch.zeros(1, dtype=torch.float64), int(n * p + 6 * math.sqrt(n * p)) + 6
-    while ends[-1] <= n:                                               # once, but for one time in a billion
-        ends = torch.cat([ends, ends[-1] + torch.empty(some, dtype=torch.float64).geometric_(p).cumsum(0)])
+    """Positions of the dropped ones among n numbers, each dropped with probability p: their gaps are geometric."""
+    n_draws = int(n * p + 6 * math.sqrt(n * p)) + 6                    # too few with a probability of about 1e-9
+    ends = torch.zeros(1, dtype=torch.float64)
+    while ends[-1] <= n:
+        gaps = torch.empty(n_draws, dtype=torch.float64).geometric_(p)
+        ends = torch.cat([ends, ends[-1] + gaps.cumsum(0)])
     return ends[1:torch.searchsorted(ends, n, right=True)].long() - 1
 
 
 class ZeroAt(torch.autograd.Function):
-    """x * scale, but zero at the given positions of the flat x."""
+    """x * scale, with zeros at the given positions of the flat x."""
 
     @staticmethod
     def forward(ctx, x, positions, scale):
         ctx.save_for_backward(positions)
         ctx.scale = scale
-        return ZeroAt.zero(x, positions, scale)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return ZeroAt.zero(grad, *ctx.saved_tensors, ctx.scale), None, None
-
-    @staticmethod
-    def zero(x, positions, scale):
         out = torch.mul(x.contiguous(), scale)
         out.view(-1).index_fill_(0, positions, 0)
         return out
 
+    @staticmethod
+    def backward(ctx, grad):
+        return ZeroAt.apply(grad, *ctx.saved_tensors, ctx.scale), None, None
+
 
 def use_fast_dropout(model):
-    """Have all dropout of a model drawn by `Dropout`; returns the model."""
-    for module in model.modules():
-        if type(module) is nn.Dropout:
-            module.__class__ = Dropout                                 # its rate, hooks and place stay as they are
+    """Replace each nn.Dropout in a model by a `Dropout` of the same rate and mode; returns the model."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(parent, name, Dropout(child.p).train(child.training))
     return model
 
 
 def attention(attn, rows, packing):
     """`Attention.forward` on rows (R, C)."""
-    q, k, v = attn.split_heads(packing.pad(attn.c_attn(rows)))         # each (G, H, L, C/H)
-    if packing.seen is None:
-        a = attn.attend(q, k, v)
+    q, k, v = attn.split_heads(packing.to_slots(attn.c_attn(rows)))    # each (G, H, L, C/H)
+    if packing.visible is None:
+        a = attn.attend(q, k, v)                                       # (G, H, L, C/H)
     else:
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=packing.seen)
-    return attn.resid_dropout(attn.c_proj(packing.pack(attn.merge_heads(a))))
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=packing.visible)
+    return attn.resid_dropout(attn.c_proj(packing.to_rows(attn.merge_heads(a))))
 
 
 def hidden_rows(transformer, packing, we, n_layer=None):
-    """`TransformerModel.forward` on rows, through the first n_layer blocks: (R, C)."""
-    h = F.embedding(packing.ids, we).sum(dim=1)
+    """`TransformerModel.forward` on rows, through the first n_layer blocks, by default all: (R, C).
+
+    we (V, C): the table to look up in.
+    """
+    h = F.embedding(packing.ids, we).sum(dim=1)                        # (R, C)
     for block in transformer.h[:n_layer]:
         n = block.ln_1(h + attention(block.attn, h, packing))
         h = block.ln_2(n + block.mlp(n))
     return h
 
 
+def block_at_clf(block, rows, packing):
+    """`Block.forward` without dropout on rows (R, C), only for the classify tokens: (N, C)."""
+    w, b, C = block.attn.c_attn.w, block.attn.c_attn.b, rows.size(1)
+    G, L = packing.grid.shape
+    x = packing.at_clf(rows)                                           # (N, C)
+    q = torch.addmm(b[:C], x, w[:, :C]).view(G, -1, C)                 # (G, N/G, C)
+    k, v = packing.to_slots(torch.addmm(b[C:], rows, w[:, C:])).chunk(2, dim=-1)         # each (G, L, C)
+    q, k, v = (t.unflatten(-1, (block.attn.n_head, -1)).transpose(1, 2) for t in (q, k, v))
+    visible = packing.visible_at_clf().view(G, 1, -1, L)               # (G, 1, N/G, L)
+    a = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)     # (G, H, N/G, C/H)
+    n = block.ln_1(x + block.attn.c_proj(block.attn.merge_heads(a)).flatten(0, 1))       # (N, C)
+    return block.ln_2(n + block.mlp(n))
+
+
 class WeightedCrossEntropy(torch.autograd.Function):
     """sum(weights * cross entropy of h @ we.T), with logits and gradients made chunk by chunk in the forward pass.
 
     h (R, C), we (V, C), targets (R,), weights (R,) -> the sum, and the losses (R,), which carry no gradient. Under
-    autocast the products are taken in its dtype; the softmax is float32 always. Goes backward once.
+    autocast the products are taken in its dtype. The softmax, and the gradients that are kept, are at least float32.
+    The backward pass can run only once.
     """
 
     @staticmethod
     def forward(ctx, h, we, targets, weights):
-        kind = h.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
-        h_, we_ = h.to(dtype), we.to(dtype)
-        grad_h, grad_we = torch.empty_like(h), None
-        losses = torch.empty_like(weights)
+        dtype = (h[:1] @ we[:1].T).dtype                               # that of autocast, where it is on
+        wide = torch.promote_types(h.dtype, torch.float32)
+        h_, we_ = h.to(dtype), we.to(dtype)                            # (R, C), (V, C)
+        # float16 cannot hold the gradient of a small weight, so the largest weight comes in with the backward pass
+        scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
+        parts = weights / scale                                        # (R,)  from -1 to 1
+        grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)        # (R, C), (V, C)
+        losses = torch.empty_like(weights, dtype=wide)                 # (R,)
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
-        for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):         # equally long
-            part = slice(lo, hi)
-            log_p = (h_[part] @ we_.T).log_softmax(1, dtype=torch.float32)         # (chunk, V)
-            target = targets[part, None]
-            losses[part] = -log_p.gather(1, target).squeeze(1)
-            grad = log_p.exp_()
-            grad[torch.arange(len(grad), device=grad.device), targets[part]] -= 1
-            grad = grad.mul_(weights[part, None]).to(dtype)
-            grad_h[part] = grad @ we_
-            if grad_we is None:
-                grad_we = (grad.T @ h_[part]).to(we.dtype)
-            elif dtype == we.dtype:
-                grad_we.addmm_(grad.T, h_[part])
+        for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):     # of equal length
+            log_p = (h_[lo:hi] @ we_.T).log_softmax(1, dtype=wide)     # (chunk, V)
+            target = targets[lo:hi, None]                              # (chunk, 1)
+            losses[lo:hi] = -log_p.gather(1, target).squeeze(1)
+            grad = log_p.exp_()                                        # (chunk, V)  of the logits
+            grad.scatter_add_(1, target, grad.new_full(target.shape, -1))
+            grad = grad.mul_(parts[lo:hi, None]).to(dtype)
+            grad_h[lo:hi] = grad @ we_
+            if dtype == wide:
+                grad_we.addmm_(grad.T, h_[lo:hi])
             else:
-                grad_we += grad.T @ h_[part]
-        ctx.grads = grad_h, grad_we
+                grad_we += grad.T @ h_[lo:hi]
+        ctx.grads = grad_h, grad_we, scale
         ctx.mark_non_differentiable(losses)
         return (weights * losses).sum(), losses
 
     @staticmethod
     def backward(ctx, grad_sum, _):
-        grad_h, grad_we = ctx.grads
+        grad_h, grad_we, scale = ctx.grads
         del ctx.grads
-        return grad_h.mul_(grad_sum), grad_we.mul_(grad_sum), None, None
+        return grad_h.mul_(grad_sum * scale), grad_we.mul_(grad_sum * scale), None, None
 
 
 class Targets(NamedTuple):
-    """What the language model is to predict: L of the R rows have a next token."""
+    """What the language model has to predict: L of the R rows have a next token."""
     rows: Tensor            # (L,)  the rows
     ids: Tensor             # (L,)  their next tokens
-    sequence: Tensor        # (L,)  the sequence they belong to
-    share: Tensor           # (L,)  1 / targets in the sequence, so that shares add up to its mean
+    sequence: Tensor        # (L,)  the sequence of each
+    weight: Tensor          # (L,)  1 / number of targets in the sequence; the weighted sum is the sequence's mean
 
 
 def lm_targets(packing: Packing) -> Targets:
-    """The next-token targets of a packing in which no rows are shared."""
-    sequence = packing.place_of // packing.grid.size(1)                # (R,)  rows of a sequence lie side by side
-    rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)
-    sequence = sequence[rows]
+    """The next-token targets of a `pack`."""
+    sequence = packing.slot_of // packing.grid.size(1)                 # (R,)
+    rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)        # (L,)  rows of a sequence lie side by side
+    sequence = sequence[rows]                                          # (L,)
     return Targets(rows, packing.ids[rows + 1, 0].long(), sequence, 1 / torch.bincount(sequence)[sequence])
 
 
 def double_head_losses(model, X, M, Y, lm_coef: float):
-    """The losses of a training step of `DoubleHeadModel` with the multiple-choice head.
+    """The losses of a training step of `DoubleHeadModel`, with any head.
 
-    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens, Y (B,). Left on the CPU, X and M are packed there, and a GPU
-    never has to be waited for. Returns the training loss, which carries the gradient, the classification losses (B,)
-    and the language-model losses (B*K,), None where lm_coef is 0.
+    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens, Y (B,) class numbers, or numbers if floating. K is the number of
+    choices, 2 for a pair in both orders, 1 for one text. Leave X, M and Y on the CPU: they are packed there, and the
+    CPU never waits for a GPU. Returns the training loss, which carries the gradient, the losses of the task (B,) and
+    those of the language model (B*K,), None where lm_coef is 0. Raises ValueError as `pack` and `task_losses` do.
     """
     transformer, head = model.transformer, model.task_head
     device = transformer.embed.weight.device
     packing = pack(X, M, head.clf_token)
     targets = to_device(lm_targets(packing), device) if lm_coef != 0 else None
     packing = to_device(packing, device)
-    we = transformer.dropped_table()
+    we = transformer.dropped_table()                                   # (V, C)
     h = hidden_rows(transformer, packing, we)                          # (R, C)
-    clf_logits = head.score(packing.at_clf(h), X.size(1))
-    clf_losses = F.cross_entropy(clf_logits, move(Y.long(), device), reduction='none')
+    clf_losses = task_losses(head.score(packing.at_clf(h), X.size(1)), move(torch.as_tensor(Y), device))       # (B,)
     if targets is None:
         return train_loss(clf_losses, None, lm_coef), clf_losses, None
     N = len(packing.row_of)
-    lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(targets.rows, h), we, targets.ids, targets.share / N)
-    lm_losses = losses.new_zeros(N).index_add_(0, targets.sequence, losses * targets.share)
+    lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(targets.rows, h), we, targets.ids, targets.weight / N)
+    lm_losses = losses.new_zeros(N).index_add_(0, targets.sequence, losses * targets.weight)                   # (N,)
     return clf_losses.mean() + lm_coef * lm_loss, clf_losses, lm_losses
 
 
 @torch.no_grad()
-def choice_logits(model, X, M):
-    """The task logits (B, K) of `DoubleHeadModel` with the multiple-choice head, in evaluation mode.
+def task_logits(model, X, M):
+    """The task logits (B, n_out) of `DoubleHeadModel` in evaluation mode, with any head.
 
-    Raises ValueError in training mode: with dropout on, choices share nothing.
+    X (B, K, T, 2), M (B, K, T). Raises ValueError in training mode, and as `pack` does.
     """
     if model.training:
-        raise ValueError('choice_logits shares states between choices, so the model must be in evaluation mode')
-    transformer, head, K = model.transformer, model.task_head, X.size(1)
-    packing = to_device(pack(X, M, head.clf_token, share=True), transformer.embed.weight.device)
-    rows = hidden_rows(transformer, packing, transformer.embed.weight, n_layer=-1)
-    last, C = transformer.h[-1], rows.size(-1)
-    w, b = last.attn.c_attn.w, last.attn.c_attn.b
-    x = packing.at_clf(rows)                                           # (N, C)
-    q = torch.addmm(b[:C], x, w[:, :C]).view(-1, K, C)                 # queries at the classify tokens alone,
-    kv = packing.pad(torch.addmm(b[C:], rows, w[:, C:]))               # keys and values everywhere: (B, L, 2C)
-    q, k, v = (t.unflatten(-1, (last.attn.n_head, -1)).transpose(1, 2) for t in (q, *kv.chunk(2, dim=-1)))
-    seen = packing.seen.squeeze(1).flatten(0, 1)[packing.place_of[packing.clf_row]]          # (N, L)
-    a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.view(len(kv), 1, K, -1))
-    n = last.ln_1(x + last.attn.c_proj(last.attn.merge_heads(a)).flatten(0, 1))
-    return head.score(last.ln_2(n + last.mlp(n)), K)
+        raise ValueError('task_logits leaves dropout out, so the model must be in evaluation mode')
+    transformer, head = model.transformer, model.task_head
+    # the two orders of a pair begin differently: sharing would only make lines of twice the length
+    shares = isinstance(head, MultipleChoiceHead) and X.size(1) > 1
+    packing = pack_shared(X, M, head.clf_token) if shares else pack(X, M, head.clf_token)
+    we = transformer.embed.weight                                      # (V, C)
+    packing = to_device(packing, we.device)
+    rows = hidden_rows(transformer, packing, we, n_layer=len(transformer.h) - 1)         # (R, C)
+    return head.score(block_at_clf(transformer.h[-1], rows, packing), X.size(1))

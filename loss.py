@@ -1,6 +1,31 @@
-"""From logits to per-example losses, to the training loss, to an update."""
+"""From logits to a loss for each example, and to the training loss.
 
+train.py --plain and notebooks call `MultipleChoiceLossCompute`. fast.py, which train.py calls otherwise, makes the
+language-model losses itself and calls `task_losses` and `train_loss`.
+"""
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def task_losses(logits: Tensor, Y: Tensor) -> Tensor:
+    """The loss of each example: logits (B, n_out), Y (B,) -> (B,), in float32 even for logits of half precision.
+
+    Cross-entropy where Y is integer: class numbers. Squared error where Y is floating: numbers, for logits (B, 1).
+    """
+    is_number = Y.is_floating_point()
+    if Y.shape != logits.shape[:1] or is_number != (logits.size(1) == 1):
+        raise ValueError(f'logits {tuple(logits.shape)} and Y {tuple(Y.shape)} of {Y.dtype}: must be (B, 1) and '
+                         'floating numbers (B,), or (B, n_class), at least two classes, and integers (B,)')
+    logits = at_least_float32(logits)
+    if is_number:
+        return (logits.squeeze(1) - Y.to(logits.dtype)) ** 2
+    return F.cross_entropy(logits, Y.long(), reduction='none')
 
 
 def train_loss(clf_losses: Tensor, lm_losses: Tensor | None, lm_coef: float) -> Tensor:
@@ -25,10 +50,13 @@ class MultipleChoiceLossCompute:
         """X (..., T, 2) ids, Y (B,) labels, M (..., T) 1 on real tokens, lm_logits (N * (T-1), V).
 
         Returns the training loss as a float after backward (and update), or with only_return_losses the tensors
-        (clf_losses (B,), lm_losses (N,)), or clf_losses alone where there are no lm_logits.
+        (clf_losses (B,), lm_losses (N,)), or clf_losses alone where there are no lm_logits. Raises ValueError if the
+        shapes do not belong together.
         """
-        Y = Y if Y.is_floating_point() else Y.long()
-        clf_losses = self.clf_criterion(clf_logits, Y)
+        Y = torch.as_tensor(Y, device=clf_logits.device)
+        if len(Y) != len(clf_logits):
+            raise ValueError(f'Y has {len(Y)} labels, clf_logits are for {len(clf_logits)} examples')
+        clf_losses = self.clf_criterion(at_least_float32(clf_logits), Y if Y.is_floating_point() else Y.long())
         lm_losses = None if lm_logits is None else self.lm_losses(X, M, lm_logits)
         if only_return_losses:
             return clf_losses if lm_losses is None else (clf_losses, lm_losses)
@@ -40,12 +68,15 @@ class MultipleChoiceLossCompute:
         return loss.item()
 
     def lm_losses(self, X, M, lm_logits):
-        """Mean next-token loss of each sequence over its real tokens: (N,)."""
+        """Mean next-token loss of each sequence over its real tokens, 0 for a sequence of one token: (N,)."""
         T = X.size(-2)
+        if X.shape[:-1] != M.shape or len(lm_logits) * T != M.numel() * (T - 1):
+            raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)} and lm_logits {tuple(lm_logits.shape)}: must be '
+                             '(..., T, 2), (..., T) and (N * (T-1), V)')
         targets = X.reshape(-1, T, 2)[:, 1:, 0].long()                           # (N, T-1)  the next token
         mask = M.reshape(-1, T)[:, 1:]                                           # (N, T-1)  1 on real tokens
-        losses = self.lm_criterion(lm_logits, targets.flatten()).view_as(mask)
-        return (losses * mask).sum(1) / mask.sum(1)
+        losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
+        return (losses * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class ClassificationLossCompute(MultipleChoiceLossCompute):

@@ -230,7 +230,7 @@ class MultipleChoiceHead(nn.Module):
 
 
 class ClfHead(nn.Module):
-    """Classification of one sequence: h (B, T, C), x (B, T, 2) -> (B, n_class)."""
+    """Classification of one sequence: h (B, T, C), x (B, T, 2) or (B, 1, T, 2) -> (B, n_class)."""
 
     def __init__(self, clf_token: int, cfg, n_class: int):
         super().__init__()
@@ -239,24 +239,31 @@ class ClfHead(nn.Module):
         self.linear = task_linear(cfg.n_embd, n_class)
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        return self.linear(self.dropout(states_at(self.clf_token, h, x)))
+        return self.score(states_at(self.clf_token, h, x))
+
+    def score(self, clf_h: Tensor, n_choice: int = 1) -> Tensor:
+        """Classify-token states (B, C) -> (B, n_class)."""
+        return self.linear(self.dropout(clf_h))
 
 
 class SimilarityHead(nn.Module):
-    """Similarity of two texts given in both orders: h (2B, T, C), x (B, 2, T, 2) -> (B, 1).
+    """Similarity of two texts given in both orders: h (2B, T, C), x (B, 2, T, 2) -> (B, n_class).
 
     The states of the two orders are added, then one linear layer (paper, section 3.3).
     """
 
-    def __init__(self, clf_token: int, cfg):
+    def __init__(self, clf_token: int, cfg, n_class: int = 1):
         super().__init__()
         self.clf_token = clf_token
         self.dropout = nn.Dropout(cfg.clf_pdrop)
-        self.linear = task_linear(cfg.n_embd, 1)
+        self.linear = task_linear(cfg.n_embd, n_class)
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        both = states_at(self.clf_token, h, x).unflatten(0, (-1, 2))   # (B, 2, C)
-        return self.linear(self.dropout(both).sum(dim=1))
+        return self.score(states_at(self.clf_token, h, x))
+
+    def score(self, clf_h: Tensor, n_choice: int = 2) -> Tensor:
+        """Classify-token states (B*2, C) -> (B, n_class)."""
+        return self.linear(self.dropout(clf_h.unflatten(0, (-1, 2)).sum(dim=1)))
 
 
 class LMModel(nn.Module):
@@ -301,6 +308,9 @@ class DoubleHeadModel(nn.Module):
         elif not isinstance(task_head_type, str) and tuple(task_head_type)[:1] == ('classification',):
             _, n_class = task_head_type
             self.task_head = ClfHead(clf_token, cfg, n_class)
+        elif not isinstance(task_head_type, str) and tuple(task_head_type)[:1] == ('similarity',):
+            _, n_class = task_head_type
+            self.task_head = SimilarityHead(clf_token, cfg, n_class)
         else:
             raise ValueError(f"task_head_type={task_head_type!r}: give 'multiple_choice', 'similarity', 'inference' "
                              "or ('classification', n_class)")
