@@ -52,6 +52,9 @@ def grad_scaler(device, dtype: str):
     return torch.amp.GradScaler(device.type, enabled=dtype == 'float16')
 
 
+NO_SCALING = grad_scaler(torch.device('cpu'), 'float32')
+
+
 def set_seed(seed: int):
     """Seed Python's, NumPy's and torch's generators."""
     random.seed(seed)

@@ -22,7 +22,7 @@ import fast
 import text_utils
 from checkpoint import RunLife, environment, load_into, load_state, open_trained, save_state, sha256
 from datasets import METRICS, SPECIAL, TASKS, Examples, fit_n_ctx
-from device import Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
+from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import (
     DEFAULT_CONFIG,
@@ -240,7 +240,7 @@ class Losses(nn.Module):
         return self.model(X.to(self.model.task_head.linear.weight.device))[1]
 
 
-def update(runner, opt, batch, n_towers, autocast, scaler):
+def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
     """One update from a batch (X, M, Y) cut into towers, which are computed one after the other.
 
     Returns the mean losses, (task, language model), as a tensor (2,); the second is 0 without lm_coef.

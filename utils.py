@@ -207,7 +207,8 @@ def number(kind, low, below=math.inf):
     def convert(text):
         value = kind(text)
         if not low <= value < below:
-            raise argparse.ArgumentTypeError(f'{text}: must be at least {low} and below {below}')
+            limit = '' if below == math.inf else f' and below {below}'
+            raise argparse.ArgumentTypeError(f'{text}: must be at least {low}{limit}, and finite')
         return value
     convert.__name__ = kind.__name__                                   # what argparse calls text that is no number
     return convert

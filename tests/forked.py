@@ -1,6 +1,6 @@
-"""Runs of train.py in processes of their own, forked from one that has imported everything, so that they start at once.
-"""
+"""Runs of the scripts in processes of their own, forked from one that has imported all, so that they start at once."""
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-import fast
+import pretrain
 import train
 from utils import run_script
 
 TESTS = Path(__file__).parent
 
 
+
 def start(folder, argv, **kwargs):
-    """Start `python train.py ARGV`; see `script` for the rest. Returns the process."""
+    """Start `python train.py ARGV`, or another script; see `script` for the rest. Returns the process."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['forked', 'warm'])
     before = os.environ.get('PYTHONPATH', '')
@@ -28,31 +29,32 @@ def start(folder, argv, **kwargs):
     return process
 
 
-def script(folder, argv, signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
-    """What `python train.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
+def script(folder, argv, name='train', signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
+    """What `python NAME.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
 
-    signal_at: (signal, 'update' or 'evaluation', n) has it send itself a signal in the n-th of them. limit: no file may
+    signal_at: (signal, 'update' or 'evaluate', n) has it send itself a signal in the n-th of them. limit: no file may
     grow beyond so many bytes. env: environment variables. poison_after: a weight is NaN after so many updates.
     touch_at_update: a file to make when the first update begins.
     """
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ.update(env or {})
+    module = importlib.import_module(name)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if signal_at:
         number, where, n = signal_at
-        before_call(*((train, 'update') if where == 'update' else (fast, 'choice_logits')), n,
-                    lambda *_: os.kill(os.getpid(), number))
+        before_call(*((module, 'update') if where == 'update' else (train.Losses, 'logits') if name == 'train' else
+                      (pretrain, 'validate')), n, lambda *_: os.kill(os.getpid(), number))
     if poison_after:
         before_call(train, 'update', poison_after + 1,
                     lambda runner, *_: runner.model.transformer.h[1].mlp.c_fc.w.data.fill_(float('nan')))
     if touch_at_update:
-        before_call(train, 'update', 1, lambda *_: touch_at_update.touch())
+        before_call(module, 'update', 1, lambda *_: touch_at_update.touch())
     rank = os.environ.get('RANK', '')
     with open(folder / f'out{rank}', 'w') as out, open(folder / f'err{rank}', 'w') as err:
         with redirect_stdout(out), redirect_stderr(err):
-            run_script(train.main, lambda: train.parse_args(argv))
+            run_script(module.main, lambda: module.parse_args(argv))
 
 
 def before_call(module, name, n, act):

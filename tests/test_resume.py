@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from forked import finish, start
-from toy import ROOT, files, toy_argv, toy_stories, with_stories, write
+from toy import MERGES, ROOT, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
 import train
 from checkpoint import lock
@@ -40,21 +40,21 @@ def error(folder):
 
 
 def outcome(folder, desc):
-    """All that a run leaves behind, but for times and its name."""
-    assert sorted(os.listdir(folder / 'save' / desc)) == ['best_params.pt', 'config.json', 'results.json']
+    """All that a run leaves behind, without times and its name."""
+    assert sorted(os.listdir(folder / 'save' / desc)) == ['best_params.pt', 'config.json', VOCABULARY, 'results.json',
+                                                          MERGES]
     results = json.loads((folder / 'save' / desc / 'results.json').read_text())
     log = [json.loads(line) for line in (folder / 'log' / f'{desc}.jsonl').read_text().splitlines()]
-    assert len(log) == 3 and log[0]['desc'] == desc                     # options, two evaluations
-    assert (folder / 'log' / f'{desc}.test').exists()
+    assert len(log) == 4 and log[0]['desc'] == desc                     # options, two evaluations, the test score
     for line in log + results['log']:
         del line['time']
     best = torch.load(folder / 'save' / desc / 'best_params.pt', weights_only=True)
     kept = {key: results[key] for key in ('losses', 'log', 'best_epoch', 'valid_accuracy', 'test_logits')}
-    test = (folder / 'log' / f'{desc}.test').read_text()
-    return kept, log[1:], test, {name: p.numpy().tobytes() for name, p in best.items()}
+    return kept, log[1:], {name: p.numpy().tobytes() for name, p in best.items()}
 
 
-def test_killed_at_20_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folder, whole):
+@pytest.mark.parametrize('n_kills', [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folder, whole, n_kills):
     """Every fifth kill comes while the run is starting, the others while it trains, evaluates or writes."""
     argv, began = ['--analysis', *EVERY_UPDATE], folder / 'began'
 
@@ -70,7 +70,7 @@ def test_killed_at_20_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folde
     duration = time.monotonic() - clock
     assert outcome(folder, 'timed') == whole
     moments, kills, n_resumed, desc = random.Random(5), 0, 0, 'killed'
-    while kills < 20:
+    while kills < n_kills:
         n_resumed += (folder / 'save' / desc / 'checkpoint.pt').exists()
         if kills % 5 == 0:
             process = start(folder, toy_argv(folder, '--desc', desc, '--resume', *argv))
@@ -88,12 +88,12 @@ def test_killed_at_20_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(folde
             desc, duration = f'killed-again-{kills}', 0.9 * duration    # the machine may be less busy now
     run(folder, '--desc', desc, '--resume', *argv)
     assert outcome(folder, desc) == whole
-    assert n_resumed >= 10
+    assert n_resumed >= n_kills // 2
 
 
 @pytest.mark.parametrize('number, where, n, done', [
-    (signal.SIGINT, 'update', 13, 13), (signal.SIGTERM, 'update', 1, 1),
-    (signal.SIGINT, 'evaluation', 10, 20), (signal.SIGTERM, 'evaluation', 2, 10)])
+    (signal.SIGINT, 'update', 13, 13), (signal.SIGHUP, 'update', 1, 1),
+    (signal.SIGINT, 'evaluate', 10, 20), (signal.SIGTERM, 'evaluate', 2, 10)])
 def test_a_signal_ends_the_step_saves_and_says_how_to_continue(folder, whole, number, where, n, done):
     argv, status = ['--desc', 'stopped', '--analysis'], 128 + number
     assert run(folder, *argv, status=status, signal_at=(number, where, n)).endswith(
@@ -127,7 +127,7 @@ def test_only_the_same_options_continue_a_run(folder, stopped, argv, words):
 def test_only_the_same_stories_continue_a_run(folder, stopped):
     before = files(folder)
     write(folder / VAL_NAME, toy_stories(50, 2))
-    with pytest.raises(ValueError, match='had other stories or another vocabulary'):
+    with pytest.raises(ValueError, match='had other data, another vocabulary or other weights'):
         stopped()
     assert files(folder) == before
 
@@ -239,7 +239,7 @@ def test_two_processes_stop_together_and_go_on_as_if_they_had_not(folder):
     assert 'stopped after update 7 of 20' in (folder / 'err1').read_text()
     run_two(folder, '--desc', 'stopped', '--analysis', '--resume')
     assert outcome(folder, 'stopped') == outcome(folder, 'whole')
-    with pytest.raises(ValueError, match='had 2 processes, this one has 1'):
+    with pytest.raises(ValueError, match='had 2 processes, .* this one has 1'):
         run_two(folder, '--desc', 'half', status=143, signal_at=(signal.SIGTERM, 'update', 7))
         train.main(train.parse_args(toy_argv(folder, '--desc', 'half', '--resume')))
 

@@ -1,0 +1,148 @@
+"""A task is a row: each head trains, is resumed, predicts and is scored through train.py, fast and plain alike."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from reference import assert_close
+from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
+
+import train
+from checkpoint import open_trained
+from datasets import FORMS, Examples, Split, Task, cut, fit_n_ctx, pack, transform_roc
+
+N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4}             # choices: a context and three answers
+ROWS = {                                                               # form, classes, metrics
+    'text': ('text', ('bad', 'fair', 'good'), ('accuracy',)),
+    'pair': ('pair', ('entailment', 'neutral', 'contradiction'), ('accuracy',)),
+    'both': ('both', ('no', 'yes'), ('accuracy',)),
+    'number': ('both', (), ('pearson',)),
+    'choices': ('choices', ('A', 'B', 'C'), ('accuracy',)),
+}
+
+
+def made_up(row, n, seed):
+    """A Split of texts of 1 to 6 words; the label is the word that the last text ends with."""
+    rng = np.random.RandomState(seed)
+    form, classes, _ = ROWS[row]
+    labels = rng.randint(len(classes) or 5, size=n).tolist()
+    fields = [[' '.join(rng.choice(WORDS, rng.randint(1, 7))) for _ in range(n)] for _ in range(N_FIELDS[form])]
+    for i, label in enumerate(labels):
+        where = 1 + label if form == 'choices' else -1                 # the right answer ends with the word
+        fields[where][i] += f' {WORDS[7 if form == "choices" else label]}'
+    return Split(tuple(fields), labels if classes else [label / 2 for label in labels])
+
+
+@pytest.fixture(params=ROWS)
+def task(request, monkeypatch):
+    """The name of a task that is a row of TASKS for this test."""
+    form, classes, metrics = ROWS[request.param]
+    splits = [made_up(request.param, n, seed) for seed, n in enumerate((40, 10, 11))]
+    row = Task(lambda data_dir, n_valid: splits, lambda path: splits[2], form, classes, metrics, 'made_up.tsv', {})
+    monkeypatch.setitem(train.TASKS, 'made_up', row)
+    return 'made_up'
+
+
+def run(folder, task, *argv):
+    return train.main(train.parse_args(toy_argv(folder, '--dataset', task, '--n_ctx', '20', *argv)))
+
+
+def test_every_head_trains_fast_as_it_does_plain(task, tmp_path):
+    """The losses of 20 updates, the scores of two evaluations and the logits of the test examples."""
+    argv = [*NO_DROPOUT, '--analysis', '--lr', '1e-3']
+    fast = run(tmp_path, task, '--desc', 'fast', *argv)
+    plain = run(tmp_path, task, '--desc', 'plain', '--plain', *argv)
+    assert len(fast.losses) == 20 and np.isfinite(fast.losses).all()
+    assert_close(torch.tensor(fast.losses), torch.tensor(plain.losses))
+    both = [torch.tensor(results.test_logits) for results in (fast, plain)]
+    if train.TASKS[task].form == 'choices':                            # a bias that all choices share has no gradient
+        both = [logits.log_softmax(1) for logits in both]
+    assert_close(*both)
+    assert fast.test_score == pytest.approx(plain.test_score, abs=1e-3)
+    for a, b in zip(fast.log, plain.log, strict=True):
+        assert a['va_cost'] == pytest.approx(b['va_cost'], abs=1e-5)
+
+
+def test_every_head_learns_and_predicts_in_the_names_of_its_classes(task, tmp_path, capsys):
+    results = run(tmp_path, task, *NO_DROPOUT, '--analysis', '--n_iter', '12', '--lr', '3e-3', '--lm_coef', '0')
+    row = train.TASKS[task]
+    first, last = results.losses[0][0], np.mean([loss for loss, _ in results.losses[-10:]])
+    assert last < 0.9 * first
+    _, *lines = (tmp_path / 'submission' / 'made_up.tsv').read_text().splitlines()
+    predictions = [line.split('\t')[1] for line in lines]
+    logits = torch.tensor(results.test_logits)
+    if row.classes:
+        assert logits.shape == (11, len(row.classes))
+        assert predictions == [row.classes[i] for i in logits.argmax(1)]
+        assert results.test_accuracy == results.test_score
+    else:
+        assert predictions == [f'{x:.3f}' for x in logits[:, 0]] and results.test_accuracy is None
+    assert f'made_up Test Accuracy:  {results.test_score:.2f}' in capsys.readouterr().out
+    again = run(tmp_path, task, '--desc', task, '--predict', 'any')
+    assert_close(again.logits, logits)
+    assert again.scores[row.metrics[0]] == pytest.approx(results.test_score)
+    network = open_trained(train.parse_args(['--desc', task, '--predict', 'any', '--save_dir', f'{tmp_path}/save']))
+    assert network.config['form'] == row.form and tuple(network.config['classes']) == row.classes
+
+
+def test_the_batches_of_these_tests_are_ragged(task, tmp_path):
+    data = train.load_data(train.parse_args(toy_argv(tmp_path, '--dataset', task)), train.TASKS[task])
+    X, M = data.train.batch(range(40))
+    assert X.shape == (40, data.train.lengths.shape[1], data.n_ctx, 2)
+    assert (M.sum(-1) == data.train.lengths).all() and len(set(M.sum(-1).flatten())) > 3
+    assert ((X[..., 0] == data.clf_token).sum(-1) == 1).all()
+
+
+ENCODER = {'a': 0, 'b': 1, '_start_': 2, '_delimiter_': 3, '_classify_': 4}
+
+
+@pytest.mark.parametrize('form, fields, expected', [
+    ('text', [[0, 1]], [[2, 0, 1, 4]]),
+    ('pair', [[0], [1, 1]], [[2, 0, 3, 1, 1, 4]]),
+    ('both', [[0], [1, 1]], [[2, 0, 3, 1, 1, 4], [2, 1, 1, 3, 0, 4]]),
+    ('choices', [[0], [1], [1, 1]], [[2, 0, 3, 1, 4], [2, 0, 3, 1, 1, 4]])])
+def test_sequences_of_each_form(form, fields, expected):
+    X, M = pack([FORMS[form](*fields)], ENCODER, 8)
+    assert [x[m > 0].tolist() for x, m in zip(X[0, ..., 0], M[0], strict=True)] == expected
+    assert (X[..., 1] == np.arange(5, 13)).all()
+
+
+def test_stories_are_packed_as_choices_are():
+    fields = [[[0] * 3, [1] * 2], [[1], [0, 0]], [[0], [1] * 4]]
+    n_ctx, max_len, n_cut = fit_n_ctx([fields], 20)
+    assert (n_ctx, max_len, n_cut) == (2 + 4 + 3, 8, 0)
+    examples = Examples('choices', fields, None, ENCODER, n_ctx, max_len)
+    for ours, theirs in zip(examples.batch(range(2)), transform_roc(*fields, ENCODER, max_len, n_ctx), strict=True):
+        assert (ours == theirs).all()
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_what_is_cut_still_ends_in_the_classify_token(form):
+    """And nothing is cut that fits, and no text is lost whole where there is room for a token of each."""
+    rng = np.random.RandomState(0)
+    for _ in range(500):
+        n_ctx = rng.randint(7, 30)
+        fields = [list(range(rng.randint(1, 30))) for _ in range(N_FIELDS[form])]
+        short = cut(form, fields, n_ctx, max_len=n_ctx // 2 - 2)
+        lengths = [len(texts) + 1 + sum(map(len, texts)) for texts in FORMS[form](*short)]
+        assert max(lengths) <= n_ctx and all(short)
+        assert all(part == field[:len(part)] for part, field in zip(short, fields, strict=True))
+        whole = max(len(texts) + 1 + sum(map(len, texts)) for texts in FORMS[form](*fields))
+        if whole <= n_ctx and form != 'choices':                       # a story has a length of its own for each field
+            assert short == fields
+
+
+def test_constant_predictions_have_no_correlation():
+    assert train.METRICS['pearson'](np.array([1., 2.]), np.array([3., 3.])) == 0
+    assert train.METRICS['pearson'](np.array([1., 2., 4.]), np.array([2., 4., 8.])) == pytest.approx(100)
+
+
+def test_the_words_of_stories_belong_to_their_task(toy, tmp_path):
+    """The options and messages of training are those of any task."""
+    toy('--desc', 'one')
+    config = json.loads((tmp_path / 'save' / 'one' / 'config.json').read_text())
+    assert config['form'] == 'choices' and config['classes'] == ['0', '1'] and len(toy_stories(3, 0)) == 4
+    assert math.isfinite(config['n_ctx']) and (tmp_path / 'save' / 'one' / 'vocab_40000.bpe').read_bytes() == (
+        TOY / 'vocab_40000.bpe').read_bytes()
