@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets import SPECIAL, head_type
+from datasets import FORMS, SPECIAL, TASKS, head_type
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
 from text_utils import TextEncoder
 from utils import INCIDENTAL, ResultLogger, make_path, read_json, write_whole
@@ -338,6 +338,8 @@ def read_config(folder) -> dict:
                  if not isinstance(options.get(name), (int, float) if isinstance(value, float) else type(value))]
         if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
             wrong.append('clf_token')
+        if config['form'] not in FORMS or options['dataset'] not in TASKS:
+            wrong.append('task')
     if wrong:
         raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
     return config

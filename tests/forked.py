@@ -4,10 +4,13 @@ import importlib
 import multiprocessing
 import os
 import resource
+import socket
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
+from toy import toy_argv
 
 import pretrain
 import train
@@ -75,3 +78,22 @@ def finish(process, *statuses):
     if hangs:
         process.kill()
     assert not hangs and process.exitcode in statuses, process.exitcode
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('localhost', 0))
+        return str(s.getsockname()[1])
+
+
+def run_two(folder, *argv, status=0, kill_after=None, **kwargs):
+    """Run train.py in two processes, as torchrun starts them; kwargs are for the second alone."""
+    env = dict(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=free_port())
+    both = [start(folder, toy_argv(folder, *argv), env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+                  **(kwargs if rank else {})) for rank in (0, 1)]
+    if kill_after:
+        time.sleep(kill_after)
+        for process in both:
+            process.kill()
+    for process in both:
+        finish(process, *{status, 0} if kill_after else {status})       # it may have been done before the kill

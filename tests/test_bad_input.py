@@ -93,9 +93,10 @@ NEW, PREDICT, RESUME = ['--n_iter', '1'], ['--desc', 'done', '--predict', TEST_N
 READ = {                                                               # file: the command that reads it
     VAL_NAME: NEW, TEST_NAME: NEW, f'model/{VOCABULARY}': NEW, f'model/{MERGES}': NEW, 'model/params_shapes.json': NEW,
     'model/params_0.npy': NEW, 'model/params_7.npy': NEW, 'model/hparams.json': NEW,
-    'save/done/config.json': PREDICT, 'save/done/best_params.pt': PREDICT,
+    'save/done/config.json': PREDICT, 'save/done/best_params.pt': PREDICT, f'save/done/{VOCABULARY}': PREDICT,
+    f'save/done/{MERGES}': PREDICT,
     'save/stopped/checkpoint.pt': RESUME, 'save/done/results.json': ['--desc', 'done', '--resume'],
-    'log/done.jsonl': None, 'log/done.test': None, 'submission/ROCStories.tsv': None}
+    'log/done.jsonl': None, 'submission/ROCStories.tsv': None}
 
 
 def read(folder, name):
@@ -182,7 +183,8 @@ def test_from_the_shell_damage_is_one_line_and_status_2(folder, name):
     *[(f'{name}_pdrop', value) for name in ('embd', 'attn', 'resid', 'clf') for value in ('1', '-1', 'nan')],
     *[(name, value) for name in ('lr', 'lm_coef', 'l2', 'e', 'checkpoint_minutes') for value in ('-1', 'nan', 'inf')],
     *[(name, value) for name in ('b1', 'b2', 'lr_warmup') for value in ('1.5', 'nan')],
-    ('max_grad_norm', 'nan'), ('n_transfer', '13'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)),
+    ('max_grad_norm', 'nan'), ('n_transfer', '13'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)), ('desc', '../x'), ('desc', '/x'), ('desc', '.x'),
+    ('seeds', '1-10000000000'), ('seeds', str(2 ** 32)),
     ('afn', 'foo'), ('lr_schedule', 'foo'), ('opt', 'sgd'), ('dtype', 'int8'), ('device', 'tpu'), ('dataset', 'foo'),
     ('lr', 'fast'), ('n_iter', '2.5'), ('seeds', '9-3'), ('seeds', 'x'), ('seeds', '1,1'), ('n_valid', '1000')])
 def test_an_option_out_of_range_is_named_before_anything_is_written(tmp_path, option, value):
@@ -214,11 +216,9 @@ def test_a_vocabulary_of_another_model_is_refused(folder):
     (folder / 'model' / VOCABULARY).write_text(json.dumps(tokens))
     with pytest.raises(ValueError, match='has 125 tokens, the weights in model are for 124'):
         main(folder, *NEW)
-    with pytest.raises(ValueError, match='has 125 tokens, the run had 124'):
-        main(folder, *PREDICT)
     del tokens['one more']
     (folder / 'model' / VOCABULARY).write_text(json.dumps(dict(zip(tokens, list(tokens.values())[::-1], strict=True))))
-    with pytest.raises(ValueError, match='had other stories or another vocabulary'):
+    with pytest.raises(ValueError, match='had other data, another vocabulary or other weights'):
         main(folder, *RESUME)
 
 
@@ -234,9 +234,9 @@ def test_what_makes_an_accuracy_mean_little_is_said(tmp_path, capsys):
     train.main(train.parse_args(toy_argv(tmp_path, '--n_iter', '1', '--n_ctx', '20')))
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning: ')]
     assert warnings == [f'warning: {text}' for text in (
-        'all 40 training stories have the same label', 'all 10 validation stories have the same label',
-        '3 of 11 test stories are training or validation stories too',
-        '61 stories are longer than n_ctx=20 allows: their fields are cut to 8 tokens')]
+        'all 40 training examples have the same label', 'all 10 validation examples have the same label',
+        '3 of 11 test examples are training or validation examples too',
+        '61 examples are longer than n_ctx=20 allows: their texts are cut')]
 
 
 FIELD = st.text(st.characters(exclude_categories=['Cs']), min_size=1, max_size=8).filter(str.strip)

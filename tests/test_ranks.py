@@ -7,24 +7,18 @@ import sys
 
 import pytest
 import torch
+from forked import run_two
 from reference import assert_close, without_noise
 from toy import NO_DROPOUT, ROOT, toy_argv
 
 import train
 
 
-def torchrun(n_processes, *argv):
-    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node',
-                           str(n_processes), 'train.py', *argv], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
-
-
 def test_two_processes_train_and_evaluate_as_one(folder):
     argv = [*NO_DROPOUT, '--lr', '1e-3', '--submit']
     one = train.main(train.parse_args(toy_argv(folder, '--desc', 'one', *argv)))
-    run = torchrun(2, *toy_argv(folder, '--desc', 'two', *argv))
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count('best on validation') == 1                  # one process prints and writes
+    run_two(folder, '--desc', 'two', *argv)
+    assert 'best on validation' in (folder / 'out0').read_text() and not (folder / 'out1').read_text()
     two = json.loads((folder / 'save' / 'two' / 'results.json').read_text())
     assert two['n_updates'] == 20
     assert_close(torch.tensor(two['losses']), torch.tensor(one.losses), atol=2e-6)

@@ -4,14 +4,13 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
-from forked import finish, start
+from forked import finish, run_two, start
 from toy import MERGES, ROOT, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
 import train
@@ -212,25 +211,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder):
     assert message.endswith(f'last checkpoint: {folder}/save/nan/checkpoint.pt')
     state = torch.load(folder / 'save' / 'nan' / 'checkpoint.pt', weights_only=True)
     assert state['state']['n_updates'] == 12
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('localhost', 0))
-        return str(s.getsockname()[1])
-
-
-def run_two(folder, *argv, status=0, kill_after=None, **kwargs):
-    """The same in two processes, as torchrun starts them; kwargs are for the second alone."""
-    env = dict(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=free_port())
-    both = [start(folder, toy_argv(folder, *argv), env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
-                  **(kwargs if rank else {})) for rank in (0, 1)]
-    if kill_after:
-        time.sleep(kill_after)
-        for process in both:
-            process.kill()
-    for process in both:
-        finish(process, *{status, 0} if kill_after else {status})       # it may have been done before the kill
 
 
 def test_two_processes_stop_together_and_go_on_as_if_they_had_not(folder):
