@@ -172,14 +172,14 @@ def draw(runs, evaluations, metric, folder):
                 ax.plot(by_run, color=colours[name], alpha=0.6, linewidth=0.7)
                 ax.plot(by_run.median(axis=1), '.-', color=colours[name], linewidth=2.5, label=name)
         metric, nats = (f'{metric} (%)', ' (nats)') if metric == 'accuracy' else (metric, '')
-        curve.set(title=f'validation {metric}, higher is better', xlabel='updates (thin: seeds, thick: median)')
-        cost.set(title=f'validation cost{nats}, lower is better', xlabel='updates (thin: seeds, thick: median)', yscale='log')
+        curve.set(title=f'validation {metric}, higher is better', xlabel='updates (thick: median)')
+        cost.set(title=f'validation cost{nats}, lower is better', xlabel='updates (thick: median)', yscale='log')
         cost.yaxis.set(major_locator=MaxNLocator(6), minor_locator=NullLocator(), major_formatter='{x:g}')
         for ax, kind in zip(panels, KINDS, strict=True):
             for x, (name, values) in enumerate(runs.groupby('name', sort=False)[kind]):
                 ax.boxplot([values.dropna()], positions=[x], widths=0.6, showfliers=False, medianprops={'color': 'k'})
                 ax.plot(np.linspace(x - 0.2, x + 0.2, len(values)), values, 'o', color=colours[name], label=name)
-            ax.set(title=f'{kind} {metric}, higher is better', xlabel='dots: seeds, box: quartiles', xticks=[], ymargin=0.15)
+            ax.set(title=f'{kind} {metric}, higher is better', xlabel='box: quartiles', xticks=[], ymargin=0.15)
         for label, value, style in PUBLISHED if (runs.dataset == 'rocstories').all() else ():
             panels[1].axhline(value, color='grey', linestyle=style, label=label)
         for fig, name in zip(figures, ('learning_curves.png', 'accuracies.png'), strict=True):
