@@ -1,12 +1,10 @@
 """What the logs of runs say, over seeds: `python analysis.py log/*.jsonl`.
 
-Runs that differ in nothing but the seed are one configuration. Prints the accuracies of each (scores, for a task with
-another metric), compares configurations on the seeds they share, lists the test stories that most seeds get wrong, and
-draws two figures.
+Runs that differ in nothing but the seed are one configuration. Prints the accuracies of each, compares configurations
+on the seeds they share, lists the test stories that most seeds get wrong, and draws two figures.
 """
 
 import csv
-import io
 import json
 import os
 from contextlib import suppress
@@ -20,31 +18,25 @@ from utils import Parser, read_text, run_script, write_whole
 PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
              ('PyTorch port, one run: 85.84', 85.84, ':'))
 # These options may differ between runs of one configuration. Of files the contents count, by their hashes.
-NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', 'data_dir', 'log_dir', 'save_dir',
-                     'submission_dir', 'model_path', 'encoder_path', 'bpe_path', 'submit', 'analysis', 'predict',
-                     'resume', 'checkpoint_minutes')
+NOT_CONFIGURATION = ('seed seeds desc time environment data_dir log_dir save_dir submission_dir model_path '
+                     'encoder_path bpe_path submit analysis predict resume checkpoint_minutes').split()
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
 RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
           dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))
-MAX_INDEX = 10 ** 7                                                    # no task has as many test examples
 KINDS = ['validation', 'test']
 
 
 def read_predictions(path: str) -> list[int]:
     """The `prediction` column of a submission (index<TAB>prediction)."""
-    text = read_text(path)
+    rows = csv.DictReader(read_text(path).split('\n'), delimiter='\t')
     try:
-        numbers = [int(row['prediction']) for row in csv.DictReader(io.StringIO(text), delimiter='\t')]
-        return np.array(numbers, dtype=np.int32).tolist()              # a longer number is an OverflowError
+        return np.array([int(row['prediction']) for row in rows], dtype=np.int32).tolist()
     except (KeyError, TypeError, ValueError, OverflowError, csv.Error):
         raise ValueError(f'{path} is not a submission: it needs a column prediction with whole numbers') from None
 
 
 def read_log(path: str) -> list[dict]:
-    """The lines of a run's log: its options, the evaluations, and the result on the test file where that is known.
-
-    A last line cut short is left out. Raises ValueError for what no run writes.
-    """
+    """The lines of a run's log: options, evaluations, the result if it is known. A last line cut short is left out."""
     *lines, last = read_text(path).split('\n')
     try:
         lines = [json.loads(line) for line in lines]
@@ -60,13 +52,13 @@ def read_log(path: str) -> list[dict]:
             if key in line and not (type(line[key]) in (int, float) and low <= line[key] <= high):
                 raise ValueError(f'{where}: {key} is no {what} from {low} to {high}')
         indices = line.get('wrong') or []
-        if type(indices) is not list or not all(type(i) is int and 0 <= i < MAX_INDEX for i in indices):
+        if type(indices) is not list or not all(type(i) is int and 0 <= i < 10 ** 7 for i in indices):
             raise ValueError(f'{where}: wrong is no list of indices of test examples')
     return lines
 
 
 def score(line: dict, kind='va'):
-    """The task's first metric in a line of a log: the accuracy, if the line has no other; None if it has neither."""
+    """The task's first metric in a line of a log; the accuracy, if the line has no other. None if it has neither."""
     return line.get(f'{kind}_score', line.get(f'{kind}_acc'))
 
 
@@ -78,10 +70,7 @@ def report(name: str, valid: float, test: float | None):
 
 
 def rocstories(data_dir: str, pred_path: str, log_path: str):
-    """Print and return, in percent, the best validation accuracy in the log and the accuracy on the test file.
-
-    The second is None, and printed as unknown, where the test file has no labels.
-    """
+    """`report` the best validation accuracy in the log and the accuracy on the test file, None without labels."""
     from sklearn.metrics import accuracy_score
     scores = [score(line) for line in read_log(log_path) if score(line) is not None]
     if not scores:
@@ -98,52 +87,43 @@ def wrong(labels, predictions) -> list[int]:
     return np.flatnonzero(np.asarray(labels) != np.asarray(predictions)).tolist()
 
 
-def configuration(options: dict) -> dict:
-    """What a run was besides its seed, as text: options, and hashes of the data, the vocabulary and the weights."""
-    environment = options.get('environment')
-    hashes = {key: environment[key] for key in HASHES if key in environment} if isinstance(environment, dict) else {}
-    options = {key: value for key, value in options.items() if key not in NOT_CONFIGURATION} | hashes
-    return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in options.items()}     # any console prints it
-
-
 def read_run(path: str) -> tuple[dict, list[dict]]:
     """A row for the frame of runs, and the rows for the frame of evaluations, from one log."""
     options, *lines = read_log(path) or [{}]
-    evaluations = [line | dict(path=path, score=score(line)) for line in lines if score(line) is not None]
+    environment = options.get('environment') if isinstance(options.get('environment'), dict) else {}
+    configuration = {'dataset': None} | {key: value for key, value in options.items() if key not in NOT_CONFIGURATION}
+    configuration |= {key: value for key, value in environment.items() if key in HASHES}
     result = [{}, *(line for line in lines if score(line, 'test') is not None)][-1]
-    if not all({'n_epochs', 'n_updates', 'va_cost'} <= set(line) for line in evaluations):
-        raise ValueError(f'{path} is not a log of train.py: an evaluation lacks n_epochs, n_updates or va_cost')
     try:
-        return {'dataset': 'None'} | configuration(options) | dict(
-            path=path, seed=options['seed'], time=options['time'],
-            validation=max((line['score'] for line in evaluations), default=None),
-            complete=max((line['n_epochs'] for line in evaluations), default=-1) >= options['n_iter'],
-            test=score(result, 'test'), wrong=result.get('wrong')), evaluations
+        evaluations = [dict(path=path, n_epochs=line['n_epochs'], n_updates=line['n_updates'], va_cost=line['va_cost'],
+                            va_acc=line.get('va_acc'), score=score(line)) for line in lines if score(line) is not None]
+        # ascii() leaves no line break and nothing that a console cannot print
+        return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in configuration.items()} | dict(
+            path=path, seed=options['seed'], time=options['time'], test=score(result, 'test'),
+            wrong=result.get('wrong'), validation=max((line['score'] for line in evaluations), default=None),
+            complete=max((line['n_epochs'] for line in evaluations), default=-1) >= options['n_iter']), evaluations
     except (KeyError, RecursionError):
-        raise ValueError(f'{path} is not a log of train.py: its first line does not hold the options of a run') from None
+        raise ValueError(f'{path} does not hold the options of a run, or n_updates, va_cost of evaluations') from None
 
 
 def read_runs(paths):
-    """The complete runs in the logs, the latest of each configuration and seed.
-
-    Returns a frame with a row per run (path name seed time validation test wrong, and its options; `name` says in what
-    its configuration differs from the others), a frame with a row per evaluation, and a line on each log left out.
+    """A frame of the complete runs in the logs, the latest of each configuration and seed; a frame of evaluations; and
+    a line on each log left out. The column `name` says in what the configuration of a run differs from the others.
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
+    evaluations = pd.DataFrame(sum(evaluations, []), columns=['path', 'n_updates', 'va_cost', 'va_acc', 'score'])
     runs = pd.DataFrame(rows).astype(dict.fromkeys(KINDS, float))
     left_out = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
     runs = runs[runs.complete].sort_values('time', kind='stable')
-    options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS, 'wrong']).fillna('None')
-    options = options.loc[:, options.nunique() > 1].sort_index(axis=1)
+    options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS, 'wrong']).fillna('None').sort_index(axis=1)
+    differing = options.loc[:, options.nunique() > 1].to_dict('records')
     runs['name'] = [' '.join(f'{key}={value[:8] if key in HASHES else value}' for key, value in row.items())
-                    or 'all runs' for row in options.to_dict('records')]
+                    or 'all runs' for row in differing]
     runs['latest'] = runs.groupby(['name', 'seed']).path.transform('last')
-    left_out += [f'{run.path}: left out, {run.latest} is a later run of the same options and seed'
-                 for run in runs.itertuples() if run.path != run.latest]
+    left_out += [f'{path}: left out, {latest} is a later run of the same options and seed'
+                 for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
     runs = runs[runs.path == runs.latest].sort_index()
-    columns = ['path', 'n_updates', 'va_cost', 'va_acc', 'score']
-    evaluations = pd.DataFrame([line for lines in evaluations for line in lines], columns=columns)
     return runs, evaluations.merge(runs[['path', 'name']]), left_out
 
 
@@ -151,77 +131,63 @@ def describe(accuracies) -> str:
     """Median, best, spread, mean and the 95 % interval of the mean by Student's t, of accuracies in percent."""
     import pandas as pd
     from scipy.stats import t
-    values = pd.Series(accuracies, dtype=float).dropna()
-    if values.empty:
+    x = pd.Series(accuracies, dtype=float).dropna()
+    if x.empty:
         return 'unknown'
-    n, mean, _, low, q1, median, q3, high = values.describe()
-    text = f'median {median:.2f}, best {high:.2f}, range {low:.2f} to {high:.2f}, quartiles {q1:.2f} to {q3:.2f}'
-    if n > 1:
-        text += f', mean {mean:.2f} +- {t.interval(0.95, n - 1)[1] * values.sem():.2f} (95 % t interval)'
-    return f'{text}, n = {n:.0f}'
-
-
-def sign_flip_test(differences) -> float:
-    """Two-sided p of paired differences, if each could as well be its negative: exact up to 16 of them, then drawn."""
-    from scipy.stats import permutation_test
-    d = np.asarray(differences, dtype=float)
-    return permutation_test((d,), np.sum, permutation_type='samples', n_resamples=2 ** 16, random_state=0).pvalue
+    n, mean, _, low, q1, median, q3, high = x.describe()
+    interval = f', mean {mean:.2f} +- {t.interval(0.95, n - 1)[1] * x.sem():.2f} (95 % t interval)' if n > 1 else ''
+    return (f'median {median:.2f}, best {high:.2f}, range {low:.2f} to {high:.2f}, quartiles {q1:.2f} to {q3:.2f}'
+            f'{interval}, n = {n:.0f}')
 
 
 def comparisons(runs, metric):
     """A line for each two configurations of one task that share two seeds or more, for each kind of accuracy."""
-    for _, runs_of_task in runs.groupby('dataset', sort=False):
-        for (a, b), kind in product(combinations(runs_of_task.name.unique(), 2), KINDS):
-            by_seed = runs_of_task.pivot(index='seed', columns='name', values=kind)
+    from scipy.stats import permutation_test
+    for _, of_task in runs.groupby('dataset', sort=False):
+        for (a, b), kind in product(combinations(of_task.name.unique(), 2), KINDS):
+            by_seed = of_task.pivot(index='seed', columns='name', values=kind)
             d = (by_seed[a] - by_seed[b]).dropna()
             if len(d) > 1:
-                yield (f'{a} minus {b}: {d.mean():+.2f} {kind} {metric} on {len(d)} shared seeds, p = '
-                       f'{sign_flip_test(d):.3g} (paired sign-flip test; the least possible is {2 / 2 ** len(d):.2g})')
+                test = permutation_test((d,), np.sum, permutation_type='samples', n_resamples=2 ** 16, random_state=0)
+                least = 2 / min(2 ** len(d), 2 ** 16 + 1)              # from 17 seeds on the signs are drawn
+                yield (f'{a} minus {b}: {d.mean():+.2f} {kind} {metric} on {len(d)} shared seeds, '
+                       f'p = {test.pvalue:.3g} (paired sign-flip test; the least possible is {least:.2g})')
 
 
-def hard_stories(lists) -> list[tuple[int, int]]:
-    """(index, count) of the test stories that stand in more than half of the lists, in how many they do."""
-    counts = lists.map(set).explode().value_counts().sort_index().sort_values(ascending=False, kind='stable')
-    return [(index, count) for index, count in counts.items() if 2 * count > len(lists)]
-
-
-def draw(runs, evaluations, metric, folder) -> list[str]:
-    """Learning curves and the distribution of accuracies as two PNGs; returns their paths."""
+def draw(runs, evaluations, metric, folder):
+    """Learning curves and the distribution of accuracies, as two PNGs."""
     try:
         import matplotlib
     except ImportError:
         raise ValueError('figures need matplotlib: pip install matplotlib, or give --no_figures') from None
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import MaxNLocator, NullLocator
     colours = dict(zip(runs.name.unique(), cycle(matplotlib.colormaps['tab10'].colors), strict=False))
-    paths = [os.path.join(folder, name) for name in ('learning_curves.png', 'accuracies.png')]
     with matplotlib.rc_context({'text.parse_math': False, 'font.size': 11, 'axes.grid': True, 'grid.alpha': 0.3}):
-        figures = [Figure((9, 4.5), layout='constrained') for _ in paths]
-        (top, cost), panels = figures[0].subplots(1, 2), figures[1].subplots(1, 2, sharey=True)
-        for ax, key in (top, 'score'), (cost, 'va_cost'):
+        figures = [Figure((9, 4.3 + 0.2 * len(colours)), layout='constrained') for _ in range(2)]
+        (curve, cost), panels = figures[0].subplots(1, 2), figures[1].subplots(1, 2, sharey=True)
+        for ax, key in (curve, 'score'), (cost, 'va_cost'):
             for name, lines in evaluations.groupby('name', sort=False):
                 by_run = lines.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
                 ax.plot(by_run, color=colours[name], alpha=0.6, linewidth=0.7)
-                ax.plot(by_run.median(axis=1), '.-', color=colours[name], linewidth=2.5,
-                        label=f'{name} (median of {by_run.shape[1]} seeds)')
-        top.set(title=f'validation {metric}, higher is better', xlabel='updates')
-        cost.set(title='validation cost (nats), lower is better', xlabel='updates', yscale='log')
-        cost.yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())
+                ax.plot(by_run.median(axis=1), '.-', color=colours[name], linewidth=2.5, label=name)
+        metric, nats = (f'{metric} (%)', ' (nats)') if metric == 'accuracy' else (metric, '')
+        curve.set(title=f'validation {metric}, higher is better', xlabel='updates (thick: median)')
+        cost.set(title=f'validation cost{nats}, lower is better', xlabel='updates (thick: median)', yscale='log')
+        cost.yaxis.set(major_locator=MaxNLocator(6), minor_locator=NullLocator(), major_formatter='{x:g}')
         for ax, kind in zip(panels, KINDS, strict=True):
-            for x, (name, colour) in enumerate(colours.items()):
-                values = runs[kind][runs.name == name].dropna()
-                ax.boxplot([values], positions=[x], widths=0.6, showfliers=False, medianprops=dict(color='black'))
-                ax.plot(x + np.linspace(-0.2, 0.2, len(values)), values, 'o', color=colour, alpha=0.7)
-            ax.set_xticks(range(len(colours)), [name.replace(' ', '\n') for name in colours])
-            ax.set(title=f'{kind} {metric}, higher is better', xlim=(-0.6, len(colours) - 0.4))
+            for x, (name, values) in enumerate(runs.groupby('name', sort=False)[kind]):
+                ax.boxplot([values.dropna()], positions=[x], widths=0.6, showfliers=False, medianprops={'color': 'k'})
+                ax.plot(np.linspace(x - 0.2, x + 0.2, len(values)), values, 'o', color=colours[name], label=name)
+            ax.set(title=f'{kind} {metric}, higher is better', xlabel='box: quartiles', xticks=[], ymargin=0.15)
         for label, value, style in PUBLISHED if (runs.dataset == 'rocstories').all() else ():
             panels[1].axhline(value, color='grey', linestyle=style, label=label)
-        for ax, fig, path in (top, figures[0], paths[0]), (panels[1], figures[1], paths[1]):
-            ax.set_ylim(top=100)
-            fig.legend(*ax.get_legend_handles_labels(), loc='outside lower center')
-            with write_whole(path, 'wb') as f:
+        for fig, name in zip(figures, ('learning_curves.png', 'accuracies.png'), strict=True):
+            fig.axes[0].set_ylim(top=100)
+            fig.legend(*fig.axes[-1].get_legend_handles_labels(), loc='outside lower center')
+            with write_whole(os.path.join(folder, name), 'wb') as f:
                 fig.savefig(f, format='png', dpi=200)
-    return paths
+            print(f'figure: {os.path.join(folder, name)}')
 
 
 def parse_args(argv=None):
@@ -243,16 +209,15 @@ def main(args):
         print(f'{name}: seeds {" ".join(map(str, sorted(group.seed)))}')
         for kind in KINDS:
             print(f'  {kind} {metric}: {describe(group[kind])}')
-        lists = group.wrong.dropna()
-        if len(lists):
-            hard = hard_stories(lists)
-            print(f'  test stories that most of {len(lists)} runs get wrong: {len(hard)}' + (':' if hard else ''),
-                  *(f'{index} ({count})' for index, count in hard))
+        sets = group.wrong.dropna().map(set)
+        counts = sets.explode().value_counts().sort_index().sort_values(ascending=False, kind='stable')
+        hard = [f'{index} ({count})' for index, count in counts.items() if 2 * count > len(sets)]
+        if len(sets):
+            print(f'  test stories that most of {len(sets)} runs get wrong: {len(hard)}' + (':' if hard else ''), *hard)
     for line in comparisons(runs, metric):
         print(line)
     if not args.no_figures:
-        for path in draw(runs, evaluations, metric + (' (%)' if metric == 'accuracy' else ''), args.figure_dir):
-            print(f'figure: {path}')
+        draw(runs, evaluations, metric, args.figure_dir)
     return runs
 
 

@@ -105,10 +105,11 @@ def cut_to_longest(X, M, clf_token):
     if X.ndim != 4 or X.size(-1) != 2 or X.shape[:-1] != M.shape:
         raise ValueError(f'X {tuple(X.shape)} and M {tuple(M.shape)}: must be (B, K, T, 2) and (B, K, T)')
     real = M.bool()                                                    # (B, K, T)
-    if not real[..., 0].all() or (real[..., 1:] > real[..., :-1]).any():
-        raise ValueError('M must have ones, at least one, and then only zeros in each sequence')
+    clf_step = (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)                   # (B, K, 1)
+    if (real[..., 1:] > real[..., :-1]).any() or not real.gather(-1, clf_step).all():
+        raise ValueError('M must have ones up to the classify token or beyond, and then only zeros, in each sequence')
     T = int(real.sum(-1).max())
-    return X[:, :, :T], real[:, :, :T], (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)
+    return X[:, :, :T], real[:, :, :T], clf_step
 
 
 def count(mask):

@@ -9,21 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits):
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def task_losses(logits: Tensor, Y: Tensor) -> Tensor:
-    """The loss of each example: logits (B, n_out), Y (B,) -> (B,), in float32 even for logits of half precision.
-
-    Cross-entropy where Y is integer: class numbers. Squared error where Y is floating: numbers, for logits (B, 1).
+    """The loss of each example, (B,): cross-entropy of logits (B, n_class) for class numbers Y (integer, (B,)), squared
+    error of logits (B, 1) for numbers Y (floating, (B,)). Raises ValueError for other shapes.
     """
-    is_number = Y.is_floating_point()
-    if Y.shape != logits.shape[:1] or is_number != (logits.size(1) == 1):
-        raise ValueError(f'logits {tuple(logits.shape)} and Y {tuple(Y.shape)} of {Y.dtype}: must be (B, 1) and '
-                         'floating numbers (B,), or (B, n_class), at least two classes, and integers (B,)')
+    if Y.shape != logits.shape[:1] or Y.is_floating_point() != (logits.size(1) == 1):
+        raise ValueError(f'logits {tuple(logits.shape)} do not fit Y {tuple(Y.shape)} of {Y.dtype}: '
+                         'floating Y (B,) need logits (B, 1), integer Y (B,) need logits (B, n_class), n_class > 1')
     logits = at_least_float32(logits)
-    if is_number:
+    if Y.is_floating_point():
         return (logits.squeeze(1) - Y.to(logits.dtype)) ** 2
     return F.cross_entropy(logits, Y.long(), reduction='none')
 
@@ -50,8 +48,7 @@ class MultipleChoiceLossCompute:
         """X (..., T, 2) ids, Y (B,) labels, M (..., T) 1 on real tokens, lm_logits (N * (T-1), V).
 
         Returns the training loss as a float after backward (and update), or with only_return_losses the tensors
-        (clf_losses (B,), lm_losses (N,)), or clf_losses alone where there are no lm_logits. Raises ValueError if the
-        shapes do not belong together.
+        (clf_losses (B,), lm_losses (N,)), or clf_losses alone where there are no lm_logits.
         """
         Y = torch.as_tensor(Y, device=clf_logits.device)
         if len(Y) != len(clf_logits):
@@ -71,12 +68,13 @@ class MultipleChoiceLossCompute:
         """Mean next-token loss of each sequence over its real tokens, 0 for a sequence of one token: (N,)."""
         T = X.size(-2)
         if X.shape[:-1] != M.shape or len(lm_logits) * T != M.numel() * (T - 1):
-            raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)} and lm_logits {tuple(lm_logits.shape)}: must be '
-                             '(..., T, 2), (..., T) and (N * (T-1), V)')
+            raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)}, lm_logits {tuple(lm_logits.shape)}: must be '
+                             '(..., T, 2), (..., T), (N * (T-1), V)')
         targets = X.reshape(-1, T, 2)[:, 1:, 0].long()                           # (N, T-1)  the next token
         mask = M.reshape(-1, T)[:, 1:]                                           # (N, T-1)  1 on real tokens
         losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
-        return (losses * mask).sum(1) / mask.sum(1).clamp(min=1)
+        n_targets = mask.sum(1)                                                  # (N,)
+        return (losses * mask).sum(1) / n_targets.masked_fill(n_targets == 0, 1)
 
 
 class ClassificationLossCompute(MultipleChoiceLossCompute):

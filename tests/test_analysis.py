@@ -1,10 +1,13 @@
 import hashlib
+import importlib.util
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_datasets import HEADER, folder_of, story, write
@@ -50,6 +53,9 @@ def test_wrong_files_are_named(files):
     (files / 'p.tsv').write_text('nothing\n')
     with pytest.raises(ValueError, match='p.tsv has 0 predictions'):
         run(files)
+    (files / 'p.tsv').write_text(f'index\tprediction\n0\t{10 ** 30}\n')
+    with pytest.raises(ValueError, match='p.tsv is not a submission'):
+        run(files)
     (files / 'p.tsv').write_text('index\tguess\n0\t1\n')
     with pytest.raises(ValueError, match='p.tsv is not a submission'):
         run(files)
@@ -61,13 +67,13 @@ def test_wrong_files_are_named(files):
         run(files)
 
 
-def log_of(path, seed, accuracies, test=None, wrong=(), time=0., n_iter=2, **options):
+def log_of(path, seed, accuracies, test=None, wrong=(), time=0., n_iter=2, task='rocstories', **options):
     """A log of a run with these validation accuracies, one an epoch."""
-    lines = [dict(seed=seed, n_iter=n_iter, dataset='rocstories', desc=path.stem, time=time, lr=1, **options)]
+    lines = [dict(seed=seed, n_iter=n_iter, dataset=task, desc=path.stem, time=time, lr=1, **options)]
     lines += [dict(n_epochs=i + 1, n_updates=46 * (i + 1), tr_cost=0.5, va_cost=0.6 - 0.1 * i, tr_acc=90., va_acc=acc)
               for i, acc in enumerate(accuracies)]
     if test is not None:
-        path.with_suffix('.test').write_text(json.dumps(dict(test_acc=test, wrong=list(wrong))))
+        lines.append(dict(test_acc=test, wrong=list(wrong), time=time))
     path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return str(path)
 
@@ -81,10 +87,14 @@ def logs(tmp_path):
                     log_of(tmp_path / 'older.jsonl', 1, [10., 10.], 10., time=5., lm_coef=0.)]
 
 
+def seeds_of(*logs) -> dict:
+    """{name of a configuration: its seeds}, as analysis.py finds them in the logs."""
+    runs = analysis.main(analysis.parse_args([*map(str, logs), '--no_figures']))
+    return runs.groupby('name').seed.apply(list).to_dict()
+
+
 def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
-    groups = analysis.main(analysis.parse_args([*logs, '--no_figures']))
-    assert {name: sorted(runs) for name, runs in groups.items()} == {
-        'lm_coef=0.0': [1, 2, 3, 4], 'lm_coef=0.5': [1, 2, 3, 4]}
+    assert seeds_of(*logs) == {'lm_coef=0.0': [1, 2, 3, 4], 'lm_coef=0.5': [1, 2, 3, 4]}
     out = capsys.readouterr().out
     assert f'{logs[-2]}: left out, the run is not complete' in out
     assert f'{logs[-1]}: left out, {logs[0]} is a later run of the same options and seed' in out
@@ -97,25 +107,105 @@ def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
     assert 'lm_coef=0.0 minus lm_coef=0.5: -1.25 test accuracy on 4 shared seeds, p = 0.125 (' in out
 
 
+def p_of(differences) -> str:
+    """What is printed of two configurations whose test accuracies differ by these numbers."""
+    rows = [dict(dataset='x', name=name, seed=seed, validation=np.nan, test=50 + sign * d / 2)
+            for seed, d in enumerate(differences) for name, sign in (('a', 1), ('b', -1))]
+    line, = analysis.comparisons(pd.DataFrame(rows), 'accuracy')
+    return line[line.index('p = '):]
+
+
 def test_sign_flips():
-    assert analysis.sign_flip_test([1, 1, 1, 1, -1]) == 12 / 32         # |sum| is 3 or 5 in 2 * (5 + 1) of 32 cases
-    assert analysis.sign_flip_test([1.] * 10) == 2 / 1024
-    assert analysis.sign_flip_test([0., 0.]) == 1
-    assert analysis.sign_flip_test([0.1] * 20) == pytest.approx(1 / 2 ** 16)        # drawn: what was seen is one
-    from scipy.stats import permutation_test
-    d = np.random.default_rng(1).normal(0.5, 1, 9)
-    theirs = permutation_test((d,), np.mean, permutation_type='samples', n_resamples=10_000)
-    assert analysis.sign_flip_test(d) == pytest.approx(theirs.pvalue)
+    least = 'paired sign-flip test; the least possible is'
+    assert p_of([1, 1, 1, 1, -1]) == f'p = 0.375 ({least} 0.062)'       # |sum| is 3 or 5 in 2 * (5 + 1) of 32 cases
+    assert p_of([1.] * 10) == f'p = 0.00195 ({least} 0.002)'            # 2 / 1024
+    assert p_of([0., 0.]) == f'p = 1 ({least} 0.5)'
+    assert p_of([0.1] * 16) == f'p = 3.05e-05 ({least} 3.1e-05)'        # exact: 2 / 2 ** 16
+    assert p_of([0.1] * 20) == f'p = 3.05e-05 ({least} 3.1e-05)'        # drawn: what was seen is one of 2 ** 16 + 1
+
+
+def test_only_runs_of_one_task_are_compared(tmp_path, capsys):
+    paths = [log_of(tmp_path / f'{task}-{seed}.jsonl', seed, [80., 81.], task=task) for task in 'ab' for seed in (1, 2)]
+    assert seeds_of(*paths) == {'dataset=a': [1, 2], 'dataset=b': [1, 2]}
+    assert ' minus ' not in capsys.readouterr().out
+
+
+def test_accuracies_and_wrong_examples_of_any_task(capsys):
+    assert analysis.report('MNLI', 81.256, 80.) == (81.256, 80.)
+    assert capsys.readouterr().out == 'MNLI Valid Accuracy: 81.26\nMNLI Test Accuracy:  80.00\n'
+    assert analysis.wrong([0, 2, 1, 1], np.array([0, 1, 1, 0])) == [1, 3]
+
+
+def test_scores_of_tasks_without_classes(tmp_path, capsys):
+    """Numbers from -100 to 100, which choose the best evaluation; a score stands above an accuracy."""
+    for seed in (1, 2):
+        lines = [dict(seed=seed, n_iter=2, time=1, dataset='stsb')]
+        lines += [dict(n_epochs=n, n_updates=n, va_cost=1., va_score=10. * seed - 40 * n) for n in (1, 2)]
+        lines += [dict(test_score=-5. * seed)]
+        (tmp_path / f'{seed}.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    seeds_of(tmp_path / '1.jsonl', tmp_path / '2.jsonl')
+    out = capsys.readouterr().out
+    assert 'validation score: median -25.00, best -20.00' in out and 'test score: median -7.50, best -5.00' in out
+    assert 'accuracy' not in out and 'wrong' not in out
+    assert analysis.score(dict(va_acc=90., va_score=50.)) == 50 and analysis.score(dict(va_acc=90.)) == 90
 
 
 def test_what_the_files_hold_belongs_to_a_configuration_and_where_they_are_does_not(tmp_path):
     paths = [log_of(tmp_path / f'{i}.jsonl', i, [80., 81.], model_path=str(i),
                     environment=dict(weights=w, commit=str(i)))
              for i, w in enumerate(('aaaaaaaaaaaa', 'aaaaaaaaaaaa', 'bbbbbbbbbbbb'))]
-    groups = analysis.main(analysis.parse_args([*paths, '--no_figures']))
-    assert {name: sorted(by_seed) for name, by_seed in groups.items()} == {
-        'weights=aaaaaaaa': [0, 1], 'weights=bbbbbbbb': [2]}
+    assert seeds_of(*paths) == {'weights=aaaaaaaa': [0, 1], 'weights=bbbbbbbb': [2]}
     assert analysis.describe([None]) == 'unknown' and 'mean' not in analysis.describe([80.])
+
+
+def test_options_of_any_kind_are_told_apart_by_all_of_their_text(tmp_path):
+    values = ['warmup_cosine', 'warmup_constant', [1, 2], {'a': [1]}, None, 'a\nb', '$_$', '\ud800']
+    paths = [log_of(tmp_path / f'{i}.jsonl', 1, [80., 81.], schedule=value) for i, value in enumerate(values)]
+    names = ['warmup_cosine', 'warmup_constant', '[1, 2]', "{'a': [1]}", 'None', 'a\\nb', '$_$', '\\ud800']
+    assert seeds_of(*paths) == {f'schedule={name}': [1] for name in names}
+    if importlib.util.find_spec('matplotlib'):
+        analysis.main(analysis.parse_args([*paths, '--figure_dir', str(tmp_path)]))
+
+
+DEEP = '[' * 900 + ']' * 900
+
+
+@pytest.mark.parametrize('number, text', [
+    (0, '"seed": "1"'), (0, '"seed": [1]'), (0, f'"seed": {10 ** 400}'), (0, '"n_iter": "2"'), (0, '"n_iter": NaN'),
+    (0, '"time": {}'), (0, '"lr": ' + DEEP.replace('[]', DEEP)), (0, f'"lr": {"[" * 100_000}'),
+    (1, '"n_epochs": "2"'), (1, '"n_epochs": true'), (1, '"n_updates": null'), (1, '"va_cost": NaN'),
+    (1, '"va_cost": Infinity'), (1, '"va_acc": -101'), (1, '"va_score": []'), (1, '"va_acc": 1e400'),
+    (1, f'"va_acc": {"9" * 5000}'), (2, '"test_acc": 101'), (2, '"test_acc": "50"'), (2, '"wrong": 5'),
+    (2, '"wrong": ["1"]'), (2, f'"wrong": [{10 ** 12}]'), (2, '"wrong": [-1]'), (2, '"wrong": [1.5]'),
+    (2, '"wrong": [true]'), (2, f'"wrong": [{DEEP}]')], ids=lambda x: str(x)[:20])
+def test_a_damaged_log_is_named_in_one_line(tmp_path, number, text):
+    """Text is added to a line of a good log. A key that stands twice counts as its last value."""
+    path = tmp_path / 'x.jsonl'
+    lines = ['"seed": 1, "n_iter": 1, "time": 0', '"n_epochs": 1, "n_updates": 1, "va_cost": 1, "va_acc": 50',
+             '"test_acc": 50, "wrong": [3, 3]']
+    path.write_text(''.join(f'{{{line}}}\n' for line in lines))
+    assert seeds_of(path) == {'all runs': [1]}
+    lines[number] += f', {text}'
+    path.write_text(''.join(f'{{{line}}}\n' for line in lines))
+    with pytest.raises(ValueError, match='is not a log of train.py|does not hold') as raised:
+        seeds_of(path)
+    message = str(raised.value)
+    assert message.startswith(str(path)) and '\n' not in message and len(message) < 300
+
+
+@pytest.mark.parametrize('key', ['n_epochs', 'n_updates', 'va_cost'])
+def test_an_evaluation_that_lacks_a_number_is_named(tmp_path, key):
+    path = log_of(tmp_path / 'x.jsonl', 1, [80., 81.])
+    text = Path(path).read_text()
+    Path(path).write_text(text.replace(f'"{key}"', '"other"', 1))
+    with pytest.raises(ValueError, match='x.jsonl does not hold .* evaluations'):
+        seeds_of(path)
+
+
+def test_importing_analysis_imports_no_library_of_statistics():
+    code = 'import analysis, sys; print({"pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules))'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
+                          cwd=Path(analysis.__file__).parent).stdout == 'set()\n'
 
 
 def test_figures_are_drawn(logs, tmp_path, monkeypatch):
@@ -149,9 +239,9 @@ def test_runs_over_seeds_are_single_runs_and_can_be_resumed(tmp_path, capsys):
     again = run('--seeds', '3,4,6', '--desc', 'many', '--resume')
     assert capsys.readouterr().out.count('is complete') == 2 and again[2].desc == 'many-6'
     logs = [str(tmp_path / 'log' / f'many-{seed}.jsonl') for seed in (3, 4, 6)]
-    groups = analysis.main(analysis.parse_args([*logs, str(tmp_path / 'log' / 'one.jsonl'), '--no_figures']))
-    assert [sorted(by_seed) for by_seed in groups.values()] == [[3, 4, 6]]         # seed 4 once: `one` is the earlier
-    assert [run.scores['test'] for run in groups['all runs'].values()] == [r.test_accuracy for r in again]
+    frame = analysis.main(analysis.parse_args([*logs, str(tmp_path / 'log' / 'one.jsonl'), '--no_figures']))
+    assert list(frame.seed) == [3, 4, 6]                               # seed 4 once: `one` is the earlier
+    assert list(frame.test) == [r.test_accuracy for r in again]
 
 
 def test_the_log_says_what_a_run_depended_on(tmp_path):

@@ -1,119 +1,243 @@
-"""The fast paths against the plain model."""
+"""The fast paths against the plain model and the numbers of the original, for every head."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import Golden, assert_close, assert_dropped, record_dropout
-from test_model import CLF, ROWS, TINY, T, assert_gradients
 
 import fast
-from loss import MultipleChoiceLossCompute, train_loss
-from model_pytorch import DoubleHeadModel, dotdict
+from loss import MultipleChoiceLossCompute, task_losses, train_loss
+from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+
+TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
+STILL = dotdict(TINY, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
+START, DELIM, CLF = 30, 31, 32                          # tokens 0..29, special 30..32, positions 33..48
+ROWS, T = 49, 16
+HEADS = ['multiple_choice', ('classification', 3), 'similarity', ('similarity', 2)]
 
 
-def ragged(B, K=2, seed=0, shared=True):
-    """Sequences of 3 to T steps that begin alike within an example, and their mask."""
+def ragged(B, form='choices', K=2, seed=0, n_tokens=30):
+    """Sequences of different lengths of a form, 'choices', 'pair' (both orders) or 'text': X (B, K, T, 2), M."""
     g = torch.Generator().manual_seed(seed)
-    X, M = torch.zeros(B, K, T, 2, dtype=torch.int32), torch.zeros(B, K, T)
+
+    def field(longest):
+        n = 5 if longest else int(torch.randint(1, 5, (), generator=g))
+        return torch.randint(0, n_tokens, (n,), generator=g).tolist()
+    X = torch.zeros(B, {'choices': K, 'pair': 2, 'text': 1}[form], T, 2, dtype=torch.int32)
+    M = torch.zeros(X.shape[:3])
     for b in range(B):
-        story = torch.randint(0, 30, (T,), generator=g)
-        for k in range(K):
-            n = int(torch.randint(1, T - 2, (), generator=g))
-            ending = torch.randint(0, 30, (n,), generator=g)
-            ids = torch.cat([torch.tensor([30]), story[:T - 2 - n] if shared else ending[:1], ending,
-                             torch.tensor([CLF])])[:T]
-            ids[-1] = CLF
-            X[b, k, :len(ids), 0], M[b, k, :len(ids)] = ids, 1
+        one, other = field(b == 0), field(b == 0)
+        texts = {'choices': [one + [DELIM] + (field(False) if k else other) for k in range(K)], 'text': [one],
+                 'pair': [one + [DELIM] + other, other + [DELIM] + one]}[form]
+        for k, text in enumerate(texts):
+            ids = [START, *text, CLF]
+            X[b, k, :len(ids), 0], M[b, k, :len(ids)] = torch.tensor(ids), 1
     X[..., 1] = torch.arange(ROWS - T, ROWS)
+    assert (M[..., :int(M.sum(-1).max())] == 0).any()   # padding beside the longest sequence, too
     return X, M
 
 
+def of_head(head, B, K=2, **kwargs):
+    """X, M, Y for a head."""
+    name, n_out = (head, 1) if isinstance(head, str) else head
+    X, M = ragged(B, {'multiple_choice': 'choices', 'similarity': 'pair', 'classification': 'text'}[name], K, **kwargs)
+    if head == 'similarity':
+        return X, M, torch.linspace(-1, 5, B, dtype=torch.float64)
+    return X, M, torch.arange(B, dtype=torch.int32) % (K if head == 'multiple_choice' else n_out)
+
+
+def build(head, cfg=STILL):
+    """A model with larger weights than at the start, so that its attention and its head matter."""
+    model = DoubleHeadModel(cfg, CLF, head, ROWS, T)
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.3)
+    return model
+
+
 def plain_losses(model, X, M, Y, lm_coef):
-    criterion = nn.CrossEntropyLoss(reduction='none')
+    """What `fast.double_head_losses` returns, from the network and the loss class as they are written."""
     lm_logits, clf_logits = model(X)
-    clf, lm = MultipleChoiceLossCompute(criterion, criterion, lm_coef)(X, Y, M, clf_logits, lm_logits,
-                                                                       only_return_losses=True)
-    return train_loss(clf, lm, lm_coef), clf, lm
+    clf, lm = MultipleChoiceLossCompute(nn.CrossEntropyLoss(reduction='none'), task_losses, lm_coef)(
+        X, Y, M, clf_logits, lm_logits, only_return_losses=True)
+    return train_loss(clf, lm, lm_coef), clf, lm if lm_coef else None
 
 
+def plain_logits(model, X, M):
+    return model(X)[1].detach()
+
+
+@pytest.mark.parametrize('losses, logits', [(plain_losses, plain_logits), (fast.double_head_losses, fast.task_logits)],
+                         ids=['plain', 'fast'])
 @pytest.mark.parametrize('name', ['forward', 'forward_relu', 'forward_swish', 'forward_lm0'])
-def test_packed_training_has_the_numbers_of_the_original(name):
+def test_both_paths_have_the_numbers_of_the_original(name, losses, logits):
     golden = Golden(name)
     model = golden.model().train()
-    loss, clf_losses, lm_losses = fast.double_head_losses(model, golden['X'], golden['M'], golden['Y'],
-                                                          golden.config.lm_coef)
+    loss, clf_losses, lm_losses = losses(model, golden['X'], golden['M'], golden['Y'], golden.config.lm_coef)
     assert_close(loss, golden['train_loss'])
     assert_close(clf_losses, golden['clf_losses'])
     if lm_losses is not None:
         assert_close(lm_losses, golden['lm_losses'])
     loss.backward()
-    assert_gradients(golden, model)
-    logits = fast.choice_logits(model.eval(), golden['X'], golden['M'])
-    assert_close(logits, golden['eval/clf_logits'])
+    for parameter, p in model.named_parameters():
+        assert_close(p.grad, golden.parameter(parameter, 'grad/'), what=parameter)
+    assert_close(logits(model.eval(), golden['X'], golden['M']), golden['eval/clf_logits'])
 
 
-@pytest.mark.parametrize('chunk', [1, 5, 1000])
-@pytest.mark.parametrize('B, K', [(1, 2), (4, 2), (3, 5)])
-def test_packed_training_is_the_plain_one(monkeypatch, chunk, B, K):
-    monkeypatch.setattr(fast, 'LM_CHUNK', chunk)
-    torch.manual_seed(B)
-    cfg = dotdict(TINY, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
-    plain = DoubleHeadModel(cfg, CLF, 'multiple_choice', ROWS, T).train()
-    nn.init.normal_(plain.task_head.linear.weight)
-    packed = copy.deepcopy(plain)
-    (X, M), Y = ragged(B, K, seed=chunk), torch.arange(B) % K
-    theirs, ours = plain_losses(plain, X, M, Y, 0.5), fast.double_head_losses(packed, X, M, Y, 0.5)
-    for a, b in zip(ours, theirs, strict=True):
-        assert_close(a, b)
-    (theirs[0] / 3).backward()
-    (ours[0] / 3).backward()
-    for (name, p), q in zip(plain.named_parameters(), packed.parameters(), strict=True):
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(HEADS), st.integers(2, 4), st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([2, 30]),
+       st.sampled_from([0, 0.5]), st.sampled_from([1, 5, 1000]))
+def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chunk):
+    """Losses, gradients and evaluation. With 2 tokens, choices often go on alike beyond the story, or are the same."""
+    torch.manual_seed(seed)
+    plain = build(head).train()
+    ours = copy.deepcopy(plain)
+    X, M, Y = of_head(head, B, K, seed=seed, n_tokens=n_tokens)
+    with patch.object(fast, 'LM_CHUNK', chunk):
+        losses, expected = fast.double_head_losses(ours, X, M, Y, lm_coef), plain_losses(plain, X, M, Y, lm_coef)
+        for a, b in zip(losses, expected, strict=True):
+            assert a is b or a.shape == b.shape
+            assert_close(a, b, rtol=1e-5)
+        (losses[0] / 3).backward()
+        (expected[0] / 3).backward()
+    for (name, p), q in zip(plain.named_parameters(), ours.parameters(), strict=True):
         assert_close(q.grad, p.grad, atol=1e-6, rtol=1e-5, what=name)
+    assert_close(fast.task_logits(ours.eval(), X, M), plain_logits(plain.eval(), X, M))
 
 
-@pytest.mark.parametrize('B, K, shared', [(1, 2, True), (5, 2, True), (5, 2, False), (3, 4, True), (3, 1, True)])
-def test_shared_evaluation_is_the_plain_one(B, K, shared):
-    model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).eval()
-    nn.init.normal_(model.task_head.linear.weight)
-    X, M = ragged(B, K, seed=B, shared=shared)
-    assert_close(fast.choice_logits(model, X, M), model(X)[1].detach())
+def test_the_layouts_are_those_of_the_drawing():
+    """Story 1 2 3, endings 4 5 and 6, as in the docstring of fast.py."""
+    X = torch.tensor([[[1, 2, 3, 4, 5, 0, 0], [1, 2, 3, 6, 0, 0, 0]]])
+    M, X = (X > 0).float(), torch.stack([X, torch.arange(20, 27).expand_as(X)], dim=-1)
+    packing = fast.pack(X, M, 5)
+    assert packing.ids[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 6]
+    assert packing.grid.tolist() == packing.row_of.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]]
+    assert packing.clf_row.tolist() == [4, 5]           # without a classify token the first, as in `states_at`
+    packing = fast.pack_shared(X, M, 6)
+    assert packing.ids.tolist() == [[1, 20], [2, 21], [3, 22], [4, 23], [5, 24], [6, 23]]
+    assert packing.grid.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert packing.row_of[0].tolist() == [0, 1, 2, 3, 4] and packing.row_of[1, :4].tolist() == [0, 1, 2, 5]
+    assert packing.visible[0, 0].nonzero()[-4:].tolist() == [[5, 0], [5, 1], [5, 2], [5, 5]]
+    assert packing.visible_at_clf().tolist() == [packing.visible[0, 0, i].tolist() for i in (0, 5)]
+
+
+@pytest.mark.parametrize('pack', [fast.pack, fast.pack_shared])
+@pytest.mark.parametrize('form, K', [('text', 1), ('pair', 2), ('choices', 2), ('choices', 4)])
+def test_rows_hold_the_real_tokens_and_come_back_from_the_slots(pack, form, K):
+    X, M = ragged(5, form, K, seed=K)
+    packing = pack(X, M, CLF)
+    rows = torch.rand(len(packing.ids), 3)
+    assert torch.equal(packing.to_rows(packing.to_slots(rows)), rows)
+    assert torch.equal(packing.ids[packing.row_of][M[..., :packing.row_of.size(1)].flatten(0, 1).bool()], X[M.bool()])
+    assert (packing.ids[packing.clf_row, 0] == CLF).all()
+    common = ((X == X[:, :1]).all(-1) & M.bool()).all(1).int().cumprod(-1).sum() if pack is fast.pack_shared else 0
+    assert len(packing.ids) == M.sum() - (K - 1) * common
+
+
+@pytest.mark.parametrize('head', HEADS)
+def test_only_choices_are_shared(monkeypatch, head):
+    monkeypatch.setattr(fast, 'pack' if head == 'multiple_choice' else 'pack_shared', None)
+    X, M, _ = of_head(head, 3)
+    fast.task_logits(build(head).eval(), X, M)
 
 
 def test_choices_that_are_the_same_get_the_same_logits():
-    model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).eval()
+    model = build('multiple_choice').eval()
     X, M = ragged(4)
     X[1, 1], M[1, 1] = X[1, 0], M[1, 0]                 # the second has no row of its own
-    logits = fast.choice_logits(model, X, M)
-    assert_close(logits, model(X)[1].detach())
+    logits = fast.task_logits(model, X, M)
+    assert_close(logits, plain_logits(model, X, M))
     assert logits[1, 0] == logits[1, 1]
-
-
-def test_evaluation_computes_the_common_story_once():
-    X, M = ragged(4)
-    every = fast.pack(X, M, CLF)
-    packing = fast.pack(X, M, CLF, share=True)
-    common = int(((X[:, 0] == X[:, 1]).all(-1) & M.bool().all(1)).int().cumprod(-1).sum())
-    assert len(every.ids) == M.sum() and len(packing.ids) == M.sum() - common and common > 4
-    assert torch.equal(packing.ids[packing.row_of][M[:, :, :packing.row_of.size(1)].flatten(0, 1).bool()], X[M.bool()])
 
 
 def test_evaluation_with_dropout_on_is_refused():
     with pytest.raises(ValueError, match='evaluation mode'):
-        fast.choice_logits(DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).train(), *ragged(1))
+        fast.task_logits(build('multiple_choice').train(), *ragged(1))
+
+
+@pytest.mark.parametrize('pack', [fast.pack, fast.pack_shared])
+@pytest.mark.parametrize('change, words', [
+    (lambda X, M: (X[:, 0], M), r'X \(2, 16, 2\) and M \(2, 2, 16\)'),
+    (lambda X, M: (X, M[:, :1]), r'M \(2, 1, 16\)'),
+    (lambda X, M: (X[..., :1], M), r'X \(2, 2, 16, 1\)'),
+    (lambda X, M: (X, M.flip(-1)), 'only zeros'),
+    (lambda X, M: (X, M * (torch.arange(T) != 1)), 'only zeros'),
+    (lambda X, M: (X, M * (X[..., 0] != CLF)), 'classify token'),
+    (lambda X, M: (X, M * 0), 'classify token')])
+def test_arrays_that_do_not_belong_together_are_refused(pack, change, words):
+    with pytest.raises(ValueError, match=words):
+        pack(*change(*ragged(2)), CLF)
+
+
+def test_labels_that_do_not_fit_the_head_are_refused():
+    for head, Y in (('multiple_choice', torch.zeros(2)), ('similarity', torch.tensor([0, 1])),
+                    (('classification', 3), torch.tensor([0, 1, 2]))):
+        X, M, _ = of_head(head, 2)
+        with pytest.raises(ValueError, match='do not fit Y'):
+            fast.double_head_losses(build(head), X, M, Y, 0.5)
+
+
+@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('dtype, error', [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+def test_half_precision_has_finite_losses_and_the_gradients_of_float32(head, dtype, error):
+    model = build(head).train()
+    X, M, Y = of_head(head, 4)
+    fast.double_head_losses(model, X, M, Y, 0.5)[0].backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    with torch.autocast('cpu', dtype):
+        losses = fast.double_head_losses(model, X, M, Y, 0.5)
+        logits = fast.task_logits(model.eval(), X, M)
+    assert all(loss.isfinite().all() and loss.dtype == torch.float32 for loss in losses) and logits.isfinite().all()
+    (losses[0] * 2**12).backward()                      # as GradScaler scales it
+    for p, grad in zip(model.parameters(), expected, strict=True):
+        assert (p.grad / 2**12 - grad).norm() < error * expected[0].norm()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('parameters_too', [False, True], ids=['autocast', 'half'])
+def test_gradients_of_small_weights_do_not_vanish_in_half_precision(dtype, parameters_too):
+    """The loss scale comes with the backward pass, after the gradients are made."""
+    torch.manual_seed(0)
+    h, we = torch.randn(300, 8).to(dtype).float(), torch.randn(50, 8).to(dtype).float()
+    targets, weights = torch.randint(0, 50, (300,)), torch.rand(300) * 1e-9
+    grads = []
+    for half in (False, True):
+        inputs = [t.to(dtype if half and parameters_too else torch.float32, copy=True).requires_grad_() for t in (h, we)]
+        with torch.autocast('cpu', dtype, enabled=half):
+            total, losses = fast.WeightedCrossEntropy.apply(*inputs, targets, weights)
+        assert losses.dtype == torch.float32
+        (total * 1e9).backward()
+        assert all(t.grad.dtype == t.dtype for t in inputs)
+        grads.append([t.grad.float() for t in inputs])
+    for exact, ours in zip(*grads, strict=True):
+        assert (ours - exact).norm() < 0.01 * exact.norm()
+
+
+def test_a_batch_without_targets_has_no_language_model_loss():
+    model = build('multiple_choice')
+    X, M = ragged(2)
+    X[:, :, 0, 0] = CLF
+    M[..., 1:] = 0
+    loss, clf_losses, lm_losses = fast.double_head_losses(model, X, M, torch.tensor([0, 1]), 0.5)
+    loss.backward()
+    assert lm_losses.tolist() == [0] * 4 and loss == clf_losses.mean()
 
 
 @pytest.mark.parametrize('use_dropout', [lambda model: model, fast.use_fast_dropout], ids=['torch', 'fast'])
 def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
     """Every site drops its own rate; the table once, whole; the classify state once for all choices."""
     rates = dotdict(TINY, embd_pdrop=0.1, attn_pdrop=0.2, resid_pdrop=0.3, clf_pdrop=0.4)
-    model = use_dropout(DoubleHeadModel(rates, CLF, 'multiple_choice', ROWS, T)).train()
+    model = use_dropout(build('multiple_choice', rates)).train()
     seen = record_dropout(model)
     torch.manual_seed(0)
     for seed in range(60):
         X, M = ragged(16, seed=seed)
-        fast.double_head_losses(model, X, M, torch.zeros(16), 0.5)
+        fast.double_head_losses(model, X, M, torch.zeros(16, dtype=torch.long), 0.5)
     assert len(seen) == 2 + 3 * TINY.n_layer
     for name, pairs in seen.items():
         rate = next(rates[site + '_pdrop'] for site, key in (('attn', 'attn_dropout'), ('embd', 'transformer.drop'),
@@ -121,6 +245,14 @@ def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
         assert_dropped(pairs, rate, name)
     assert len(seen['transformer.drop']) == 60 and seen['transformer.drop'][0][0].shape == (ROWS, 16)
     assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)
+
+
+def test_fast_dropout_takes_the_place_of_the_plain_one():
+    model = nn.Sequential(nn.Dropout(0.1).eval(), nn.ModuleDict({'inner': nn.Dropout(0.2)}), nn.AlphaDropout())
+    assert fast.use_fast_dropout(model) is model
+    layers = model[0], model[1]['inner']
+    assert type(layers[0]) is type(layers[1]) is fast.Dropout and type(model[2]) is nn.AlphaDropout
+    assert [(layer.p, layer.training) for layer in layers] == [(0.1, False), (0.2, True)]
 
 
 @pytest.mark.parametrize('p', [0.05, 0.1, 0.5])
