@@ -183,8 +183,8 @@ def test_from_the_shell_damage_is_one_line_and_status_2(folder, name):
     *[(f'{name}_pdrop', value) for name in ('embd', 'attn', 'resid', 'clf') for value in ('1', '-1', 'nan')],
     *[(name, value) for name in ('lr', 'lm_coef', 'l2', 'e', 'checkpoint_minutes') for value in ('-1', 'nan', 'inf')],
     *[(name, value) for name in ('b1', 'b2', 'lr_warmup') for value in ('1.5', 'nan')],
-    ('max_grad_norm', 'nan'), ('n_transfer', '13'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)), ('desc', '../x'), ('desc', '/x'), ('desc', '.x'),
-    ('seeds', '1-10000000000'), ('seeds', str(2 ** 32)),
+    ('max_grad_norm', 'nan'), ('n_transfer', '13'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)),
+    ('desc', '../x'), ('desc', '/x'), ('desc', '.x'), ('seeds', '1-10000000000'), ('seeds', str(2 ** 32)),
     ('afn', 'foo'), ('lr_schedule', 'foo'), ('opt', 'sgd'), ('dtype', 'int8'), ('device', 'tpu'), ('dataset', 'foo'),
     ('lr', 'fast'), ('n_iter', '2.5'), ('seeds', '9-3'), ('seeds', 'x'), ('seeds', '1,1'), ('n_valid', '1000')])
 def test_an_option_out_of_range_is_named_before_anything_is_written(tmp_path, option, value):

@@ -1,6 +1,5 @@
 """The embedded stand-in for ROCStories: the files, and that an ending gives nothing away without its story."""
 import csv
-import importlib.util
 import re
 import subprocess
 import sys
@@ -9,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / 'data' / 'make_sample.py'
-spec = importlib.util.spec_from_file_location('make_sample', SCRIPT)
-make_sample = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_sample)
+from data import make_sample
 
+SCRIPT = Path(make_sample.__file__)
 NAMES = (make_sample.LABELLED_CSV, make_sample.TEST_CSV)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_sample import make_sample
 
 import pretrain
 import train
+from data import make_sample
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict, load_openai_pretrained_model
 from text_utils import TextEncoder
 from utils import read_json
@@ -19,7 +19,7 @@ FOLDER = ROOT / 'model' / 'sample'
 
 
 def accuracy(folder, *argv):
-    """Test accuracy of a run of train.py with the defaults of --dataset sample, but for argv."""
+    """Test accuracy of a run of train.py with the defaults of --dataset sample and the options argv."""
     desc = 'sample' + '-'.join(argv)
     dirs = [word for name in ('log', 'save', 'submission') for word in (f'--{name}_dir', str(folder / name))]
     args = train.parse_args(['--dataset', 'sample', '--desc', desc, '--data_dir', str(ROOT / 'data' / 'sample'),
@@ -27,6 +27,7 @@ def accuracy(folder, *argv):
     return train.main(args).test_accuracy
 
 
+@pytest.mark.slow
 def test_pre_training_is_worth_25_points(tmp_path):
     short = '--n_iter', '1'                             # a third of the default, for the suite's time
     tuned, scratch = accuracy(tmp_path, *short), accuracy(tmp_path, *short, '--n_transfer', '-1')
