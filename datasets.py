@@ -1,13 +1,14 @@
 """From the files of a task to fields of text, and from fields of ids to the arrays the network takes."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from text_utils import has_tokens
+from utils import find_columns, read_table
 
 SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
 
@@ -19,30 +20,40 @@ ENDINGS = ['RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2']
 LABEL = 'AnswerRightEnding'
 
 
+def cloze_rank(name: str, kind: str):
+    """How well a file name says 'val' or 'test' of the Story Cloze Test: the least is the best; None: not at all.
+
+    A further word `test` comes before `cloze_test` alone, and the hand-out of 2016 before later ones.
+    """
+    words = [word.lower() for word in re.findall('[Cc]loze|[A-Z]?[a-z]+|[A-Z]+|[0-9]+', os.path.splitext(name)[0])]
+    text = ' '.join(words)
+    explicit = kind in text.replace('cloze test', 'cloze').split()
+    implicit = kind == 'test' and 'cloze test' in text and 'val' not in words
+    if name.startswith(('.', '~$')) or not (explicit or implicit) or not re.search('cloze|2016|2018', text):
+        return None                                                    # hidden files and the locks of Excel are no data
+    return not explicit, 0 if '2016' in words else 2 if '2018' in words else 1
+
+
 def find_cloze_file(data_dir: str, kind: str) -> str:
     """Path of the 'val' (labelled: training and validation) or 'test' file of the Story Cloze Test in `data_dir`.
 
-    The name under which the original reads it comes first; then any csv or tsv file whose name has `val` or `test` in
-    it besides `cloze_test`, the spring 2016 hand-out before the later ones. Raises FileNotFoundError, with the names
-    looked for, or ValueError where two files are as good.
+    The name under which the original reads it comes first, then csv and tsv files by `cloze_rank`. Raises
+    FileNotFoundError, with the names looked for, or ValueError where two files are as good.
     """
     exact = VAL_NAME if kind == 'val' else TEST_NAME
     if os.path.isfile(os.path.join(data_dir, exact)):
         return os.path.join(data_dir, exact)
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the Story Cloze files')
-    found = {}
-    for name in sorted(os.listdir(data_dir)):
-        stem, extension = os.path.splitext(name.lower())
-        words = re.sub(r'[^a-z0-9]', '', stem).replace('clozetest', 'cloze')
-        if extension in ('.csv', '.tsv') and kind in words and re.search('cloze|2016|2018', words):
-            year = 0 if '2016' in words else 2 if '2018' in words else 1
-            found.setdefault(year, []).append(name)
-    if not found:
+    names = [name for name in sorted(os.listdir(data_dir)) if cloze_rank(name, kind)]
+    tables = [name for name in names if name.lower().endswith(('.csv', '.tsv'))]
+    if not tables:
         raise FileNotFoundError(
             f'{data_dir} has no Story Cloze {kind} file: looked for "{exact}", then csv or tsv names with "{kind}" '
-            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, ...)')
-    best = found[min(found)]
+            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, ...)'
+            + (f'; {names[0]} is neither: unpack it, or save it as CSV (UTF-8)' if names else ''))
+    first = min(cloze_rank(name, kind) for name in tables)
+    best = [name for name in tables if cloze_rank(name, kind) == first]
     if len(best) > 1:
         raise ValueError(f'{data_dir} has several {kind} files ({", ".join(best)}): keep one, or name it "{exact}"')
     return os.path.join(data_dir, best[0])
@@ -51,59 +62,42 @@ def find_cloze_file(data_dir: str, kind: str) -> str:
 def read_cloze(path: str, labelled: bool | None = None):
     """Stories of one file: lists of the four sentences joined, the first endings, the second, and labels 0 or 1.
 
-    labelled: True wants a label in every row, False ignores them, None takes them where the file has the column. The
-    labels are None where there are none. Raises ValueError with file and row where something is wrong with one.
+    labelled: True wants a label in every row, False ignores them, None takes them where the file has them. The labels
+    are None where there are none. Raises ValueError with file and row where something is wrong with one.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing, or is not a file')
-    with open(path, 'rb') as f:
-        data = f.read()
-    try:
-        text = data.decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        line = data[:e.start].count(b'\n') + 1
-        raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
-    delimiter = '\t' if path.lower().endswith('.tsv') else ','
-    rows = csv.reader(io.StringIO(text, newline=''), strict=True, delimiter=delimiter)
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-        wanted = SENTENCES + ENDINGS + [LABEL] * bool(labelled)
-        missing = [name for name in wanted if name.lower() not in header]
-        if missing:
-            raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns')
-        columns = [header.index(name.lower()) for name in SENTENCES + ENDINGS]
-        label = header.index(LABEL.lower()) if labelled is not False and LABEL.lower() in header else None
-        stories, endings1, endings2, labels = [], [], [], []
-        for row in rows:
-            if not row:
-                continue                                               # a blank line
-            where = f'{path}, line {rows.line_num} (story {len(stories) + 1})'
-            if len(row) != len(header):
-                raise ValueError(f'{where}: {len(row)} columns, the header has {len(header)}')
-            *sentences, ending1, ending2 = fields = [row[i] for i in columns]
-            for name, field in zip(SENTENCES + ENDINGS, fields, strict=True):
-                if not field.strip():
-                    raise ValueError(f'{where}: {name} is empty')
-            if label is not None:
-                if row[label].strip() not in ('1', '2'):
-                    raise ValueError(f'{where}: {LABEL} is {row[label]!r}, not 1 or 2')
-                labels.append(int(row[label]) - 1)
-            stories.append(' '.join(sentences))
-            endings1.append(ending1)
-            endings2.append(ending2)
-    except csv.Error as e:
-        raise ValueError(f'{path}, line {rows.line_num}: {e}') from None
-    if not stories:
+    header, rows = read_table(path)
+    wanted = SENTENCES + ENDINGS
+    columns = find_columns(path, header, [*wanted, LABEL] if labelled else wanted)[:len(wanted)]
+    if not rows:
         raise ValueError(f'{path} has a header but no story')
-    return stories, endings1, endings2, labels if label is not None else None
+    label = next((i for i, name in enumerate(header) if name.strip().lower() == LABEL.lower()), None)
+    if label is not None and not any(row[label].strip() for _, row in rows):
+        if labelled:
+            raise ValueError(f'{path}: {LABEL} is empty in all rows: this is not the file with the labels')
+        label = None
+    stories, endings1, endings2, labels = [], [], [], []
+    for i, (line, row) in enumerate(rows, start=1):
+        where = f'{path}, line {line} (story {i})'
+        *sentences, ending1, ending2 = fields = [row[column] for column in columns]
+        for name, field in zip(wanted, fields, strict=True):
+            if not has_tokens(field):
+                raise ValueError(f'{where}: {name} is empty: {field[:40]!r} has no tokens')
+        if label is not None and labelled is not False:
+            if row[label].strip() not in ('1', '2'):
+                raise ValueError(f'{where}: {LABEL} is {row[label]!r}, not 1 or 2')
+            labels.append(int(row[label]) - 1)
+        stories.append(' '.join(sentences))
+        endings1.append(ending1)
+        endings2.append(ending2)
+    return stories, endings1, endings2, labels or None
 
 
-def rocstories(data_dir: str, n_train: int = 1497, n_valid: int = 374):
+def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):
     """The Story Cloze Test as the original splits it.
 
     Returns (stories, endings 1, endings 2, labels) for training and for validation, both from the labelled file, and
-    (stories, endings 1, endings 2) for test. n_valid stories are for validation, and of the rest the first n_train
-    for training.
+    (stories, endings 1, endings 2) for test. n_valid stories are for validation, and of the rest all or the first
+    n_train for training.
     """
     from sklearn.model_selection import train_test_split
     path = find_cloze_file(data_dir, 'val')

@@ -19,6 +19,8 @@ from itertools import groupby
 
 from tqdm import tqdm
 
+from utils import read_json, read_text
+
 # Affixes of spacy/lang/punctuation.py and char_classes.py; every entry is a regular expression.
 PUNCT = r'… …… , : ; ! \? ¿ ؟ ¡ \( \) \[ \] { } < > _ # \* & 。 ？ ！ ， 、 ； ： ～ · । ، ؛ ٪'.split()
 ELLIPSES = [r'\.\.+', '…']
@@ -87,7 +89,8 @@ LONGEST_EXCEPTION = 12
 
 PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &: ftfy leaves it as it is
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
-ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
+ASCII_WORD, ASCII_WORD_IN = re.compile('[A-Za-z]+').fullmatch, re.compile('[A-Za-z0-9]').search
+HOW_TO_GET = ': python model/download.py fetches the released files'
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks and their characters: some 200 MB at most
 
 
@@ -98,9 +101,13 @@ def char_ranges(table):
 
 @functools.cache
 def load_ftfy():
-    """ftfy.fix_text of 2018."""
+    """ftfy.fix_text of 2018.
+
+    ftfy 4 reads one file through pkg_resources, which setuptools 82 dropped and 80 imports slowly and with a warning: a
+    module that does the same stands in for it while ftfy is imported.
+    """
     stand_in = None
-    if 'pkg_resources' not in sys.modules:  # ftfy 4 reads a file through it, but setuptools 82 dropped it
+    if 'pkg_resources' not in sys.modules:
         stand_in = sys.modules['pkg_resources'] = types.ModuleType('pkg_resources')
         stand_in.resource_string = pkgutil.get_data
     try:
@@ -221,26 +228,20 @@ def text_standardize(text):
     return ' \n '.join(' '.join(line.split()) for line in text.split('\n') if line and not line.isspace())
 
 
-def read_text(path):
-    """The text of a file of the release. Raises OSError, or ValueError if it is not UTF-8."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            return f.read()
-    except FileNotFoundError:
-        raise FileNotFoundError(f'{path} is missing: python model/download.py fetches it') from None
-    except UnicodeDecodeError as error:
-        line = error.object[:error.start].count(b'\n') + 1
-        raise ValueError(f'{path}, line {line}: not UTF-8 ({error.reason}): download it again') from None
+def has_tokens(text) -> bool:
+    """Whether `encode` gives ids for a text: once cleaned, control characters and `&nbsp;` are nothing or white space.
+
+    Of ASCII letters and digits ftfy removes only those of an entity (&) or of an escape sequence of a terminal.
+    """
+    if ASCII_WORD_IN(text) and '&' not in text and '\x1b' not in text:
+        return True
+    return bool(load_ftfy()(text).split())
 
 
 def load_vocabulary(path):
     """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 .. n-1."""
-    text = read_text(path)
-    try:
-        encoder = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path}: not json ({error}): download it again') from None
-    if not (isinstance(encoder, dict) and encoder and all(type(i) is int for i in encoder.values())):
+    encoder = read_json(path, HOW_TO_GET)
+    if not (encoder and all(type(i) is int for i in encoder.values())):
         raise ValueError(f'{path}: not a vocabulary, which is one json object {{token: id}}: download it again')
     if sorted(encoder.values()) != list(range(len(encoder))):
         raise ValueError(f'{path}: the ids of its {len(encoder)} tokens are not 0, 1, 2, ...: download it again')
@@ -249,7 +250,7 @@ def load_vocabulary(path):
 
 def load_merges(path):
     """[(symbol, symbol)] in the order learned, from a file of subword-nmt. Raises OSError or ValueError."""
-    header, *lines = read_text(path).split('\n')
+    header, *lines = re.split('\r\n?|\n', read_text(path, hint=HOW_TO_GET))
     if not header.startswith('#version'):
         raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')
     merges = [tuple(line.split()) for line in lines[:-1]]  # as the original: what follows the last newline goes

@@ -2,13 +2,19 @@
 
 import argparse
 import contextlib
+import csv
+import errno
 import hashlib
 import importlib.metadata
+import io
 import itertools
 import json
 import math
 import os
 import platform
+import re
+import secrets
+import signal
 import sys
 import time
 
@@ -19,6 +25,12 @@ from tqdm import tqdm
 # run is interrupted. A run can be resumed with others, and runs that differ in them alone are one configuration.
 INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 'model_path', 'encoder_path',
               'bpe_path', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict', 'n_proc')
+MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 29                   # bytes; the released vocabulary has 2 ** 20, MNLI 2 ** 26
+UTF_16 = 'UTF-16: save it as UTF-8'
+NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
+           b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
+           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}                  # first bytes: what it is
+NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
 
 
 def encode_dataset(*splits, encoder):
@@ -113,37 +125,66 @@ def make_path(f):
 
 
 @contextlib.contextmanager
-def write_whole(path, mode='w'):
-    """Open a temporary file beside `path` that takes its name once it is complete, or is removed."""
-    part = f'{make_path(path)}.{os.getpid()}.part'
+def errors_named(path):
+    """Name the file in an OSError that has no name: write and fsync do not say where the disk is full."""
     try:
-        with open(part, mode, encoding=None if 'b' in mode else 'utf-8', newline=None if 'b' in mode else '\n') as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
+        yield
     except OSError as e:
-        e.filename = e.filename or path                                # a full disk does not say where it is full
+        if type(e) is OSError and e.errno is None:                     # numpy counts the bytes and has no errno
+            raise OSError(f'{path}: {e}: is the disk full?') from e
+        e.filename = e.filename or path
         raise
+
+
+@contextlib.contextmanager
+def write_whole(path, mode='w'):
+    """Open a temporary file beside `path` that takes its name once it is complete, or is removed.
+
+    Nobody can plant a link under the temporary name: it is random, and mode x refuses a name that exists.
+    """
+    part = f'{make_path(path)}.{secrets.token_hex(8)}.part'
+    options = {} if 'b' in mode else dict(encoding='utf-8', newline='\n')
+    try:
+        with errors_named(path):
+            with open(part, mode.replace('w', 'x'), **options) as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
 
 
-def read_text(path):
-    """The text of a file. Raises FileNotFoundError for what is no regular file, ValueError for what is not UTF-8."""
+def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
+    """The content of a file. Raises FileNotFoundError, with the hint, for what is no regular file, and ValueError for
+    a file of more than max_bytes.
+    """
     if not os.path.isfile(path):                                       # opening a named pipe would wait for ever
-        raise FileNotFoundError(f'{path} is missing, or is not a file')
+        raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
+    size = os.path.getsize(path)
+    if size > max_bytes:
+        raise ValueError(f'{path} has {size:,} bytes, but such a file has at most {max_bytes:,}')
+    with errors_named(path), open(path, 'rb') as f:
+        return f.read(max_bytes)
+
+
+def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
+    """The text of a UTF-8 file, line ends as they are. Raises what `read_bytes` raises, ValueError for other bytes."""
+    data = read_bytes(path, max_bytes, hint)
+    what = next((what for beginning, what in NO_TEXT.items() if data.startswith(beginning)), None)
+    if what or b'\0' in data[:2]:                                      # half of a letter in UTF-16 is zero
+        raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
     try:
-        with open(path, encoding='utf-8', newline='') as f:
-            return f.read()
+        return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
-        raise ValueError(f'{path} is not text: byte {e.start} is not UTF-8') from None
+        line = data[:e.start].count(b'\n') + 1
+        raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
 
 
-def read_json(path) -> dict:
+def read_json(path, hint='') -> dict:
     """The json object in a file. Raises OSError or ValueError, with its name."""
-    text = read_text(path)
+    text = read_text(path, MAX_JSON, hint)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as e:
@@ -153,25 +194,76 @@ def read_json(path) -> dict:
     return value
 
 
+def read_table(path, delimiter=None):
+    """Header and rows of a table: a list of names and a list of (line number, fields), without blank rows.
+
+    delimiter: a tab in a .tsv file; in others what the header has most of, commas, semicolons or tabs. Between tabs
+    quotes are characters of the text, elsewhere the file is strict CSV. Raises what `read_text` raises, and ValueError
+    with file and line for a row that has not as many fields as the header.
+    """
+    text, start = read_text(path), 1
+    if excel := re.match('sep=([,;\t])\r?\n', text):
+        delimiter, text, start = excel[1], text[excel.end():], 2
+    elif delimiter is None and str(path).lower().endswith('.tsv'):
+        delimiter = '\t'
+    elif delimiter is None:
+        delimiter = max(',;\t', key=text.lstrip().partition('\n')[0].count)
+    quoting = csv.QUOTE_NONE if delimiter == '\t' else csv.QUOTE_MINIMAL
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, quoting=quoting, strict=True)
+    header, rows, line = None, [], start
+    try:
+        for row in reader:
+            if not any(field.strip() for field in row):
+                pass                                                   # a blank line, or Excel's of commas alone
+            elif header is None:
+                header = row
+            elif len(row) != len(header):
+                raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}')
+            else:
+                rows.append((line, row))
+            line = start + reader.line_num
+    except csv.Error as e:
+        raise ValueError(f'{path}, line {line}: {e}') from None
+    return header or [], rows
+
+
+def find_columns(path, header, names) -> list[int]:
+    """Places of the named columns in a header, in whatever case. Raises ValueError for those that are not there."""
+    header = [name.strip().lower() for name in header]
+    if missing := [name for name in names if name.lower() not in header]:
+        raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
+                         'tabs in a .tsv file, else between commas')
+    return [header.index(name.lower()) for name in names]
+
+
 class ResultLogger:
     """One json object per line: first the options of the run, then what `log` is given. Each line has a `time`.
 
-    earlier: lines to begin with after the options. A line is appended in one piece, or not at all.
+    earlier: lines to begin with after the options. A line is appended in one piece, or not at all. A log that was
+    removed is written again.
     """
 
     def __init__(self, path, *earlier, **kwargs):
         kwargs.setdefault('time', time.time())
-        with write_whole(path) as f:
-            f.writelines(json.dumps(line) + '\n' for line in (kwargs, *earlier))
-        self.f_log = open(path, 'ab', buffering=0)
+        self.path, self.lines = path, [kwargs, *earlier]
+        self.begin()
+
+    def begin(self):
+        with write_whole(self.path) as f:
+            f.writelines(json.dumps(line) + '\n' for line in self.lines)
+        self.f_log = open(self.path, 'ab', buffering=0)
 
     def log(self, **kwargs):
         kwargs.setdefault('time', time.time())
-        end = self.f_log.seek(0, os.SEEK_END)
-        line = (json.dumps(kwargs) + '\n').encode()
-        if self.f_log.write(line) != len(line):                        # the disk took a part of it
-            self.f_log.truncate(end)
-            raise OSError(f'{self.f_log.name}: no room for another line')
+        self.lines.append(kwargs)
+        if not os.fstat(self.f_log.fileno()).st_nlink:
+            self.close()
+            return self.begin()
+        line, end = (json.dumps(kwargs) + '\n').encode(), self.f_log.seek(0, os.SEEK_END)
+        with errors_named(self.path):
+            if self.f_log.write(line) != len(line):                    # a full disk took the beginning
+                self.f_log.truncate(end)
+                raise OSError(errno.ENOSPC, 'no room for another line')
 
     def close(self):
         self.f_log.close()
@@ -269,22 +361,55 @@ def finish_paths(args):
     return args
 
 
+def is_out_of_memory(e) -> bool:
+    """Whether an exception is Python's, numpy's or one of torch's for too little memory."""
+    if isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError':
+        return True
+    return isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY)
+
+
+def end_interrupted(*_):
+    """Handler of SIGINT while torch is imported, which takes seconds and may catch a KeyboardInterrupt."""
+    print(f'{os.path.basename(sys.argv[0])}: interrupted', file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+def begin_script():
+    """What a script calls before its imports, so that an interrupt during them is one line; `run_script` ends it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where SIGINT is ignored (nohup, &)
+        signal.signal(signal.SIGINT, end_interrupted)
+
+
 def run_script(main, parse_args):
     """Run `main(parse_args())`; a user's mistake ends in one line on stderr and exit status 2.
 
     Other exceptions say their status by an attribute `status`.
     """
     try:
+        if signal.getsignal(signal.SIGINT) is end_interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main(parse_args())
-    except (ValueError, OSError, ArithmeticError) as e:
-        message, status = f'error: {e}', 2
+        print(end='', flush=True)
+        return
+    except SystemExit as e:                                            # --help
+        message, status = '', e.code
+    except BrokenPipeError:
+        message, status = 'stopped: nobody reads the output any more', 141
     except KeyboardInterrupt:
         message, status = 'interrupted', 130
     except Exception as e:
-        if not hasattr(e, 'status'):
+        if is_out_of_memory(e):
+            message, status = f'error: not enough memory: {e}', 2
+        elif isinstance(e, (ValueError, OSError, ArithmeticError)):
+            message, status = f'error: {e}', 2
+        elif hasattr(e, 'status'):
+            message, status = str(e), e.status
+        else:
             raise
-        message, status = str(e), e.status
-    else:
-        return
-    print(f'{os.path.basename(sys.argv[0])}: {message}', file=sys.stderr)
+    if message:
+        print(f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())[:1000]}', file=sys.stderr)
+    try:
+        print(end='', flush=True)
+    except OSError:                                                    # or Python would try, and complain, at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

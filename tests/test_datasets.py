@@ -1,6 +1,7 @@
 """The reader, the split and the packing, against the original's and against bad files."""
 
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -76,6 +77,8 @@ def test_rocstories_splits_the_labelled_file(tmp_path):
         i = int(s.split()[4].rstrip(','))
         assert (e1, e2, y) == (f'Ending {i}a.', f'Ending {i}b.', i % 2)
     assert len(rocstories(str(tmp_path), n_train=7, n_valid=5)[0][0]) == 7
+    assert len(rocstories(str(folder_of(tmp_path, n=1600)), n_valid=5)[0][0]) == 1595       # not cut to 1497
+    folder_of(tmp_path)
     with pytest.raises(ValueError, match='has 20 stories, so n_valid=20'):
         rocstories(str(tmp_path), n_valid=20)
 
@@ -105,12 +108,16 @@ def test_too_short_a_context_is_refused():
 @pytest.mark.parametrize('name', [
     VAL_NAME, 'cloze_test_val__winter2018-cloze_test_ALL_val - 1 - 1.csv', 'cloze_test_ALL_val.csv',
     'cloze_test_val__spring2016.csv', 'val_spring2016.csv', 'Cloze_Test_VAL.CSV', 'cloze_test_spring2016-val.csv',
-    'cloze_test_ALL_val.tsv'])
+    'cloze_test_ALL_val.tsv', 'cloze_val.csv', 'ClozeTestVal.csv'])
 def test_every_name_under_which_the_file_circulates(tmp_path, name):
     rows = [HEADER, story(0), story(1, 2)]
     write(tmp_path / name, rows, delimiter='\t' if name.endswith('tsv') else ',')
-    write(tmp_path / name.replace('val', 'test').replace('VAL', 'TEST'), rows[:1])
+    test = name.replace('val', 'test').replace('VAL', 'TEST').replace('Val', 'Test')
+    write(tmp_path / test, rows[:1])
+    for stray in (f'._{name}', f'~${name}', f'._{test}', 'latest_val_copy.csv'):
+        (tmp_path / stray).write_bytes(b'\0\5\x16\7')
     (tmp_path / 'ROCStories_winter2017 - ROCStories_winter2017.csv').write_text('storyid,storytitle\n')
+    assert find_cloze_file(str(tmp_path), 'test') == str(tmp_path / test)
     path = find_cloze_file(str(tmp_path), 'val')
     assert path == str(tmp_path / name)
     assert read_cloze(path, labelled=True)[3] == [0, 1]
@@ -130,6 +137,20 @@ def test_the_hand_out_of_2016_comes_first_and_a_tie_is_refused(tmp_path):
         find_cloze_file(str(tmp_path / 'absent'), 'val')
 
 
+def test_names_that_are_no_story_file(tmp_path):
+    for name in ('latest_val_copy.csv', 'contest_val_2016.csv', '.cloze_test.csv'):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match='no Story Cloze test file: looked for'):
+        find_cloze_file(str(tmp_path), 'test')
+    (tmp_path / 'cloze_test.csv.gz').touch()
+    with pytest.raises(FileNotFoundError, match='; cloze_test.csv.gz is neither: unpack it, or save it as CSV'):
+        find_cloze_file(str(tmp_path), 'test')
+    (tmp_path / 'cloze_test.csv').touch()
+    assert find_cloze_file(str(tmp_path), 'test') == str(tmp_path / 'cloze_test.csv')
+    (tmp_path / 'cloze_test_test.csv').touch()
+    assert find_cloze_file(str(tmp_path), 'test') == str(tmp_path / 'cloze_test_test.csv')
+
+
 @pytest.mark.parametrize('columns', [slice(None), slice(1, None), slice(None, -1), slice(1, -1)])
 def test_id_and_label_columns_may_be_absent(tmp_path, columns):
     path = write(tmp_path / 'cloze.csv', [row[columns] for row in (HEADER, story(0), story(1, 2))])
@@ -141,14 +162,65 @@ def test_id_and_label_columns_may_be_absent(tmp_path, columns):
             read_cloze(path, labelled=True)
 
 
+def respelled(data, delimiter):
+    return text(csv.reader(io.StringIO(data.decode(), newline='')), delimiter).encode()
+
+
 @pytest.mark.parametrize('change', [
-    lambda b: b'\xef\xbb\xbf' + b, lambda b: b.replace(b'\n', b'\r\n'), lambda b: b + b'\n\n', lambda b: b.rstrip()],
-    ids=['byte-order mark', 'CRLF', 'blank lines', 'no last newline'])
+    lambda b: b'\xef\xbb\xbf' + b, lambda b: b.replace(b'\n', b'\r\n'), lambda b: b + b'\n\n', lambda b: b.rstrip(),
+    lambda b: b'\n' + b.replace(b'\n', b'\n \n'), lambda b: b + b',,,,,,,\n' * 2, lambda b: b + b',,\n, ,,,,,,,,\n',
+    lambda b: b.replace(b'Input', b'INPUT').replace(b'Answer', b' answer'),
+    lambda b: b'\xef\xbb\xbfsep=,\r\n' + b, lambda b: respelled(b, ';'), lambda b: b'sep=;\n' + respelled(b, ';'),
+    lambda b: b.replace(b'"', b'').replace(b', ', b'_').replace(b',', b'\t').replace(b'_', b', ')],
+    ids=['byte-order mark', 'CRLF', 'blank lines at the end', 'no last newline', 'blank lines', "Excel's blank rows",
+         'other blank rows', 'header in other case', 'sep=,', 'semicolons', 'sep=;', 'tabs'])
 def test_harmless_variants_read_the_same(tmp_path, change):
     path = tmp_path / 'cloze.csv'
-    expected = read_cloze(write(path, [HEADER, story(0), story(1, 2)]))
+    rows = [[field.replace('"', '') for field in row] for row in (HEADER, story(0), story(1, 2))]
+    expected = read_cloze(write(path, rows))
     path.write_bytes(change(path.read_bytes()))
-    assert read_cloze(str(path)) == expected
+    assert read_cloze(str(path)) == expected and read_cloze(str(path), labelled=True) == expected
+
+
+@pytest.mark.parametrize('rows', [
+    ['1 Ana_Bo_He_She_"Come home now!_Bo sang._1', '2 Cy_Cy_Cy_Mom_He said "ouch"_Cy slept._2'],
+    ['1 Ana_Bo_He_She_"Come home now!_Bo sang._1', '2 Cy_Cy_Cy_Mom_It was over."_Cy slept._2', '3 D_D_D_D_D_D_1'],
+    ['1 Ana_"Come home," she said._He_She_Home._Bo sang._1'], ['1 Ana_"Come home now."_Bo_She_Bo_Bo_1']])
+def test_quotes_between_tabs_are_text(tmp_path, rows):
+    rows = [row.split('_') for row in rows]
+    path = tmp_path / 'cloze.tsv'
+    path.write_text(''.join('\t'.join(row) + '\n' for row in [HEADER[1:], *rows]))
+    assert read_cloze(str(path)) == (
+        [' '.join(row[:4]) for row in rows], [row[4] for row in rows], [row[5] for row in rows],
+        [int(row[6]) - 1 for row in rows])
+
+
+@pytest.mark.parametrize('field, words', [
+    ('a\ttab', 'line 2: 9 columns, the header has 8'), ('"a\ttab"', 'line 2: 9 columns, the header has 8'),
+    ('a\nbreak', 'line 2: 3 columns, the header has 8'), ('"a\rbreak"', 'line 2: 3 columns, the header has 8')])
+def test_a_tab_or_a_line_break_between_tabs_is_refused(tmp_path, field, words):
+    path = tmp_path / 'cloze.tsv'
+    row = story(0)
+    row[2] = field
+    path.write_text(''.join('\t'.join(row) + '\n' for row in [HEADER, row]), newline='')
+    with pytest.raises(ValueError, match=words) as error:
+        read_cloze(str(path))
+    assert str(path) in str(error.value)
+
+
+def test_an_empty_label_column_is_none(tmp_path):
+    path = write(tmp_path / 'cloze.csv', [HEADER, story(0, ''), story(1, ' ')])
+    assert read_cloze(path)[3] is None and read_cloze(path, labelled=False)[3] is None
+    with pytest.raises(ValueError, match='AnswerRightEnding is empty in all rows: this is not the file with'):
+        read_cloze(path, labelled=True)
+
+
+def test_fields_of_several_lines_leave_the_line_numbers_right(tmp_path):
+    row = story(0)
+    row[2] = 'A\nB\r\nC'
+    path = write(tmp_path / 'cloze.csv', [HEADER, row, [], story(1, 3)])
+    with pytest.raises(ValueError, match='line 6 .story 2.: AnswerRightEnding'):
+        read_cloze(path)
 
 
 def test_line_separators_inside_a_sentence_are_text(tmp_path):
@@ -167,9 +239,13 @@ def with_field(i, value):
     (with_field(7, '3'), "line 3 .story 2.: AnswerRightEnding is '3', not 1 or 2"),
     (with_field(7, ''), "line 3 .story 2.: AnswerRightEnding is ''"),
     (with_field(2, '  '), 'line 3 .story 2.: InputSentence2 is empty'),
+    (with_field(3, '&nbsp;'), "line 3 .story 2.: InputSentence3 is empty: '&nbsp;' has no tokens"),
+    (with_field(4, '\x01\x02'), 'line 3 .story 2.: InputSentence4 is empty'),
+    (with_field(5, '\x1b[36m'), 'line 3 .story 2.: RandomFifthSentenceQuiz1 is empty'),
+    (with_field(6, '\ufeff \u2028'), 'line 3 .story 2.: RandomFifthSentenceQuiz2 is empty'),
     (with_field(6, ''), 'line 3 .story 2.: RandomFifthSentenceQuiz2 is empty'),
-    ([HEADER, story(0), story(1)[:-1]], 'line 3 .story 2.: 7 columns, the header has 8'),
-    ([HEADER, story(0) + ['x']], 'line 2 .story 1.: 9 columns'),
+    ([HEADER, story(0), story(1)[:-1]], 'line 3: 7 columns, the header has 8'),
+    ([HEADER, story(0) + ['x']], 'line 2: 9 columns'),
     ([HEADER], 'has a header but no story'),
     ([story(0), story(1)], 'line 1: no column InputSentence1'),
     ([[name for name in HEADER if name != 'InputSentence3'], story(0)[:-1]], 'line 1: no column InputSentence3'),
@@ -182,7 +258,11 @@ def test_a_bad_row_is_named(tmp_path, rows, words):
 
 
 @pytest.mark.parametrize('data, words', [
-    (text([HEADER, story(0)]).encode('utf-16'), 'line 1: byte 0xff is not UTF-8'),
+    (text([HEADER, story(0)]).encode('utf-16'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
+    (text([HEADER, story(0)]).encode('utf-16-be'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
+    (text([HEADER, story(0)]).encode('utf-16-le'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
+    (gzip.compress(text([HEADER, story(0)]).encode()), 'but compressed by gzip: gunzip it first'),
+    (b'PK\x03\x04\x14\x00\x06\x00', 'but a zip archive or .xlsx: unpack it, or save it as CSV'),
     (text([HEADER, story(0)]).encode() + b'id,caf\xe9', 'line 3: byte 0xe9 is not UTF-8'),
     (text([HEADER]).encode() + b'id,"never closed', 'line 2: unexpected end of data'),
     (text([HEADER]).encode() + b'id,"' + b'x' * 200_000 + b'"', 'line 2: field larger than'),

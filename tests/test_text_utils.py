@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from text_utils import TextEncoder, get_pairs, load_ftfy, load_rules, split_chunk, text_standardize
+from text_utils import TextEncoder, get_pairs, has_tokens, load_ftfy, load_rules, split_chunk, text_standardize
 
 ROOT = Path(__file__).parents[1]
 GOLDENS = Path(__file__).parent / 'goldens'
@@ -170,6 +171,17 @@ def test_caches_and_shortcuts_leave_the_ids_alone(broad, text):
         assert broad.encode([text], verbose=False) == [plain_encode(text, broad)]
 
 
+NOTHING = st.sampled_from(['&nbsp;', '&#160;', '&#7;', '\x1b[36m', '\x01', '\ufeff', ' ', '\u200b'])
+
+
+@given(texts | st.lists(NOTHING).map(''.join))
+@settings(max_examples=200, deadline=None)
+@example('&nbsp;')
+@example('\x1b[36m')
+def test_a_text_has_tokens_if_it_has_ids(broad, text):
+    assert has_tokens(text) == bool(broad.encode([text], verbose=False)[0])
+
+
 @given(texts)
 @settings(max_examples=200, deadline=None)
 def test_standardizing_is_the_originals(text):
@@ -280,7 +292,7 @@ def test_texts_must_be_a_list_of_str(toy):
     (b'', 'line 1 column 1'), (b'{"a": 0, "b"', 'line 1 column 13'), (b'["a", "b"]', 'object'), (b'{}', 'object'),
     (b'{"a": "0"}', 'object'), (b'{"a": 0, "b": true}', 'object'), (b'{"a": 0.0}', 'object'), (b'[' * 100_000, 'json'),
     (b'{"a": 1, "b": 2}', '2 tokens are not 0, 1, 2'), (b'{"a": 0, "b": 0}', '2 tokens are not 0, 1, 2'),
-    (b'{"a": 0,\n"\xe9": 1}', 'line 2: not UTF-8'), ('{"a": 0}'.encode('utf-16'), 'line 1: not UTF-8'),
+    (b'{"a": 0,\n"\xe9": 1}', 'line 2: byte 0xe9 is not UTF-8'), ('{"a": 0}'.encode('utf-16'), 'line 1: not UTF-8'),
 ])
 def test_a_bad_vocabulary_is_one_line(tmp_path, content, says):
     path = tmp_path / 'vocabulary.json'
@@ -305,17 +317,20 @@ def test_bad_merges_are_one_line(tmp_path, content, says):
 
 def test_missing_files_and_folders_are_named(tmp_path):
     for paths in ((tmp_path / 'no', TOY / MERGES), (TOY / VOCABULARY, tmp_path / 'no')):
-        with pytest.raises(FileNotFoundError, match='no is missing: python model/download.py'):
+        with pytest.raises(FileNotFoundError, match='no is missing, or is not a file: python model/download'):
             TextEncoder(*paths)
-    for paths in ((tmp_path, TOY / MERGES), (TOY / VOCABULARY, tmp_path)):
-        with pytest.raises(OSError, match=re.escape(str(tmp_path))):
-            TextEncoder(*paths)
+    os.mkfifo(tmp_path / 'pipe')
+    for path in (tmp_path, tmp_path / 'pipe', Path('/dev/zero')):
+        for paths in ((path, TOY / MERGES), (TOY / VOCABULARY, path)):
+            with pytest.raises(FileNotFoundError, match=f'{re.escape(str(path))} is missing, or is not a file'):
+                TextEncoder(*paths)
 
 
 def test_what_follows_the_last_newline_of_the_merges_is_dropped(tmp_path):
     path = tmp_path / 'merges.bpe'
-    path.write_bytes(b'#version: 0.2\r\nt h\r\nth e</w>')
-    assert TextEncoder(TOY / VOCABULARY, path).bpe_ranks == {('t', 'h'): 0}
+    for end in (b'\r\n', b'\n', b'\r'):
+        path.write_bytes(end.join([b'#version: 0.2', b't h', b'th e</w>']))
+        assert TextEncoder(TOY / VOCABULARY, path).bpe_ranks == {('t', 'h'): 0}
 
 
 def test_packages_that_would_give_other_ids_are_refused(monkeypatch):

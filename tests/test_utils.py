@@ -1,9 +1,19 @@
 import argparse
+import errno
 import importlib.metadata
 import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from device import choose_device
 from model_pytorch import DEFAULT_CONFIG
@@ -17,9 +27,15 @@ from utils import (
     finish_paths,
     iter_data,
     make_path,
+    read_bytes,
+    read_json,
+    read_table,
+    read_text,
     run_script,
     write_whole,
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 class Lengths:
@@ -96,6 +112,123 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_text() == 'first' and len(list(path.parent.iterdir())) == 1
 
 
+def test_a_temporary_name_can_neither_be_foreseen_nor_planted(tmp_path):
+    names = set()
+    for _ in range(2):
+        with write_whole(str(tmp_path / 'file')) as f:
+            names.add(f.name)
+    assert len(names) == 2 and all(name.startswith(f'{tmp_path}/file.') and name.endswith('.part') for name in names)
+    (tmp_path / 'victim').write_text('keep')
+    (tmp_path / f'file.{os.getpid()}.part').symlink_to('victim')
+    (tmp_path / 'link').symlink_to('victim')
+    for name in ('file', 'link'):
+        with write_whole(str(tmp_path / name)) as f:
+            f.write('new')
+    assert (tmp_path / 'victim').read_text() == 'keep' and (tmp_path / 'link').read_text() == 'new'
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with write_whole(str(tmp_path / 'file')) as f:
+            f.write('x')
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(tmp_path / 'file').st_mode) == 0o640
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space left on device'), OSError('9 requested, 4 written')])
+def test_a_full_disk_names_the_file_that_stays(tmp_path, monkeypatch, error):
+    path = tmp_path / 'file'
+    path.write_text('first')
+
+    def full(_):
+        raise error
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError) as raised, write_whole(str(path)) as f:
+        f.write('second')
+    assert str(path) in str(raised.value) and 'None' not in str(raised.value)
+    assert path.read_text() == 'first' and os.listdir(tmp_path) == ['file']
+
+
+def test_arrays_that_do_not_fit_name_their_file(tmp_path):
+    """numpy's own error has neither a number nor a name."""
+    code = (f'import numpy as np, resource, utils\nresource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))\n'
+            f'with utils.write_whole("{tmp_path}/x.npy", "wb") as f: np.save(f, np.zeros(9999))')
+    err = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE, text=True).stderr
+    assert f'{tmp_path}/x.npy' in err.splitlines()[-1] and 'None' not in err.splitlines()[-1]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_log_that_was_removed_is_written_again(tmp_path):
+    path = tmp_path / 'log' / 'run.jsonl'
+    logger = ResultLogger(str(path), {'n': 1}, lr=0.1)
+    logger.log(n=2)
+    path.unlink()
+    path.parent.rmdir()
+    logger.log(n=3)
+    logger.log(n=4)
+    options, *lines = map(json.loads, path.read_text().splitlines())
+    assert options['lr'] == 0.1 and [line['n'] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_log_on_a_full_disk_keeps_whole_lines_and_says_where(tmp_path):
+    path = tmp_path / 'run.jsonl'
+    logger = ResultLogger(str(path), lr=0.1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (20, 0):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
+        try:
+            with pytest.raises(OSError, match='run.jsonl'):
+                logger.log(text='x' * 100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert len(path.read_text().splitlines()) == 1
+
+
+READERS = [read_bytes, read_text, read_json, read_table]
+
+
+@pytest.mark.parametrize('read', READERS)
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, read):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'loop').symlink_to('loop')
+    for path in (tmp_path, tmp_path / 'pipe', tmp_path / 'loop', tmp_path / 'absent', '/dev/zero'):
+        with pytest.raises(FileNotFoundError, match='is missing, or is not a file'):
+            read(str(path))
+
+
+@pytest.mark.parametrize('read', READERS)
+def test_a_file_of_absurd_size_is_refused_before_it_is_read(tmp_path, read):
+    with open(tmp_path / 'huge', 'wb') as f:
+        f.truncate(10 ** 12)
+    start = time.time()
+    with pytest.raises(ValueError, match='huge has 1,000,000,000,000 bytes, but such a file has at most'):
+        read(str(tmp_path / 'huge'))
+    assert time.time() - start < 1
+
+
+@pytest.mark.parametrize('data, words', [
+    (b'[' * 10 ** 6, 'not a json object'), (b'{"a":' * 10 ** 6, 'not a json object'), (b'[1]', 'not a json object'),
+    (b'{"a": 1' + b'0' * 5000 + b'}', 'not a json object'), (b'{"a": \xff}', 'line 1: byte 0xff is not UTF-8'),
+    ('{"a": 1}'.encode('utf-16'), 'UTF-16: save it as UTF-8'), (b'\x1f\x8b\x08', 'gzip')])
+def test_json_that_is_none_is_one_line(tmp_path, data, words):
+    (tmp_path / 'x.json').write_bytes(data)
+    with pytest.raises(ValueError, match=words) as error:
+        read_json(str(tmp_path / 'x.json'))
+    assert 'x.json' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_table_gives_lines_and_fields(tmp_path):
+    (tmp_path / 'dev.tsv').write_bytes(b'\xef\xbb\xbfSentence\tLabel\n"good\t1\n\n\t0\n')
+    assert read_table(tmp_path / 'dev.tsv') == (['Sentence', 'Label'], [(2, ['"good', '1']), (4, ['', '0'])])
+    (tmp_path / 'dev.csv').write_bytes(b'Sentence,Label\r\n"go,\r\nod",1\r\n,\r\n\r\nbad,0')
+    assert read_table(tmp_path / 'dev.csv') == (['Sentence', 'Label'], [(2, ['go,\r\nod', '1']), (6, ['bad', '0'])])
+    (tmp_path / 'dev.csv').write_bytes(b'')
+    assert read_table(tmp_path / 'dev.csv') == ([], [])
+
+
 def test_make_path(tmp_path):
     assert make_path(str(tmp_path / 'a' / 'b' / 'f')).endswith('f') and (tmp_path / 'a' / 'b').is_dir()
     assert make_path('f') == 'f'
@@ -128,7 +261,10 @@ def test_a_device_that_is_not_there_is_named():
 @pytest.mark.parametrize('error, status, words', [
     (ValueError('n_ctx=4 is short'), 2, 'error: n_ctx=4 is short'),
     (FileNotFoundError('x is missing'), 2, 'x is missing'),
-    (ArithmeticError('loss is nan'), 2, 'loss is nan'), (KeyboardInterrupt(), 130, 'interrupted')])
+    (ArithmeticError('loss is nan'), 2, 'loss is nan'), (KeyboardInterrupt(), 130, 'interrupted'),
+    (ValueError('two\nlines'), 2, 'error: two lines'), (BrokenPipeError(), 141, 'nobody reads the output'),
+    (MemoryError(), 2, 'not enough memory'), (type('OutOfMemoryError', (RuntimeError,), {})('CUDA'), 2, 'memory: CUDA'),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), 2, 'not enough memory')])
 def test_a_mistake_ends_in_one_line(capsys, error, status, words):
     def main(_):
         raise error
@@ -138,8 +274,68 @@ def test_a_mistake_ends_in_one_line(capsys, error, status, words):
     assert end.value.code == status and words in err and err.count('\n') == 1
 
 
-def test_a_bug_keeps_its_traceback():
+@pytest.mark.parametrize('allocate', [
+    lambda: np.zeros(10 ** 17), lambda: torch.empty(10 ** 17), lambda: torch.empty(10 ** 10, 10 ** 10),
+    lambda: bytearray(10 ** 17)], ids=['numpy', 'torch', "torch's sizes", 'Python'])
+def test_memory_that_is_not_there_is_one_line(capsys, allocate):
+    with pytest.raises(SystemExit) as end:
+        run_script(lambda _: allocate(), lambda: None)
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and 'not enough memory' in err and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('error', [TypeError('a bug'), RuntimeError('another')])
+def test_a_bug_keeps_its_traceback(error):
     def main(_):
-        raise TypeError('a bug')
-    with pytest.raises(TypeError):
+        raise error
+    with pytest.raises(type(error)):
         run_script(main, lambda: None)
+
+
+SCRIPT = """
+import time, utils
+if __name__ == '__main__':
+    utils.begin_script()
+IMPORTING
+def main(args):
+    WORK
+utils.run_script(main, lambda: None)
+"""
+
+
+def script(work='', importing='', **kwargs):
+    code = SCRIPT.replace('WORK', work or 'pass').replace('IMPORTING', importing)
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONUNBUFFERED'}
+    return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True,
+                            **kwargs)
+
+
+@pytest.mark.parametrize('importing, work', [
+    ('print(1, flush=True); time.sleep(9)', ''), ('', 'print(1, flush=True); time.sleep(9)'),
+    ('try: print(1, flush=True) or time.sleep(9)\nexcept KeyboardInterrupt: pass', '')],
+    ids=['imports', 'main', 'imports that catch it'])
+def test_an_interrupt_is_one_line_at_any_time(importing, work):
+    with script(work, importing, stdout=subprocess.PIPE,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == '-c: interrupted\n' and process.returncode == 130
+
+
+@pytest.mark.parametrize('work, status', [
+    ('print("x" * 10 ** 6)', 141), ('print("x")', 141), ('print("x"); raise SystemExit(3)', 3),
+    ('print("x"); raise ValueError("no")', 2)])
+def test_output_that_nobody_reads_is_no_traceback(work, status):
+    read, write = os.pipe()
+    os.close(read)
+    with script(work, stdout=write) as process:
+        os.close(write)
+        err = process.communicate(timeout=20)[1]
+    message = {141: 'stopped: nobody reads the output any more', 2: 'error: no', 3: ''}[status]
+    assert err == (f'-c: {message}\n' if message else '') and process.returncode == status
+
+
+def test_output_to_a_full_disk_is_one_line_and_status_2():
+    with open('/dev/full', 'w') as full, script('print("x")', stdout=full) as process:
+        err = process.communicate(timeout=20)[1]
+        assert err == '-c: error: [Errno 28] No space left on device\n' and process.returncode == 2
