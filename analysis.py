@@ -13,13 +13,12 @@ from itertools import combinations, cycle, product
 import numpy as np
 
 from datasets import find_cloze_file, read_cloze
-from utils import Parser, read_text, run_script, write_whole
+from utils import INCIDENTAL, Parser, read_text, run_script, write_whole
 
 PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
              ('PyTorch port, one run: 85.84', 85.84, ':'))
 # These options may differ between runs of one configuration. Of files the contents count, by their hashes.
-NOT_CONFIGURATION = ('seed seeds desc time environment data_dir log_dir save_dir submission_dir model_path '
-                     'encoder_path bpe_path submit analysis predict resume checkpoint_minutes').split()
+NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', *INCIDENTAL)
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
 RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
           dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))

@@ -406,14 +406,16 @@ def all_finite(state: dict) -> bool:
 
 
 def sha256(*paths) -> str:
-    """The hash of files, one after the other."""
-    digest = hashlib.sha256()
+    """The hash of a file; of several, the hash of their hashes."""
+    digests = []
     for path in paths:
         if not os.path.isfile(path):
             raise FileNotFoundError(f'{path} is missing, or is not a file')
         with open(path, 'rb') as f:
-            digest.update(hashlib.file_digest(f, 'sha256').digest())
-    return digest.hexdigest()
+            digests.append(hashlib.file_digest(f, 'sha256'))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b''.join(digest.digest() for digest in digests)).hexdigest()
 
 
 def environment() -> dict:

@@ -92,22 +92,25 @@ def read_cloze(path: str, labelled: bool | None = None):
     return stories, endings1, endings2, labels or None
 
 
-def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):
-    """The Story Cloze Test as the original splits it.
+def split_cloze(path: str, n_valid: int, n_train: int | None = None):
+    """The stories of the labelled file as (stories, endings 1, endings 2, labels), for training and for validation.
 
-    Returns (stories, endings 1, endings 2, labels) for training and for validation, both from the labelled file, and
-    (stories, endings 1, endings 2) for test. n_valid stories are for validation, and of the rest all or the first
-    n_train for training.
+    The split is the original's: n_valid stories are for validation, and of the rest all or the first n_train train.
     """
     from sklearn.model_selection import train_test_split
-    path = find_cloze_file(data_dir, 'val')
     fields = read_cloze(path, labelled=True)
-    test = read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
     n = len(fields[0])
     if not 0 < n_valid < n:
         raise ValueError(f'{path} has {n} stories, so n_valid={n_valid} of them cannot be set aside for validation')
     splits = train_test_split(*fields, test_size=n_valid, random_state=SPLIT_SEED)
-    return tuple(field[:n_train] for field in splits[0::2]), tuple(splits[1::2]), test
+    return tuple(field[:n_train] for field in splits[0::2]), tuple(splits[1::2])
+
+
+def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):
+    """The Story Cloze Test: training and validation as `split_cloze` has them, and (stories, endings 1, endings 2) of
+    the test file."""
+    train, valid = split_cloze(find_cloze_file(data_dir, 'val'), n_valid, n_train)
+    return train, valid, read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
 
 
 class Split(NamedTuple):
@@ -124,8 +127,9 @@ def read_stories(path: str) -> Split:
 
 def load_stories(data_dir: str, n_valid: int) -> tuple[Split, Split, Split]:
     """Story Cloze Test: training, validation, test."""
-    train, valid, _ = rocstories(data_dir, n_valid=n_valid)
-    return Split(train[:3], train[3]), Split(valid[:3], valid[3]), read_stories(find_cloze_file(data_dir, 'test'))
+    labelled = split_cloze(find_cloze_file(data_dir, 'val'), n_valid)
+    train, valid = (Split(tuple(texts), labels) for *texts, labels in labelled)
+    return train, valid, read_stories(find_cloze_file(data_dir, 'test'))
 
 
 # How the fields of an example become the K sequences that the network reads (section 3.3 of the paper)

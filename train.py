@@ -415,8 +415,10 @@ def test(args, task, data, run, losses, autocast):
         if data.test.labels is not None:
             _, scores = score(task, logits, data.test.labels)
             results['test_score'], results['test_accuracy'] = scores[task.metrics[0]], scores.get('accuracy')
-            wrong = np.flatnonzero(predictions != data.test.labels).tolist() if task.classes else None
-            run.log(test_score=results['test_score'], test_acc=results['test_accuracy'], wrong=wrong)
+            line = dict(test_score=results['test_score'])
+            if 'accuracy' in scores:
+                line |= dict(test_acc=scores['accuracy'], wrong=analysis.wrong(data.test.labels, predictions))
+            run.log(**line)
     if args.analysis and run.ranks.rank == 0:
         analysis.report(os.path.splitext(task.filename)[0], best['va_score'], results['test_score'])
     return summary(run, run.finish(results))

@@ -57,7 +57,8 @@ class Ragged:
 
 def encode_texts(texts, encoder, desc):
     """The ids of N texts, as a Ragged. A progress bar named `desc` is shown at a terminal."""
-    dtype, parts, lengths = np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.int32, [], []
+    dtype = np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.int32
+    parts, lengths = [np.empty(0, dtype)], []
     for lo in tqdm(range(0, len(texts), 1024), desc, ncols=80, leave=False, disable=None):
         encoded = encoder.encode(texts[lo:lo + 1024], verbose=False)
         lengths += map(len, encoded)

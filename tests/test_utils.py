@@ -39,49 +39,57 @@ ROOT = Path(__file__).parents[1]
 
 
 class Lengths:
-    def encode(self, texts):
-        return [[len(text)] for text in texts]
+    """Encodes a text as so many times its length."""
+    encoder = {}
+
+    def encode(self, texts, verbose=True):
+        return [[len(text)] * len(text) for text in texts]
 
 
 def test_only_text_fields_are_encoded():
     train, test = encode_dataset((['a', 'bb'], ['ccc'], [1, 0]), (['dddd'], []), encoder=Lengths())
-    assert train == [[[1], [2]], [[3]], [1, 0]] and test == [[[4]], []]
+    assert train == [[[1], [2, 2]], [[3, 3, 3]], [1, 0]] and test == [[[4] * 4], []]
 
 
-def encode_again(tmp_path, *splits, encoder=None):
-    return encode_once(*splits, encoder=encoder, files=[tmp_path / 'merges'], folder=str(tmp_path / 'kept'))
+def encode_again(tmp_path, *fields, encoder=None):
+    encoded = encode_once(fields, encoder, files=[tmp_path / 'merges'], folder=str(tmp_path / 'kept'))
+    return [[ids.tolist() for ids in field] for field in encoded]
 
 
 def test_ids_are_remembered_for_exactly_what_they_came_from(tmp_path, monkeypatch):
-    splits = ([['a', 'bb'], [1, 0]], [['ccc']])
+    fields = ['a', 'bb'], ['ccc'], []
     (tmp_path / 'merges').write_text('1')
-    encoded = encode_again(tmp_path, *splits, encoder=Lengths())
-    assert encoded == encode_dataset(*splits, encoder=Lengths())
-    assert encode_again(tmp_path, *splits) == encoded                   # without an encoder, which None is
-    for other in (([['a', 'bc'], [1, 0]], [['ccc']]), ([['a'], [1, 0]], [['bb', 'ccc']])):
+    encoded = encode_again(tmp_path, *fields, encoder=Lengths())
+    assert encoded == [Lengths().encode(field) for field in fields] == encode_dataset(fields, encoder=Lengths())[0]
+    assert encode_again(tmp_path, *fields) == encoded                  # without an encoder, which None is
+    for other in ((['a', 'bc'], ['ccc'], []), (['a'], ['bb', 'ccc'], []), (['a', 'bb'], ['ccc'])):
         with pytest.raises(AttributeError):
             encode_again(tmp_path, *other)
     (tmp_path / 'merges').write_text('2')
     with pytest.raises(AttributeError):
-        encode_again(tmp_path, *splits)
+        encode_again(tmp_path, *fields)
     (tmp_path / 'merges').write_text('1')
     version = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, 'version', lambda name: version(name) + '.1' * (name == 'ftfy'))
     with pytest.raises(AttributeError):
-        encode_again(tmp_path, *splits)
+        encode_again(tmp_path, *fields)
 
 
 def test_remembered_ids_that_were_damaged_are_not_believed(tmp_path):
-    splits = [[['a', 'bb'], [1, 0]]]
+    fields = [['a', 'bb'] * 9]
     (tmp_path / 'merges').write_text('1')
-    encoded = encode_again(tmp_path, *splits, encoder=Lengths())
+    encoded = encode_again(tmp_path, *fields, encoder=Lengths())
     [kept] = (tmp_path / 'kept').iterdir()
     whole = kept.read_bytes()
-    for damaged in (b'', whole[:-1], whole.replace(b'[2]', b'[3]'), whole + b'\n', b'\xff' + whole):
+    middle = whole.index(b'\x01\x00\x02\x00\x02\x00')
+    for damaged in (b'', whole[:-1], whole[:middle] + b'\x03' + whole[middle + 1:], whole[:middle], b'\xff' + whole[1:]):
         kept.write_bytes(damaged)
         with pytest.raises(AttributeError):
-            encode_again(tmp_path, *splits)
-        assert encode_again(tmp_path, *splits, encoder=Lengths()) == encoded and kept.read_bytes() == whole
+            encode_again(tmp_path, *fields)
+        assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
+    kept.unlink()
+    os.mkfifo(kept)                                                     # reading it would wait for ever
+    assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
 
 
 def test_batches():
