@@ -3,19 +3,22 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from forked import finish, run_two, start
-from toy import MERGES, ROOT, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
+from toy import MERGES, ROOT, TOY, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
 import train
-from checkpoint import lock
-from datasets import VAL_NAME
+from checkpoint import Stopped, lock
+from datasets import TEST_NAME, VAL_NAME
 
 EVERY_UPDATE = ['--checkpoint_minutes', '0']
 
@@ -255,3 +258,89 @@ def test_torchrun_hands_the_signal_on(folder):
     ended = subprocess.run([*command, *argv, '--resume'], cwd=ROOT, capture_output=True, text=True,
                            env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert ended.returncode == 0 and 'best on validation' in ended.stdout
+
+
+class ClosedAfter:
+    """A standard output whose reader goes away after n lines, as `| head -n` does."""
+
+    def __init__(self, n):
+        self.left = 2 * n                               # a line is two calls of write
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise BrokenPipeError
+
+    def flush(self):
+        pass
+
+
+def test_a_closed_standard_output_stops_the_run_as_a_signal_does(folder, whole, monkeypatch):
+    argv = toy_argv(folder, '--desc', 'piped', '--analysis')
+    monkeypatch.setattr(sys, 'stdout', ClosedAfter(0))
+    with pytest.raises(Stopped, match='stopped after update 11 of 20; the same command with --resume') as stopped:
+        train.main(train.parse_args(argv))
+    monkeypatch.undo()
+    assert stopped.value.status == 128 + signal.SIGPIPE
+    train.main(train.parse_args([*argv, '--resume']))
+    assert outcome(folder, 'piped') == whole
+
+
+def test_outside_the_main_thread_a_run_goes_on_without_signals(folder, whole):
+    argv, results = toy_argv(folder, '--desc', 'thread', '--analysis'), []
+    thread = threading.Thread(target=lambda: results.append(train.main(train.parse_args(argv))))
+    thread.start()
+    thread.join()
+    assert results[0].n_updates == 20 and outcome(folder, 'thread') == whole
+
+
+@pytest.mark.parametrize('n', [13, 20])
+def test_parameters_that_are_not_finite_are_not_kept(folder, monkeypatch, n):
+    """Whether a later loss would show it or not."""
+    update, calls = train.update, iter(range(1, 100))
+
+    def poisoned(runner, *args):
+        losses = update(runner, *args)
+        if next(calls) == n:
+            runner.model.transformer.h[1].mlp.c_fc.w.data[0, 0] = float('nan')
+        return losses
+
+    monkeypatch.setattr(train, 'update', poisoned)
+    with pytest.raises(ArithmeticError, match=f'after update {n}|loss of update {n + 1}') as raised:
+        train.main(train.parse_args(toy_argv(folder, '--desc', 'nan', '--analysis')))
+    assert 'lower --lr' in str(raised.value) and '\n' not in str(raised.value)
+    assert 'NaN' not in (folder / 'log' / 'nan.jsonl').read_text()
+    best = torch.load(folder / 'save' / 'nan' / 'best_params.pt', weights_only=True)
+    assert all(p.isfinite().all() for p in best.values())
+    best['task_head.linear.bias'][0] = float('inf')
+    torch.save(best, folder / 'save' / 'nan' / 'best_params.pt')
+    with pytest.raises(ValueError, match='best_params.pt holds parameters that are not finite'):
+        train.main(train.parse_args(toy_argv(folder, '--desc', 'nan', '--predict', str(folder / VAL_NAME))))
+
+
+def test_half_precision_trains_is_resumed_and_predicts(folder):
+    argv = ['--dtype', 'float16', '--submit', '--lr', '1e-3']
+    one = train.main(train.parse_args(toy_argv(folder, '--desc', 'half', *argv)))
+    assert one.losses[-1][0] < one.losses[0][0]
+    run(folder, '--desc', 'stopped', *argv, status=143, signal_at=(signal.SIGTERM, 'update', 7))
+    two = train.main(train.parse_args(toy_argv(folder, '--desc', 'stopped', *argv, '--resume')))
+    assert two.losses == one.losses and two.test_logits == one.test_logits
+
+
+def test_a_run_has_all_it_needs_and_can_be_moved(folder, tmp_path):
+    """Its own vocabulary and merges: those of the model folder may change or go, and the folder may be sent."""
+    shutil.copytree(TOY, tmp_path / 'model')
+    argv = ['--model_path', str(tmp_path / 'model'), '--desc', 'kept']
+    trained = train.main(train.parse_args(toy_argv(folder, *argv, '--submit')))
+    tokens = json.loads((tmp_path / 'model' / VOCABULARY).read_text())
+    reversed_ids = json.dumps(dict(zip(tokens, list(tokens.values())[::-1], strict=True)))
+    (tmp_path / 'model' / VOCABULARY).write_text(reversed_ids)
+    shutil.move(folder / 'save' / 'kept', tmp_path / 'elsewhere' / 'sent')
+    argv = ['--save_dir', str(tmp_path / 'elsewhere'), '--desc', 'sent', '--predict', str(folder / TEST_NAME),
+            '--submission_dir', str(tmp_path), '--device', 'cpu']
+    assert train.main(train.parse_args(argv)).logits.tolist() == pytest.approx(np.array(trained.test_logits), abs=1e-6)
+    with pytest.raises(ValueError, match='is not the vocabulary that sent was trained with'):
+        train.main(train.parse_args([*argv, '--encoder_path', str(tmp_path / 'model' / VOCABULARY)]))
+    argv += ['--encoder_path', str(TOY / VOCABULARY), '--bpe_path', str(TOY / MERGES)]
+    (tmp_path / 'elsewhere' / 'sent' / VOCABULARY).unlink()
+    assert train.main(train.parse_args(argv)).accuracy == 100

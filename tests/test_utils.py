@@ -82,7 +82,8 @@ def test_remembered_ids_that_were_damaged_are_not_believed(tmp_path):
     [kept] = (tmp_path / 'kept').iterdir()
     whole = kept.read_bytes()
     middle = whole.index(b'\x01\x00\x02\x00\x02\x00')
-    for damaged in (b'', whole[:-1], whole[:middle] + b'\x03' + whole[middle + 1:], whole[:middle], b'\xff' + whole[1:]):
+    wrong_byte = whole[:middle] + b'\x03' + whole[middle + 1:]
+    for damaged in (b'', whole[:-1], wrong_byte, whole[:middle], b'\xff' + whole[1:]):
         kept.write_bytes(damaged)
         with pytest.raises(AttributeError):
             encode_again(tmp_path, *fields)
