@@ -449,7 +449,7 @@ def check_fits(model, shapes, n_ctx: int, n_special: int, n_blocks: int, path: s
         raise ValueError(f'{path}: checkpoint has {n_stored} positions, model wants n_ctx={n_ctx}: '
                          f'pass n_ctx <= {n_stored}')
     if n_ctx != model.n_ctx:
-        raise ValueError(f'n_ctx={n_ctx} to load, but the model was built with n_ctx={model.n_ctx}: give both one n_ctx')
+        raise ValueError(f'n_ctx={n_ctx} to load, but the model was built with n_ctx={model.n_ctx}: make them equal')
     if n_vocab + n_special + n_ctx != n_rows:
         raise ValueError(f'{path}: {n_vocab} tokens + {n_special} special + {n_ctx} positions stored, but the model '
                          f'has a table of {n_rows} rows: give n_special and n_ctx that add up')
