@@ -171,7 +171,7 @@ class TransformerModel(nn.Module):
         self.embed = nn.Embedding.from_pretrained(torch.empty(vocab, cfg.n_embd).normal_(std=0.02), freeze=False)
         self.drop = nn.Dropout(cfg.embd_pdrop)
         self.h = nn.ModuleList(Block(n_ctx, cfg, scale=True) for _ in range(cfg.n_layer))
-        self._register_load_state_dict_pre_hook(accept_other_names)
+        self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def dropped_table(self) -> Tensor:
         """The table `we` (V, C) of one step: in training the *whole* of it is dropped out, before the lookup."""
@@ -284,7 +284,7 @@ class LMModel(nn.Module):
         self.transformer = TransformerModel(cfg, vocab=vocab, n_ctx=n_ctx)
         self.lm_head = LMHead(self.transformer, cfg, trunc_and_reshape=False)
         self.return_probs = return_probs
-        self._register_load_state_dict_pre_hook(accept_other_names)
+        self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def forward(self, x: Tensor) -> Tensor:
         we = self.transformer.dropped_table()
@@ -323,7 +323,7 @@ class DoubleHeadModel(nn.Module):
             case _:
                 raise ValueError(f"task_head_type={task_head_type!r}: give 'multiple_choice', 'similarity', "
                                  "'inference', ('similarity', n_class) or ('classification', n_class)")
-        self._register_load_state_dict_pre_hook(accept_other_names)
+        self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         we = self.transformer.dropped_table()
@@ -331,21 +331,25 @@ class DoubleHeadModel(nn.Module):
         return self.lm_head(h, we), self.task_head(h, x)
 
 
-def accept_other_names(state_dict, prefix, *_):
-    """Before loading: take off what the port, nn.DataParallel and torch.compile add to the names; drop mask buffers.
+def plain_name(name: str) -> str:
+    """The name of a parameter without what nn.DataParallel and torch.compile put into it."""
+    return '.'.join(part for part in name.split('.') if part not in ('module', '_orig_mod'))
+
+
+def accept_other_names(module, state_dict, prefix, *_):
+    """Before loading: map the names of wrapped models, and of the port, to the module's own; drop mask buffers.
 
     Raises ValueError where decoder and table differ, which are one parameter here. (Torch passes a copy of the dict.)
     """
-    for name in list(state_dict):
-        parts = [part for part in name[len(prefix):].split('.') if part not in ('module', '_orig_mod')]
-        value = state_dict.pop(name)
-        if parts[-1] != 'pos_emb_mask' and parts[-2:] != ['attn', 'b']:
-            state_dict[prefix + '.'.join(parts)] = value
-    table = state_dict.get(prefix + 'transformer.embed.weight')
-    decoder = state_dict.get(prefix + 'lm_head.decoder.weight', table)
-    if table is not None and not torch.equal(decoder.to(table), table):
+    own = {plain_name(name): name for name, _ in module.named_parameters(remove_duplicate=False)}
+    plain = {plain_name(name[len(prefix):]): state_dict.pop(name) for name in list(state_dict)}
+    table, decoder = plain.get('transformer.embed.weight'), plain.get('lm_head.decoder.weight')
+    if table is not None and decoder is not None and not torch.equal(decoder.to(table), table):
         raise ValueError('lm_head.decoder.weight differs from transformer.embed.weight, but the decoder of this '
                          'network is its table: these parameters are those of another network')
+    for name, value in plain.items():
+        if not name.endswith(('.attn.b', 'pos_emb_mask')):
+            state_dict[prefix + own.get(name, name)] = value
 
 
 # The released weights: ten one-dimensional chunks of one flat float32 vector that holds, one after the other, the
@@ -434,7 +438,7 @@ def transformer_of(model):
 def arrays_of(model, n_ctx: int, n_special: int, n_blocks: int) -> list[Tensor]:
     """Parameters of a TransformerModel in the order of the release: positions, tokens, twelve a block."""
     we = model.embed.weight
-    params = {name.replace('_orig_mod.', ''): p for name, p in model.named_parameters()}
+    params = {plain_name(name): p for name, p in model.named_parameters()}
     blocks = [params[f'h.{i}.{name}'] for i in range(n_blocks) for name in BLOCK_PARAMS]
     return [we[len(we) - n_ctx:], we[:len(we) - n_ctx - n_special], *blocks]
 

@@ -34,12 +34,12 @@ class OpenAIAdam(torch.optim.AdamW):
         lrt = lr * schedule(t / t_total) * sqrt(1 - b2^k) / (1 - b1^k)
         p -= lrt * (m / (sqrt(v) + e) + l2 p)            l2 on tensors of more than one dimension, or all (vector_l2)
 
-    So the first update has rate 0 with a warm-up. OpenAI's code leaves open whether the schedule reads the counter
-    before or after its increment: on a CPU 92 to 93 of 200 updates read it after. This class always reads it before.
+    So the first update has rate 0 with a warm-up. In OpenAI's code the schedule and the increment of t race: on a CPU
+    92 or 93 of the first 200 updates saw t + 1. The goldens were made with the order fixed, so that it sees t, as here.
 
-    Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k))
-    + eps) + lr' wd p, which is the same for lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and
-    wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and leaves the arithmetic to the fused kernel.
+    Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k)) + eps) + lr' wd p, which is the same for
+    lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and
+    leaves the arithmetic to the fused kernel.
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the updates the schedule is spread over.
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
