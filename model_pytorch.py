@@ -11,12 +11,15 @@ another id, and the two embeddings are summed. So a network input `x` has two id
     x[..., 1] = [ V+0      V+1   ...                                       V+T-1 ]   position ids, V = tokens + special
 
 Shapes below: N sequences (batch B times K choices), T steps, C = n_embd, H = n_head, V = rows of the table.
+
+train.py and pretrain.py compute the same numbers through fast.py; `train.py --plain` runs this file as written.
 """
 
+import errno
 import json
 import math
 import os
-import re
+import secrets
 
 import numpy as np
 import torch
@@ -47,7 +50,8 @@ def gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate='tanh')
 
 
-ACT_FNS = {'relu': F.relu, 'swish': F.silu, 'gelu': gelu}
+swish = F.silu                              # x * sigmoid(x)
+ACT_FNS = {'relu': F.relu, 'swish': swish, 'gelu': gelu}
 
 
 class LayerNorm(nn.Module):
@@ -64,27 +68,29 @@ class LayerNorm(nn.Module):
 
 
 class Conv1D(nn.Module):
-    """The original's convolution of width 1: x @ w + b with `w` (n_in, n_out), input dimension first."""
+    """The original's convolution, of width rf = 1: x @ w + b with `w` (nx, nf), input dimension first."""
 
-    def __init__(self, n_out: int, n_in: int):
+    def __init__(self, nf: int, rf: int, nx: int):
         super().__init__()
-        self.w = nn.Parameter(torch.empty(n_in, n_out).normal_(std=0.02))
-        self.b = nn.Parameter(torch.zeros(n_out))
+        if rf != 1:
+            raise ValueError(f'rf={rf}: the network has convolutions of width 1 only')
+        self.w = nn.Parameter(torch.empty(nx, nf).normal_(std=0.02))
+        self.b = nn.Parameter(torch.zeros(nf))
 
     def forward(self, x):
         return torch.addmm(self.b, x.reshape(-1, x.size(-1)), self.w).view(*x.shape[:-1], -1)
 
 
 class Attention(nn.Module):
-    """Masked multi-head self-attention."""
+    """Masked multi-head self-attention, nx wide. n_ctx: ignored; kept so that calls written for the port work."""
 
-    def __init__(self, cfg):
+    def __init__(self, nx: int, n_ctx: int, cfg, scale: bool = False):
         super().__init__()
-        if cfg.n_embd % cfg.n_head:
-            raise ValueError(f'n_embd={cfg.n_embd} cannot be split into n_head={cfg.n_head} equal heads')
-        self.n_head = cfg.n_head
-        self.c_attn = Conv1D(3 * cfg.n_embd, cfg.n_embd)
-        self.c_proj = Conv1D(cfg.n_embd, cfg.n_embd)
+        if nx % cfg.n_head:
+            raise ValueError(f'n_embd={nx} cannot be split into n_head={cfg.n_head} equal heads')
+        self.n_head, self.scale = cfg.n_head, scale
+        self.c_attn = Conv1D(3 * nx, 1, nx)
+        self.c_proj = Conv1D(nx, 1, nx)
         self.attn_dropout = nn.Dropout(cfg.attn_pdrop)
         self.resid_dropout = nn.Dropout(cfg.resid_pdrop)
 
@@ -98,12 +104,18 @@ class Attention(nn.Module):
         return a.transpose(1, 2).flatten(2)
 
     def attend(self, q, k, v):
-        """softmax(q k' / sqrt(C/H)) v, where a step sees itself and the steps before it; all (N, H, T, C/H)."""
+        """softmax(q k' / sqrt(C/H)) v, where a step sees itself and the steps before it; all (N, H, T, C/H).
+
+        Without `scale`, as in the port, nothing is divided by.
+        """
+        if not self.scale:
+            q = q * math.sqrt(q.size(-1))                              # cancels the division below
         if not (self.training and self.attn_dropout.p > 0):
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
         w = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))                              # (N, H, T, T)
         future = torch.ones(w.shape[-2:], dtype=torch.bool, device=w.device).triu(1)    # (T, T)
-        w = F.softmax(w.masked_fill(future, -1e9), dim=-1)                               # -1e9 as in the original
+        low = max(-1e9, torch.finfo(w.dtype).min)                      # -1e9 as in the original, -65504 in float16
+        w = F.softmax(w.masked_fill(future, low), dim=-1)
         return self.attn_dropout(w) @ v
 
     def forward(self, x):
@@ -112,14 +124,14 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Position-wise feed-forward network, four times as wide inside."""
+    """Position-wise feed-forward network, n_state wide inside (4 C in a block)."""
 
-    def __init__(self, cfg):
+    def __init__(self, n_state: int, cfg):
         super().__init__()
         if cfg.afn not in ACT_FNS:
             raise ValueError(f'afn={cfg.afn!r} is not an activation: choose from {", ".join(ACT_FNS)}')
-        self.c_fc = Conv1D(4 * cfg.n_embd, cfg.n_embd)
-        self.c_proj = Conv1D(cfg.n_embd, 4 * cfg.n_embd)
+        self.c_fc = Conv1D(n_state, 1, cfg.n_embd)
+        self.c_proj = Conv1D(cfg.n_embd, 1, n_state)
         self.act = ACT_FNS[cfg.afn]
         self.dropout = nn.Dropout(cfg.resid_pdrop)
 
@@ -128,16 +140,23 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, cfg):
+    def __init__(self, n_ctx: int, cfg, scale: bool = False):
         super().__init__()
-        self.attn = Attention(cfg)
+        self.attn = Attention(cfg.n_embd, n_ctx, cfg, scale)
         self.ln_1 = LayerNorm(cfg.n_embd)
-        self.mlp = MLP(cfg)
+        self.mlp = MLP(4 * cfg.n_embd, cfg)
         self.ln_2 = LayerNorm(cfg.n_embd)
 
     def forward(self, x):
         n = self.ln_1(x + self.attn(x))
         return self.ln_2(n + self.mlp(n))
+
+
+def check_ids(x: Tensor, fits: bool, shape: str):
+    """Raise ValueError, saying what x must be, unless it `fits` and has two integer ids for each step."""
+    if not fits or x.size(-1) != 2 or x.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f'x is {x.dtype} of shape {tuple(x.shape)}: give token and position ids, int64 or int32, '
+                         f'of shape {shape}')
 
 
 class TransformerModel(nn.Module):
@@ -151,8 +170,8 @@ class TransformerModel(nn.Module):
         self.vocab, self.n_ctx = vocab, n_ctx
         self.embed = nn.Embedding.from_pretrained(torch.empty(vocab, cfg.n_embd).normal_(std=0.02), freeze=False)
         self.drop = nn.Dropout(cfg.embd_pdrop)
-        self.h = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer))
-        self.register_load_state_dict_pre_hook(accept_port_names)
+        self.h = nn.ModuleList(Block(n_ctx, cfg, scale=True) for _ in range(cfg.n_layer))
+        self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def dropped_table(self) -> Tensor:
         """The table `we` (V, C) of one step: in training the *whole* of it is dropped out, before the lookup."""
@@ -163,7 +182,9 @@ class TransformerModel(nn.Module):
 
         x: (..., T, 2) token and position ids; leading axes are merged. we: the table to look up in, by default a
         fresh `dropped_table()`; give it to decode with the same one. Returns (N, T, C).
+        Raises ValueError for x of another shape or type, and for more than n_ctx steps.
         """
+        check_ids(x, x.dim() >= 2, '(..., T, 2)')
         T = x.size(-2)
         if T > self.n_ctx:
             raise ValueError(f'{T} tokens but n_ctx={self.n_ctx}: truncate, or build the model with a larger n_ctx')
@@ -201,75 +222,61 @@ def states_at(token: int, h: Tensor, x: Tensor) -> Tensor:
     return h[torch.arange(len(h), device=h.device), where]
 
 
-def task_linear(n_in: int, n_out: int) -> nn.Linear:
-    """The one new layer of fine-tuning: weight N(0, 0.02), bias 0."""
-    linear = nn.Linear(n_in, n_out)
-    nn.init.normal_(linear.weight, std=0.02)
-    nn.init.zeros_(linear.bias)
-    return linear
+class TaskHead(nn.Module):
+    """The one new layer of fine-tuning, with dropout, at the classify tokens: h (N, T, C), x -> `score` of (N, C)."""
+    shape = '(B, K, T, 2)'
 
-
-class MultipleChoiceHead(nn.Module):
-    """One score for each of K choices: h (B*K, T, C), x (B, K, T, 2) -> (B, K)."""
-
-    def __init__(self, clf_token: int, cfg):
+    def __init__(self, clf_token: int, cfg, n_class: int = 1):
         super().__init__()
         self.clf_token = clf_token
         self.dropout = nn.Dropout(cfg.clf_pdrop)
-        self.linear = task_linear(cfg.n_embd, 1)
+        self.linear = nn.Linear(cfg.n_embd, n_class)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        return self.score(states_at(self.clf_token, h, x), x.size(-3))
+        check_ids(x, x.dim() == 4, self.shape)
+        return self.score(states_at(self.clf_token, h, x), x.size(1))
+
+
+class MultipleChoiceHead(TaskHead):
+    """One score for each of K choices: h (B*K, T, C), x (B, K, T, 2) -> (B, K)."""
 
     def score(self, clf_h: Tensor, n_choice: int) -> Tensor:
-        """Classify-token states (B*K, C) -> (B, K)."""
         clf_h = clf_h.unflatten(0, (-1, n_choice))                     # (B, K, C)
         # one mask per example, shared by its choices, so that dropout cannot favour a choice
         mask = self.dropout(torch.ones_like(clf_h[:, :1]))             # (B, 1, C)
         return self.linear(clf_h * mask).squeeze(-1)
 
 
-class ClfHead(nn.Module):
-    """Classification of one sequence: h (B, T, C), x (B, T, 2) or (B, 1, T, 2) -> (B, n_class)."""
-
-    def __init__(self, clf_token: int, cfg, n_class: int):
-        super().__init__()
-        self.clf_token = clf_token
-        self.dropout = nn.Dropout(cfg.clf_pdrop)
-        self.linear = task_linear(cfg.n_embd, n_class)
+class ClfHead(TaskHead):
+    """Classification of one sequence: h (B, T, C), x (B, T, 2), or (B, 1, T, 2), -> (B, n_class)."""
+    shape = '(B, T, 2)'
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        return self.score(states_at(self.clf_token, h, x))
+        return super().forward(h, x[:, None] if x.dim() == 3 else x)
 
     def score(self, clf_h: Tensor, n_choice: int = 1) -> Tensor:
-        """Classify-token states (B, C) -> (B, n_class)."""
+        if n_choice != 1:
+            raise ValueError(f'{n_choice} sequences an example, but this head classifies one: x must be {self.shape}')
         return self.linear(self.dropout(clf_h))
 
 
-class SimilarityHead(nn.Module):
-    """Similarity of two texts given in both orders: h (2B, T, C), x (B, 2, T, 2) -> (B, n_class).
-
-    The states of the two orders are added, then one linear layer (paper, section 3.3).
-    """
-
-    def __init__(self, clf_token: int, cfg, n_class: int = 1):
-        super().__init__()
-        self.clf_token = clf_token
-        self.dropout = nn.Dropout(cfg.clf_pdrop)
-        self.linear = task_linear(cfg.n_embd, n_class)
-
-    def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        return self.score(states_at(self.clf_token, h, x))
+class SimilarityHead(TaskHead):
+    """Similarity of two texts in both orders, whose states are added (paper, 3.3): x (B, 2, T, 2) -> (B, n_class)."""
+    shape = '(B, 2, T, 2)'
 
     def score(self, clf_h: Tensor, n_choice: int = 2) -> Tensor:
-        """Classify-token states (B*2, C) -> (B, n_class)."""
-        return self.linear(self.dropout(clf_h.unflatten(0, (-1, 2)).sum(dim=1)))
+        if n_choice != 2:
+            raise ValueError(f'{n_choice} sequences an example, but this head adds two: x must be {self.shape}')
+        both = clf_h.unflatten(0, (-1, 2)).sum(dim=1)                  # (B, C)
+        return self.linear(self.dropout(both))                         # the orders share one mask
 
 
 class LMModel(nn.Module):
     """Transformer with the language-model head: x (..., T, 2) -> logits, or next-token probabilities, (N, T, V).
 
-    Probabilities are zero for the n_ctx position rows, which are no tokens.
+    Probabilities are zero for the n_ctx position rows, which are no tokens. Raises ValueError where no row is left.
     """
 
     def __init__(self, cfg, vocab: int = 40990, n_ctx: int = 512, return_probs: bool = False):
@@ -277,44 +284,46 @@ class LMModel(nn.Module):
         self.transformer = TransformerModel(cfg, vocab=vocab, n_ctx=n_ctx)
         self.lm_head = LMHead(self.transformer, cfg, trunc_and_reshape=False)
         self.return_probs = return_probs
-        self.register_load_state_dict_pre_hook(accept_port_names)
+        self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def forward(self, x: Tensor) -> Tensor:
         we = self.transformer.dropped_table()
         lm_logits = self.lm_head(self.transformer(x, we), we)
         if not self.return_probs:
             return lm_logits
-        is_position = torch.arange(lm_logits.size(-1), device=x.device) >= lm_logits.size(-1) - self.transformer.n_ctx
+        n_tokens = lm_logits.size(-1) - self.transformer.n_ctx
+        if n_tokens < 1:
+            raise ValueError(f'n_ctx={self.transformer.n_ctx} leaves no token in a table of {lm_logits.size(-1)} rows')
+        is_position = torch.arange(lm_logits.size(-1), device=x.device) >= n_tokens
         return F.softmax(lm_logits.masked_fill(is_position, -torch.inf), dim=-1)
 
 
 class DoubleHeadModel(nn.Module):
     """Transformer with a language-model head and a task head: x -> (lm_logits, task_logits).
 
-    task_head_type: 'multiple_choice', 'similarity', 'inference' (three classes) or ('classification', n_class).
-    Both heads and the lookup share one draw of the embedding dropout, as in the original's `model`.
+    task_head_type: 'multiple_choice', 'similarity' (a number), ('similarity', n_class), 'inference' (three classes) or
+    ('classification', n_class). Both heads and the lookup share one draw of the embedding dropout, as in the original.
     """
 
     def __init__(self, cfg, clf_token: int, task_head_type, vocab: int = 40990, n_ctx: int = 512):
         super().__init__()
         self.transformer = TransformerModel(cfg, vocab=vocab, n_ctx=n_ctx)
         self.lm_head = LMHead(self.transformer, cfg)
-        if task_head_type == 'multiple_choice':
-            self.task_head = MultipleChoiceHead(clf_token, cfg)
-        elif task_head_type == 'similarity':
-            self.task_head = SimilarityHead(clf_token, cfg)
-        elif task_head_type == 'inference':
-            self.task_head = ClfHead(clf_token, cfg, n_class=3)        # entailment, contradiction, neutral
-        elif not isinstance(task_head_type, str) and tuple(task_head_type)[:1] == ('classification',):
-            _, n_class = task_head_type
-            self.task_head = ClfHead(clf_token, cfg, n_class)
-        elif not isinstance(task_head_type, str) and tuple(task_head_type)[:1] == ('similarity',):
-            _, n_class = task_head_type
-            self.task_head = SimilarityHead(clf_token, cfg, n_class)
-        else:
-            raise ValueError(f"task_head_type={task_head_type!r}: give 'multiple_choice', 'similarity', 'inference' "
-                             "or ('classification', n_class)")
-        self.register_load_state_dict_pre_hook(accept_port_names)
+        match task_head_type:
+            case 'multiple_choice':
+                self.task_head = MultipleChoiceHead(clf_token, cfg)
+            case 'similarity':
+                self.task_head = SimilarityHead(clf_token, cfg)
+            case ('similarity', n_class):
+                self.task_head = SimilarityHead(clf_token, cfg, n_class)
+            case 'inference':                                          # entailment, contradiction, neutral
+                self.task_head = ClfHead(clf_token, cfg, n_class=3)
+            case ('classification', n_class):
+                self.task_head = ClfHead(clf_token, cfg, n_class)
+            case _:
+                raise ValueError(f"task_head_type={task_head_type!r}: give 'multiple_choice', 'similarity', "
+                                 "'inference', ('similarity', n_class) or ('classification', n_class)")
+        self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         we = self.transformer.dropped_table()
@@ -322,17 +331,25 @@ class DoubleHeadModel(nn.Module):
         return self.lm_head(h, we), self.task_head(h, x)
 
 
-def accept_port_names(module, state_dict, prefix, *_):
-    """Load state dicts of the earlier PyTorch port: no `module.` prefix, no mask buffers.
+def plain_name(name: str) -> str:
+    """The name of a parameter without what nn.DataParallel and torch.compile put into it."""
+    return '.'.join(part for part in name.split('.') if part not in ('module', '_orig_mod'))
 
-    A pre-hook of `load_state_dict`; it works on the copy of the dict that torch makes.
+
+def accept_other_names(module, state_dict, prefix, *_):
+    """Before loading: map the names of wrapped models, and of the port, to the module's own; drop mask buffers.
+
+    Raises ValueError where decoder and table differ, which are one parameter here. (Torch passes a copy of the dict.)
     """
-    for name in list(state_dict):
-        if not prefix and name.startswith('module.'):
-            state_dict[name.removeprefix('module.')] = state_dict.pop(name)
-    for name in list(state_dict):
-        if re.search(r'(^|\.)h\.\d+\.attn\.b$|(^|\.)pos_emb_mask$', name):
-            del state_dict[name]
+    own = {plain_name(name): name for name, _ in module.named_parameters(remove_duplicate=False)}
+    plain = {plain_name(name[len(prefix):]): state_dict.pop(name) for name in list(state_dict)}
+    table, decoder = plain.get('transformer.embed.weight'), plain.get('lm_head.decoder.weight')
+    if table is not None and decoder is not None and not torch.equal(decoder.to(table), table):
+        raise ValueError('lm_head.decoder.weight differs from transformer.embed.weight, but the decoder of this '
+                         'network is its table: these parameters are those of another network')
+    for name, value in plain.items():
+        if not name.endswith(('.attn.b', 'pos_emb_mask')):
+            state_dict[prefix + own.get(name, name)] = value
 
 
 # The released weights: ten one-dimensional chunks of one flat float32 vector that holds, one after the other, the
@@ -344,43 +361,105 @@ BLOCK_PARAMS = ('attn.c_attn.w', 'attn.c_attn.b', 'attn.c_proj.w', 'attn.c_proj.
 HOW_TO_GET = 'python model/download.py fetches the released files'
 
 
+def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list[int]]:
+    """Shapes of the arrays in the order of the release; convolutions have a leading axis of width 1."""
+    block = [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
+    return [[n_ctx, C], [n_vocab, C]] + block * n_layer
+
+
 def read_shapes(path: str) -> list[list[int]]:
-    """The array shapes in `path`/params_shapes.json, checked to be positions, tokens and twelve arrays a block."""
+    """The array shapes in `path`/params_shapes.json, checked to be positions, tokens and twelve arrays a block.
+
+    Shards beside it are checked too, so that nobody allocates what a damaged file claims.
+    """
     name = os.path.join(path, 'params_shapes.json')
     if not os.path.isfile(name):
         raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
     try:
         with open(name, encoding='utf-8') as f:
             shapes = json.load(f)
-        C = shapes[0][1]
-        block = [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
-        n_layer = (len(shapes) - 2) // 12
-        assert shapes == [[shapes[0][0], C], [shapes[1][0], C]] + block * n_layer
-        assert all(isinstance(n, int) and n > 0 for shape in shapes for n in shape)
-    except (ValueError, LookupError, TypeError, AssertionError):
+        (n_ctx, C), (n_vocab, _) = shapes[:2]
+        right = shapes == released_shapes(n_ctx, n_vocab, C, (len(shapes) - 2) // 12)
+        if not right or any(type(n) is not int or n < 1 for shape in shapes for n in shape):
+            raise ValueError
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(f'{name} does not list the shapes of a released model (positions, tokens, '
                          f'12 arrays a block): {HOW_TO_GET}') from None
+    if os.path.exists(os.path.join(path, 'params_0.npy')):
+        list(open_shards(path, sum(map(math.prod, shapes))))
     return shapes
 
 
-def open_shards(path: str, n_total: int) -> list[np.ndarray]:
-    """The ten shards as memory maps, checked to be pieces of `n_total` float32 numbers; nothing is read yet."""
-    lengths = [len(piece) for piece in np.array_split(np.empty(n_total, dtype=np.bool_), N_SHARDS)]
-    shards = []
-    for i, length in enumerate(lengths):
+def shard_lengths(n_total: int) -> list[int]:
+    """The lengths into which np.array_split cuts n_total numbers: the first are one longer where there is a rest."""
+    return [(n_total + N_SHARDS - 1 - i) // N_SHARDS for i in range(N_SHARDS)]
+
+
+def open_shards(path: str, n_total: int):
+    """Yields the ten shards of n_total numbers as memory maps, each when it is asked for, its header checked.
+
+    Writing to a map changes no file. Raises FileNotFoundError or ValueError.
+    """
+    for i, length in enumerate(shard_lengths(n_total)):
         name = os.path.join(path, f'params_{i}.npy')
         if not os.path.isfile(name):
             raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
         try:
-            shard = np.lib.format.open_memmap(name, mode='r')          # never unpickles
+            shard = np.lib.format.open_memmap(name, mode='c')          # never unpickles
         except Exception as e:                                         # a damaged header raises a dozen kinds
             reason = (str(e) or type(e).__name__).splitlines()[0][:80]
             raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {HOW_TO_GET}') from None
         if shard.dtype != np.float32 or shard.shape != (length,):
             raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '
                              f'[{length}]: the files do not belong together, or were swapped; {HOW_TO_GET}')
-        shards.append(shard)
-    return shards
+        yield shard
+
+
+def pieces(shards, sizes):
+    """Cut the shards where arrays end: yields (which array, offset in it, view of the shard), in order."""
+    i, offset = 0, 0
+    for shard in shards:
+        while len(shard):
+            piece = shard[:sizes[i] - offset]
+            yield i, offset, piece
+            shard, offset = shard[len(piece):], offset + len(piece)
+            if offset == sizes[i]:
+                i, offset = i + 1, 0
+
+
+def transformer_of(model):
+    """The TransformerModel itself, out of a model with heads, nn.DataParallel or a torch.compile."""
+    for name in ('_orig_mod', 'module', 'transformer'):
+        if hasattr(model, name):
+            return transformer_of(getattr(model, name))
+    return model
+
+
+def arrays_of(model, n_ctx: int, n_special: int, n_blocks: int) -> list[Tensor]:
+    """Parameters of a TransformerModel in the order of the release: positions, tokens, twelve a block."""
+    we = model.embed.weight
+    params = {plain_name(name): p for name, p in model.named_parameters()}
+    blocks = [params[f'h.{i}.{name}'] for i in range(n_blocks) for name in BLOCK_PARAMS]
+    return [we[len(we) - n_ctx:], we[:len(we) - n_ctx - n_special], *blocks]
+
+
+def check_fits(model, shapes, n_ctx: int, n_special: int, n_blocks: int, path: str):
+    """Raise ValueError, saying what to change, unless arrays of these shapes fill the table and n_blocks blocks."""
+    (n_stored, C), (n_vocab, _) = shapes[:2]
+    n_rows, n_embd = model.embed.weight.shape
+    if C != n_embd:
+        raise ValueError(f'{path}: weights are {C} wide, model has n_embd={n_embd}: build it with n_embd={C}')
+    if n_ctx > n_stored:
+        raise ValueError(f'{path}: checkpoint has {n_stored} positions, model wants n_ctx={n_ctx}: '
+                         f'pass n_ctx <= {n_stored}')
+    if n_ctx != model.n_ctx:
+        raise ValueError(f'n_ctx={n_ctx} to load, but the model was built with n_ctx={model.n_ctx}: make them equal')
+    if n_vocab + n_special + n_ctx != n_rows:
+        raise ValueError(f'{path}: {n_vocab} tokens + {n_special} special + {n_ctx} positions stored, but the model '
+                         f'has a table of {n_rows} rows: give n_special and n_ctx that add up')
+    if 12 * n_blocks > len(shapes) - 2:
+        raise ValueError(f'{path}: checkpoint has {(len(shapes) - 2) // 12} blocks, model wants {n_blocks}: build it '
+                         'with fewer (n_layer), or transfer fewer (n_transfer)')
 
 
 @torch.no_grad()
@@ -388,97 +467,74 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
                                  path_names='./'):
     """Copy the released weights into `model`, as the original's train.py does.
 
-    model: a TransformerModel, or a model that has one as `.transformer`. n_ctx: how many positions to keep (-1: all
-    that are stored). n_special: rows between tokens and positions (-1: none), drawn N(0, 0.02) from NumPy's global
-    generator. n_transfer: blocks to initialise, besides the embeddings (more than there are: all; -1: nothing at all,
-    though the special rows are still drawn, so that batches are the same). path: the folder with params_*.npy.
-    n_embd and path_names are the port's; the model itself says what they said.
+    model: a TransformerModel, or what has one inside: a model with heads, nn.DataParallel, torch.compile.
+    n_ctx: how many positions to keep (-1: all that are stored); it must be the model's own n_ctx.
+    n_special: rows between tokens and positions (-1: none), drawn N(0, 0.02) from NumPy's global generator.
+    n_transfer: blocks to initialise, besides the embeddings (more than there are: all; -1: nothing at all, though the
+    special rows are still drawn, so that batches are the same). path: the folder with params_*.npy.
+    n_embd, path_names: ignored; kept so that calls written for the port work.
 
-    Each shard is read straight into the parameters, so no second copy of the model is ever in memory.
-    Raises ValueError or FileNotFoundError, before anything is copied, where the files are not those of such a model.
+    Shards are mapped one by one, so no second copy of the model is ever in memory. Raises ValueError or
+    FileNotFoundError, before anything is copied, where the files are not those of such a model.
     """
-    model = getattr(model, 'transformer', model)
-    we, n_embd = model.embed.weight, model.embed.weight.size(1)
-    special = (np.random.randn(max(n_special, 0), n_embd) * 0.02).astype(np.float32)
+    model = transformer_of(model)
+    n_special, n_blocks = max(n_special, 0), min(n_transfer, len(model.h))
+    special = (np.random.randn(n_special, model.embed.weight.size(1)) * 0.02).astype(np.float32)
     if n_transfer == -1:
         return
     if n_transfer < -1:
         raise ValueError(f'n_transfer={n_transfer}: give a number of blocks, or -1 for none and no embeddings')
     shapes = read_shapes(path)
-    (n_stored, n_embd_stored), (n_vocab, _) = shapes[:2]
-    n_ctx = n_stored if n_ctx == -1 else n_ctx
-    n_blocks = min(n_transfer, len(model.h))
-    if n_embd_stored != n_embd:
-        raise ValueError(f'{path}: weights are {n_embd_stored} wide, model has n_embd={n_embd}: build it with '
-                         f'n_embd={n_embd_stored}')
-    if n_ctx > n_stored:
-        raise ValueError(f'{path}: checkpoint has {n_stored} positions, model wants n_ctx={n_ctx}: '
-                         f'pass n_ctx <= {n_stored}')
-    if n_vocab + len(special) + n_ctx != len(we):
-        raise ValueError(f'{path}: {n_vocab} tokens + {len(special)} special + {n_ctx} positions stored, but the model '
-                         f'has a table of {len(we)} rows: give n_special and n_ctx that add up')
-    if 12 * n_blocks > len(shapes) - 2:
-        raise ValueError(f'{path}: checkpoint has {(len(shapes) - 2) // 12} blocks, model wants {n_blocks}: build it '
-                         'with fewer (n_layer), or transfer fewer (n_transfer)')
-    params = dict(model.named_parameters())
-    names = [f'h.{i}.{name}' for i in range(n_blocks) for name in BLOCK_PARAMS]
-    targets = [we[n_vocab + len(special):], we[:n_vocab], *(params[name] for name in names)]
     sizes = [math.prod(shape) for shape in shapes]
-    shards = open_shards(path, sum(sizes))
-    we[n_vocab:n_vocab + len(special)].copy_(torch.from_numpy(special))
-
-    ends = np.cumsum(sizes)                                            # where each array ends in the flat vector
-    start = 0                                                          # where this shard starts in it
-    for i in range(N_SHARDS):
-        shard, shards[i] = shards[i], None                             # unmapped as soon as it has been copied
-        with np.errstate(all='ignore'):
-            finite = np.isfinite(shard.sum())                          # NaN and infinity survive a sum
-        if not finite:
+    n_ctx = shapes[0][0] if n_ctx == -1 else n_ctx
+    check_fits(model, shapes, n_ctx, n_special, n_blocks, path)
+    for i, shard in enumerate(open_shards(path, sum(sizes))):
+        if not np.isfinite(shard).all():
             raise ValueError(f'{os.path.join(path, f"params_{i}.npy")} holds numbers that are not finite: {HOW_TO_GET}')
-        for target, size, end in zip(targets, sizes, ends, strict=False):
-            lo, hi = max(start, end - size), min(start + len(shard), end - size + target.numel())
-            if lo < hi:                                                # this shard holds a piece of this array
-                piece = torch.from_numpy(np.array(shard[lo - start:hi - start]))
-                target.view(-1)[lo - (end - size):hi - (end - size)].copy_(piece)
-        start += len(shard)
-    for name in names:
-        if name.endswith('.g') and (params[name] > 0).float().mean() < 0.7:
-            raise ValueError(f'{path}: the layer-norm gains {name} are not mostly positive, so shards were swapped or '
-                             f'belong to another model: {HOW_TO_GET}')
+
+    targets = arrays_of(model, n_ctx, n_special, n_blocks)
+    model.embed.weight[-n_ctx - n_special:-n_ctx].copy_(torch.from_numpy(special))
+    for i, offset, piece in pieces(open_shards(path, sum(sizes)), sizes):
+        if i == len(targets):
+            break
+        target = targets[i].view(-1)[offset:offset + len(piece)]       # shorter: the positions after n_ctx stay out
+        target.copy_(torch.from_numpy(piece[:len(target)]))
 
 
 @torch.no_grad()
 def save_openai_pretrained_model(model, path, n_special=0):
     """Write the weights of `model` into the folder `path` in the layout of the release, for the loader above.
 
-    model: a TransformerModel, or a model that has one as `.transformer`. n_special: rows between tokens and positions,
-    which are left out. One shard at a time is copied, and every file is written whole.
+    model, path: as above. n_special: rows between tokens and positions, left out. Every file is written whole. Raises
+    ValueError, before anything is written, for weights that are not finite.
     """
-    model = getattr(model, 'transformer', model)
-    we, params = model.embed.weight, dict(model.named_parameters())
-    names = [f'h.{i}.{name}' for i in range(len(model.h)) for name in BLOCK_PARAMS]
-    arrays = [we[-model.n_ctx:], we[:len(we) - model.n_ctx - n_special], *(params[name] for name in names)]
-    shapes = [list(array.shape) for array in arrays[:2]]
-    shapes += [[1] * name.endswith('.w') + list(params[name].shape) for name in names]     # convolutions of width 1
-    flat = [array.reshape(-1) for array in arrays]
-    starts = np.cumsum([0, *map(len, flat)])
+    model = transformer_of(model)
+    arrays = arrays_of(model, model.n_ctx, n_special, len(model.h))
+    if not all(array.float().isfinite().all() for array in arrays):
+        raise ValueError(f'the weights hold numbers that are not finite, so nothing was written to {path}')
+    shapes = released_shapes(model.n_ctx, *arrays[1].shape, len(model.h))
+    lengths = shard_lengths(sum(array.numel() for array in arrays))
     os.makedirs(path, exist_ok=True)
-    lo = 0
-    for i, numbers in enumerate(np.array_split(np.empty(starts[-1], dtype=np.bool_), N_SHARDS)):
-        hi = lo + len(numbers)
-        pieces = [piece[max(lo - start, 0):max(hi - start, 0)] for piece, start in zip(flat, starts, strict=False)]
-        shard = torch.cat(pieces).float().cpu().numpy()
-        write_file(os.path.join(path, f'params_{i}.npy'), lambda f, shard=shard: np.save(f, shard))
-        lo = hi
+    for i, offset, piece in pieces([array.reshape(-1) for array in arrays], lengths):
+        if offset == 0:
+            shard = np.empty(lengths[i], dtype=np.float32)
+        shard[offset:offset + len(piece)] = piece.float().cpu()
+        if offset + len(piece) == lengths[i]:
+            write_file(os.path.join(path, f'params_{i}.npy'), lambda f, shard=shard: np.save(f, shard))
     write_file(os.path.join(path, 'params_shapes.json'), lambda f: f.write(json.dumps(shapes).encode()))
 
 
 def write_file(name, write):
-    """Call `write` on a temporary file beside `name`, then give it that name."""
+    """Call `write` on a new file beside `name`, put it on the disk, then give it that name."""
+    part = f'{name}.{secrets.token_hex(8)}.part'
     try:
-        with open(f'{name}.part', 'wb') as f:
+        with open(part, 'xb') as f:                                    # x: refuses a link that was put in its place
             write(f)
-        os.replace(f'{name}.part', name)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, name)
+    except OSError as e:                                               # numpy names neither the file nor the reason
+        raise OSError(e.errno or errno.ENOSPC, e.strerror or 'the disk took only a part', name) from None
     finally:
-        if os.path.exists(f'{name}.part'):
-            os.remove(f'{name}.part')
+        if os.path.exists(part):
+            os.remove(part)

@@ -1,6 +1,7 @@
 """OpenAI's Adam (opt.py of finetune-transformer-lm): scheduled rate, decoupled decay, one global gradient norm."""
 
 import math
+import warnings
 
 import torch
 
@@ -33,21 +34,27 @@ class OpenAIAdam(torch.optim.AdamW):
         lrt = lr * schedule(t / t_total) * sqrt(1 - b2^k) / (1 - b1^k)
         p -= lrt * (m / (sqrt(v) + e) + l2 p)            l2 on tensors of more than one dimension, or all (vector_l2)
 
-    So the first update has rate 0 with a warm-up. Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k))
-    + eps) + lr' wd p, which is the same for lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and
-    wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and leaves the arithmetic to the fused kernel.
+    So the first update has rate 0 with a warm-up. In OpenAI's code the schedule and the increment of t race: on a CPU
+    92 or 93 of the first 200 updates saw t + 1. The goldens were made with the order fixed, so that it sees t, as here.
+
+    Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k)) + eps) + lr' wd p, which is the same for
+    lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and
+    leaves the arithmetic to the fused kernel.
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the updates the schedule is spread over.
-    l2, vector_l2 and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
-    `grad_norm`: the norm of the last step's gradients before clipping (a tensor; None without clipping).
-    Raises ValueError, with the value in it, for an argument out of range.
+    l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
+    kwargs: ignored with a warning, as the port took any. `grad_norm`: the norm of the last step's gradients before
+    clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
+    Raises ValueError, with the value in it, for an argument out of range, and for an update past t_total.
     """
 
     def __init__(self, params, lr, schedule, warmup, t_total, b1=0.9, b2=0.999, e=1e-8, l2=0, vector_l2=False,
-                 max_grad_norm=-1):
+                 max_grad_norm=-1, **kwargs):
+        if kwargs:
+            warnings.warn(f'OpenAIAdam ignores {", ".join(kwargs)}', stacklevel=2)
         if schedule not in SCHEDULES:
             raise ValueError(f'schedule={schedule!r}: choose from {", ".join(SCHEDULES)}')
-        for name, value, below in (('lr', lr, math.inf), ('warmup', warmup, 1), ('b1', b1, 1), ('b2', b2, 1),
+        for name, value, below in (('lr', lr, math.inf), ('warmup', warmup, math.inf), ('b1', b1, 1), ('b2', b2, 1),
                                    ('e', e, math.inf), ('l2', l2, math.inf)):
             if not 0 <= value < below:
                 raise ValueError(f'{name}={value}: must be at least 0 and below {below}')
@@ -55,10 +62,11 @@ class OpenAIAdam(torch.optim.AdamW):
             raise ValueError(f't_total={t_total}: the schedule needs at least one update')
         if not max_grad_norm < math.inf:
             raise ValueError(f'max_grad_norm={max_grad_norm}: must be finite; -1 turns clipping off')
-        self.own = dict(schedule=schedule, warmup=warmup, t_total=t_total, e=e, l2=l2, vector_l2=vector_l2,
-                        max_grad_norm=max_grad_norm, t=0)
+        self.own = dict(schedule=schedule, warmup=warmup, t_total=t_total, b1=b1, b2=b2, e=e, l2=l2,
+                        vector_l2=vector_l2, max_grad_norm=max_grad_norm, t=0)
         self.grad_norm = None
-        super().__init__(params, lr=lr, betas=(b1, b2), fused=True)
+        super().__init__(params, lr=lr, fused=True)
+        self._step_supports_amp_scaling = False        # so GradScaler unscales the gradients and skips what overflowed
 
     def add_param_group(self, param_group):
         """Add parameters, as one group with decay and one without."""
@@ -70,17 +78,22 @@ class OpenAIAdam(torch.optim.AdamW):
                 super().add_param_group({**group, 'l2': group['l2'] if decays else 0, 'params': part})
 
     def clip(self):
-        """Scale of the global-norm clipping, applied inside the fused kernel (it divides by `grad_scale`)."""
+        """Scale of the global-norm clipping, used inside the fused kernel (it divides by `grad_scale`, in float32)."""
         limit = self.param_groups[0]['max_grad_norm']
         grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
         if limit <= 0 or not grads:
             return None
-        self.grad_norm = torch.nn.utils.get_total_norm(grads)
-        return self.grad_norm.clamp(min=limit) / limit
+        norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in grads]
+        self.grad_norm = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
+        return (self.grad_norm.clamp(min=limit) / limit).float()
 
     @torch.no_grad()
     def step(self, closure=None):
         """One update; returns the closure's loss, if there is one."""
+        for group in self.param_groups:
+            if group['t'] > group['t_total']:
+                raise ValueError(f'{group["t"]} updates are done, but t_total={group["t_total"]} is the end of the '
+                                 'schedule: give t_total as many as all updates')
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -88,14 +101,15 @@ class OpenAIAdam(torch.optim.AdamW):
         self.grad_scale = self.clip()
         peaks = [group['lr'] for group in self.param_groups]
         for group in self.param_groups:
-            b1, b2 = group['betas']
+            b1, b2 = group['betas'] = group['b1'], group['b2']
             k = group['t'] + 1
             group['lr'] *= SCHEDULES[group['schedule']](group['t'] / group['t_total'], group['warmup'])
             group['eps'] = group['e'] / math.sqrt(1 - b2 ** k)
             group['weight_decay'] = group['l2'] * math.sqrt(1 - b2 ** k) / (1 - b1 ** k)
-            group['t'] = k
         try:
             super().step()
+            for group in self.param_groups:
+                group['t'] += 1
         finally:
             for group, lr in zip(self.param_groups, peaks, strict=True):
                 group['lr'] = lr

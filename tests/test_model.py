@@ -10,15 +10,22 @@ from reference import Golden, assert_close, assert_dropped, record_dropout
 from loss import MultipleChoiceLossCompute, train_loss
 from model_pytorch import (
     DEFAULT_CONFIG,
+    MLP,
+    Attention,
+    Block,
     ClfHead,
+    Conv1D,
     DoubleHeadModel,
+    LayerNorm,
     LMHead,
     LMModel,
     MultipleChoiceHead,
     SimilarityHead,
     TransformerModel,
     dotdict,
+    swish,
 )
+from opt import OpenAIAdam
 
 TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
 CLF = 32                                              # tokens 0..29, special 30..32, positions 33..40
@@ -171,8 +178,8 @@ def test_shapes_of_the_drop_in_surface():
     assert ClfHead(CLF, TINY, 7)(h, x.view(15, T, 2)).shape == (15, 7)
     assert SimilarityHead(CLF, TINY)(model(x[:, :2]), x[:, :2]).shape == (5, 1)
     for head, shape in (('multiple_choice', (5, 3)), ('inference', (5, 3)), (('classification', 4), (5, 4)),
-                        (['classification', 4], (5, 4)), ('similarity', (5, 1))):
-        data = {'multiple_choice': x, 'similarity': x[:, :2]}.get(head if isinstance(head, str) else '', x[:, 0])
+                        (['classification', 4], (5, 4)), ('similarity', (5, 1)), (('similarity', 2), (5, 2))):
+        data = {'multiple_choice': x, 'similarity': x[:, :2]}.get(head if isinstance(head, str) else head[0], x[:, 0])
         lm_logits, logits = DoubleHeadModel(TINY, CLF, head, vocab=ROWS, n_ctx=T)(data)
         assert logits.shape == shape and lm_logits.shape[-1] == ROWS
 
@@ -185,6 +192,51 @@ def test_similarity_adds_the_states_of_both_orders():
     assert_close(head(h, x), expected, atol=1e-6)
     swapped = h.view(3, 2, T, 16).flip(1).reshape(6, T, 16)
     assert_close(head(swapped, x), expected, atol=1e-6)
+
+
+def test_similarity_draws_one_mask_for_both_orders():
+    head = SimilarityHead(CLF, dotdict(TINY, clf_pdrop=0.5), n_class=4).train()
+    clf_h = torch.randn(3, 2, 16)
+    seen = record_dropout(head)
+    logits = head.score(clf_h.flatten(0, 1), 2)
+    (x, out), = seen['dropout']
+    assert_close(x, clf_h.sum(1))
+    assert_close(logits, head.linear(out))
+    assert logits.shape == (3, 4) and (out == 0).any() and (out != 0).any()
+
+
+@pytest.mark.parametrize('head, n_choice', [('multiple_choice', 3), ('similarity', 2), (('similarity', 5), 2),
+                                            ('inference', 1), (('classification', 2), 1)])
+def test_score_of_the_classify_states_is_the_head(head, n_choice):
+    model = DoubleHeadModel(TINY, CLF, head, ROWS, T).eval()
+    x = ids(4, n_choice)
+    h = model.transformer(x)
+    clf_h = h[:, -1]                                                    # `ids` ends with the classify token
+    assert_close(model.task_head(h, x), model.task_head.score(clf_h, n_choice), atol=0)
+    assert_close(model(x)[1], model.task_head(h, x), atol=1e-6)
+    if n_choice != 3:
+        with pytest.raises(ValueError, match='3 sequences an example'):
+            model.task_head.score(clf_h.repeat(3, 1), 3)
+
+
+@pytest.mark.parametrize('head, shape, wanted', [
+    ('multiple_choice', (6,), r'\(B, K, T, 2\)'), ('multiple_choice', (2, 3, 2), r'\(B, K, T, 2\)'),
+    ('similarity', (6,), r'\(B, 2, T, 2\)'), ('similarity', (2, 3), r'\(B, 2, T, 2\)'),
+    ('inference', (), r'\(B, T, 2\)'), ('inference', (2, 2), r'\(B, T, 2\)'),
+    ('inference', (2, 2, 1), r'\(B, T, 2\)')])
+def test_a_head_refuses_what_has_other_axes(head, shape, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        DoubleHeadModel(TINY, CLF, head, ROWS, T)(ids(*shape))
+
+
+@pytest.mark.parametrize('x, words', [
+    (torch.zeros(4, T, dtype=torch.long), r'shape \(4, 8\): give token and position ids'),
+    (torch.zeros(T, dtype=torch.long), r'shape \(8,\): give'), (torch.zeros(4, T, 3, dtype=torch.long), '3'),
+    (torch.zeros(4, T, 2), 'x is torch.float32'), (torch.zeros(4, T, 2, dtype=torch.bool), 'x is torch.bool')])
+def test_ids_of_another_shape_or_type_are_refused(x, words):
+    for model in (LMModel(TINY, ROWS, T), TransformerModel(TINY, ROWS, T)):
+        with pytest.raises(ValueError, match=words):
+            model(x)
 
 
 def test_heads_read_the_classify_token_wherever_it_is():
@@ -223,11 +275,12 @@ def test_parameter_names_are_the_documented_ones():
     assert len(names) == 2 + 12 * 2 + 2
 
 
-def test_a_state_dict_of_the_port_loads():
+@pytest.mark.parametrize('prefix', ['', 'module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
+def test_a_state_dict_of_the_port_or_of_a_wrapped_model_loads(prefix):
     model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T)
-    saved = {'module.' + name: value.clone() for name, value in model.state_dict().items()}
+    saved = {prefix + name: value.clone() for name, value in model.state_dict().items()}
     for i in range(TINY.n_layer):
-        saved[f'module.transformer.h.{i}.attn.b'] = torch.tril(torch.ones(T, T)).view(1, 1, T, T)
+        saved[f'{prefix}transformer.h.{i}.attn.b'] = torch.tril(torch.ones(T, T)).view(1, 1, T, T)
     fresh = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T)
     fresh.load_state_dict(saved)
     for name, value in fresh.state_dict().items():
@@ -237,6 +290,28 @@ def test_a_state_dict_of_the_port_loads():
                         'transformer.h.0.attn.b': torch.zeros(1, 1, T, T)})
     with pytest.raises(RuntimeError, match='surprise'):
         lm.load_state_dict({**lm.state_dict(), 'surprise': torch.zeros(1)})
+
+
+def test_a_model_with_a_compiled_block_loads_its_own_state_and_a_plain_one():
+    plain, model = (DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T) for _ in range(2))
+    model.transformer.h[1] = torch.compile(model.transformer.h[1])
+    model.load_state_dict(plain.state_dict())
+    model.load_state_dict(model.state_dict())
+    plain.load_state_dict(model.state_dict())
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_a_decoder_that_is_not_the_table_is_refused(prefix):
+    model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T)
+    before = copy.deepcopy(model.state_dict())
+    saved = {prefix + name: value + 1 for name, value in before.items()}
+    saved[prefix + 'lm_head.decoder.weight'][3, 3] += 1
+    for load in (model.load_state_dict, nn.DataParallel(model).load_state_dict)[:2 if prefix else 1]:
+        with pytest.raises(ValueError, match='lm_head.decoder.weight differs from transformer.embed.weight'):
+            load(saved)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_the_decoder_stays_tied_through_copies_and_loading():
@@ -260,3 +335,54 @@ def test_other_wrong_arguments_are_named():
         TransformerModel(TINY, ROWS, 4)(ids(2))
     with pytest.raises(AttributeError, match='n_heads'):
         _ = DEFAULT_CONFIG.n_heads
+    with pytest.raises(ValueError, match='n_ctx=512 leaves no token in a table of 41 rows'):
+        LMModel(TINY, ROWS, return_probs=True)(ids(2))
+    with pytest.raises(ValueError, match='rf=3'):
+        Conv1D(5, 3, 4)
+
+
+def test_calls_of_the_port_make_the_same_layers():
+    x = torch.randn(2, T, 16)
+    block = Block(T, TINY, scale=True).eval()
+    assert block(x).shape == x.shape and block.attn.scale
+    assert MLP(48, TINY)(x).shape == x.shape and LayerNorm(16)(x).shape == x.shape
+    assert Conv1D(5, 1, 16)(x).shape == (2, T, 5)
+    assert_close(swish(x), x * torch.sigmoid(x))
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_attention_without_scale_divides_by_nothing(training):
+    attn = Attention(16, T, dotdict(TINY, attn_pdrop=1e-9)).train(training)
+    q, k, v = torch.randn(3, 2, 4, T, 4)
+    past = torch.ones(T, T).tril()
+    w = torch.softmax(q @ k.mT * past - 1e9 * (1 - past), dim=-1)
+    assert_close(attn.attend(q, k, v), w @ v)
+
+
+@pytest.mark.parametrize('autocast', [True, False])
+def test_float16_trains_and_evaluates(autocast):
+    torch.manual_seed(0)
+    model = DoubleHeadModel(TINY, CLF, 'multiple_choice', ROWS, T).train()
+    x, before = ids(4, 2), model.state_dict()['transformer.h.0.mlp.c_fc.w'].clone()
+    model = model if autocast else model.half()
+    opt = OpenAIAdam(model.parameters(), 1e-3, 'warmup_constant', 0, 10, e=1e-4, max_grad_norm=1)
+    for _ in range(3):
+        opt.zero_grad()
+        with torch.autocast('cpu', dtype=torch.float16, enabled=autocast):
+            lm_logits, clf_logits = model(x)
+        (lm_logits.float().logsumexp(-1).mean() + clf_logits.float().square().mean()).backward()
+        opt.step()
+    assert lm_logits.dtype == torch.float16
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert (model.transformer.h[0].mlp.c_fc.w.detach().float() - before).abs().max() > 1e-4
+    with torch.no_grad(), torch.autocast('cpu', dtype=torch.float16, enabled=autocast):
+        half = model.eval()(x)[1]
+    assert_close(half.float(), model.float()(x)[1].detach(), atol=2e-3)
+
+
+def test_in_float16_a_step_does_not_see_later_ones_either():
+    attn = Attention(16, T, dotdict(TINY, attn_pdrop=1e-9), scale=True).half().train()
+    q, k, v = torch.randn(3, 2, 4, T, 4, dtype=torch.float16)
+    a = attn.attend(q, k, v)
+    k[:, :, 5:], v[:, :, 5:] = 7, 7
+    assert_close(attn.attend(q, k, v)[:, :, :5], a[:, :, :5], atol=0)

@@ -1,16 +1,35 @@
 """The loader against what the original's loading code assigns, and against damaged files."""
 
+import ast
+import copy
+import errno
 import json
 import pickle
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import GOLDENS, Golden, assert_close
 
-from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, TransformerModel, dotdict, load_openai_pretrained_model
+import model_pytorch
+import opt
+from model_pytorch import (
+    DEFAULT_CONFIG,
+    DoubleHeadModel,
+    TransformerModel,
+    dotdict,
+    load_openai_pretrained_model,
+    read_shapes,
+    save_openai_pretrained_model,
+    write_file,
+)
 
 TOY = GOLDENS / 'loader' / 'model'
 CASES = Golden('loader/loader').config.cases
@@ -58,13 +77,47 @@ def test_all_positions_and_no_special_rows_by_default():
     assert torch.equal(model.h[2].ln_2.b, torch.from_numpy(flat[-16:]))
 
 
-def test_a_model_with_heads_loads_too():
+@pytest.mark.parametrize('wrap', [
+    lambda model: model, nn.DataParallel, torch.compile, lambda model: model.transformer,
+    lambda model: torch.compile(nn.DataParallel(model)), lambda model: nn.DataParallel(torch.compile(model)),
+    lambda model: model.transformer.h.__setitem__(1, torch.compile(model.transformer.h[1])) or model])
+def test_a_model_with_heads_or_wrapped_loads_too(wrap):
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     model = DoubleHeadModel(cfg, 126, 'multiple_choice', vocab=141, n_ctx=14)
-    load_openai_pretrained_model(model, n_ctx=14, n_special=3, path=TOY)
+    load_openai_pretrained_model(wrap(model), n_ctx=14, n_special=3, path=TOY)
     plain = toy_model()
+    np.random.seed(0)
     load_openai_pretrained_model(plain, n_ctx=14, n_special=3, path=TOY)
-    assert torch.equal(model.transformer.h[2].mlp.c_fc.w, plain.h[2].mlp.c_fc.w)
+    for ours, theirs in zip(model.transformer.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_what_was_saved_is_read_whatever_its_size_and_values(data):
+    size = st.integers(1, 5)
+    n_ctx, n_special, n_vocab, C, n_layer = (data.draw(size) for _ in range(5))
+    cfg = dotdict(DEFAULT_CONFIG, n_embd=C, n_head=1, n_layer=n_layer)
+    saved, fresh = (TransformerModel(cfg, n_vocab + n_special + n_ctx, n_ctx) for _ in range(2))
+    values = data.draw(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+    with torch.no_grad():
+        for p in saved.parameters():                                    # negative gains and huge numbers included
+            p.copy_(torch.tensor(values).repeat(p.numel())[:p.numel()].view_as(p))
+    with tempfile.TemporaryDirectory() as path:
+        save_openai_pretrained_model(saved, path, n_special=n_special)
+        load_openai_pretrained_model(fresh, n_ctx=n_ctx, n_special=n_special, path=path)
+    for p in (saved, fresh):
+        p.embed.weight.data[n_vocab:n_vocab + n_special] = 0            # special rows are drawn, not stored
+    for p, q in zip(saved.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    model = toy_model()
+    model.h[2].ln_2.b.data[-1] = torch.inf
+    with pytest.raises(ValueError, match='not finite, so nothing was written'):
+        save_openai_pretrained_model(model, tmp_path, n_special=3)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -91,13 +144,6 @@ def swap(path):
     other.write_bytes(mine)
 
 
-def swap_equally_long(path):
-    other = path.with_name('params_4.npy')
-    mine, theirs = path.read_bytes(), other.read_bytes()
-    path.write_bytes(theirs)
-    other.write_bytes(mine)
-
-
 def rewrite(change):
     return lambda path: np.save(path, change(np.load(path)))
 
@@ -117,7 +163,6 @@ def with_nan(array):
     (lambda path: path.unlink(), 'params_3.npy is missing: python model/download.py'),
     (lambda path: (path.unlink(), path.mkdir()), 'params_3.npy is missing'),
     (swap, 'do not belong together, or were swapped'),
-    (swap_equally_long, 'swapped or belong to another model'),
     (rewrite(lambda a: a[None]), r'params_3.npy holds float32 \[1, 1221\]'),
     (rewrite(lambda a: a.astype(np.float64)), 'params_3.npy holds float64'),
     (rewrite(with_nan), 'params_3.npy holds numbers that are not finite'),
@@ -125,14 +170,18 @@ def with_nan(array):
 ], ids=lambda x: x.replace(' ', '-') if isinstance(x, str) else '')
 def test_a_damaged_shard_gets_one_line(copied, damage, words):
     damage(copied / 'params_3.npy')
+    model = toy_model()
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises((ValueError, OSError), match=words) as error:
-        load_openai_pretrained_model(toy_model(), n_ctx=14, n_special=3, path=copied)
+        load_openai_pretrained_model(model, n_ctx=14, n_special=3, path=copied)
     assert '\n' not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())   # nothing was touched
     assert not (copied / 'unpickled').exists()
 
 
 @pytest.mark.parametrize('text', ['', '{', '[[1]]', '{}', 'null', '[[24, 16], [124, 16], [1, 16, 47]]',
-                                  '[[24, "16"], [124, 16]]'])
+                                  '[[24, "16"], [124, 16]]', '[' * 100000, '[[24, 16.0], [124, 16]]',
+                                  '[[true, 16], [124, 16]]', '[[24, -16], [124, -16]]'])
 def test_wrong_shapes_get_one_line(copied, text):
     (copied / 'params_shapes.json').write_text(text)
     with pytest.raises(ValueError, match='params_shapes.json does not list the shapes'):
@@ -151,6 +200,48 @@ def test_wrong_shapes_get_one_line(copied, text):
 def test_a_model_that_does_not_fit_is_told_why(model, arguments, words):
     with pytest.raises(ValueError, match=words):
         load_openai_pretrained_model(toy_model(**model), **{'n_ctx': 14, 'n_special': 3, 'path': TOY, **arguments})
+
+
+@pytest.mark.parametrize('n_vocab', [123, 10 ** 12, 10 ** 30])
+def test_sizes_that_the_shards_do_not_have_are_refused_at_once(copied, n_vocab):
+    """Before anybody allocates a table for them."""
+    shapes = json.loads((copied / 'params_shapes.json').read_text())
+    (copied / 'params_shapes.json').write_text(json.dumps([shapes[0], [n_vocab, 16], *shapes[2:]]))
+    with pytest.raises(ValueError, match='params_0.npy holds float32 .* do not belong together'):
+        read_shapes(copied)
+
+
+def test_a_model_built_for_other_positions_is_refused():
+    """The rows add up, but the model would take 10 of its positions for tokens, or the other way round."""
+    cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
+    for n_ctx in (4, 512):
+        with pytest.raises(ValueError, match=f'n_ctx=14 to load, but the model was built with n_ctx={n_ctx}'):
+            load_openai_pretrained_model(TransformerModel(cfg, 141, n_ctx), n_ctx=14, n_special=3, path=TOY)
+
+
+def test_no_check_vanishes_under_python_O():
+    for module in (model_pytorch, opt):
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(Path(module.__file__).read_text())))
+
+
+def test_a_file_is_written_whole_and_follows_no_link(tmp_path, monkeypatch):
+    def fill_the_disk(f):
+        raise OSError('40 requested and 0 written')                     # what numpy says of a full disk
+
+    name, victim = tmp_path / 'params_0.npy', tmp_path / 'victim'
+    victim.write_text('theirs')
+    monkeypatch.setattr(model_pytorch.secrets, 'token_hex', lambda n: 'guessed')
+    Path(f'{name}.guessed.part').symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_file(str(name), lambda f: f.write(b'ours'))
+    assert victim.read_text() == 'theirs'
+    monkeypatch.undo()
+    with pytest.raises(OSError, match='params_0.npy') as error:
+        write_file(str(name), fill_the_disk)
+    assert error.value.errno == errno.ENOSPC
+    write_file(str(name), lambda f: f.write(b'ours'))
+    assert name.read_bytes() == b'ours' and name.stat().st_mode & 0o777 == victim.stat().st_mode & 0o777
+    assert {path.name for path in tmp_path.iterdir()} == {'params_0.npy', 'victim'}
 
 
 FULL_SIZE = '''
