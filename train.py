@@ -140,7 +140,7 @@ def load_data(args, task):
     encoder, n_vocab = text_encoder.encoder, text_encoder.n_vocab
     if args.n_transfer != -1:
         shapes = read_shapes(args.model_path)
-        open_shards(args.model_path, sum(map(math.prod, shapes)))      # fail now if a shard is missing or damaged
+        list(open_shards(args.model_path, sum(map(math.prod, shapes))))         # fail now if a shard is missing
         n_stored = shapes[1][0]
         if n_stored != n_vocab:
             raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
