@@ -18,15 +18,9 @@ import torch
 
 from checkpoint import load_state, open_trained
 from datasets import SPECIAL
-from model_pytorch import (
-    DEFAULT_CONFIG,
-    MultipleChoiceHead,
-    TransformerModel,
-    dotdict,
-    save_openai_pretrained_model,
-)
+from model_pytorch import DEFAULT_CONFIG, MultipleChoiceHead, TransformerModel, dotdict, save_openai_pretrained_model
 from text_utils import load_merges, load_vocabulary
-from utils import Parser, read_json, read_text, run_script, write_whole
+from utils import Parser, finish_paths, read_json, read_text, run_script, write_whole
 from zero_shot import parse_trained_args, refuse_options
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # of this network, among those of the library
@@ -43,6 +37,7 @@ def parse_args(argv=None):
     args = parse_trained_args(parser, argv)
     if args.from_transformers:
         refuse_options(parser, argv, ('desc', 'n_ctx', *DEFAULT_CONFIG), 'with --from_transformers')
+        finish_paths(args)
     return args
 
 
@@ -68,8 +63,6 @@ def refuse_to_overwrite(*paths):
 
 def read_config(path: str) -> dict:
     """The config.json of a checkpoint, if it is of this network. Raises FileNotFoundError or ValueError."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: want a folder written by save_pretrained of transformers')
     config = {**CONFIG, 'n_head': DEFAULT_CONFIG.n_head, 'afn': DEFAULT_CONFIG.afn, **read_json(path)}
     for key, value in CONFIG.items():
         if config[key] != value:
@@ -83,46 +76,40 @@ def read_config(path: str) -> dict:
 
 def read_weights(path: str) -> dict:
     """The tensors by name in one file. Raises FileNotFoundError or ValueError."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing, or is not a file')
     if path.endswith('.bin'):
         state = load_state(path)
         if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             raise ValueError(f'{path} does not hold tensors by name')
         return state
+    safetensors = import_safetensors()
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
-        return import_safetensors().load_file(path)
-    except ValueError:
-        raise
+        return safetensors.load_file(path)
     except Exception as e:                                             # a damaged file raises a dozen kinds
         raise ValueError(f'{path} is damaged, or not of safetensors ({str(e).splitlines()[0]})') from None
 
 
 def read_checkpoint(folder: str) -> tuple[str, dict]:
     """The file of WEIGHTS that is in the folder, and the tensors by their names in `OpenAIGPTModel`."""
-    for name in WEIGHTS:
-        path = os.path.join(folder, name)
-        if os.path.isfile(path):
-            break
-    else:
-        raise FileNotFoundError(f'{folder} has no weights: want one of {", ".join(WEIGHTS)}')
-    if not path.endswith('.index.json'):
-        state = read_weights(path)
-    else:
+    names = [name for name in WEIGHTS if os.path.isfile(os.path.join(folder, name))]
+    if not names:
+        raise FileNotFoundError(f'{folder} has none of {", ".join(WEIGHTS)}: want a folder written by save_pretrained')
+    path = os.path.join(folder, names[0])
+    if path.endswith('.index.json'):
         files, state = read_json(path).get('weight_map'), {}
-        if not isinstance(files, dict) or not all(name == os.path.basename(str(name)) for name in files.values()):
+        if not isinstance(files, dict) or any(name != os.path.basename(str(name)) for name in files.values()):
             raise ValueError(f'{path}: want a weight_map with the names of files in this folder')
         for name in sorted(set(files.values())):
-            state |= read_weights(os.path.join(folder, name))
-        if set(files) - set(state):
-            raise ValueError(f'{path}: the files have no {min(set(files) - set(state))}')
-    tensors = {name.removeprefix('transformer.'): tensor for name, tensor in state.items() if not BUFFERS(
-        name.removeprefix('transformer.'))}
+            state |= read_weights(os.path.join(folder, name))          # a tensor that no file has is missed below
+    else:
+        state = read_weights(path)
+    tensors = {name.removeprefix('transformer.'): tensor for name, tensor in state.items()}
     if 'lm_head.weight' in tensors:                                    # tied: the library keeps one of the two, or both
         head = tensors.pop('lm_head.weight')
         if not torch.equal(tensors.setdefault('tokens_embed.weight', head), head):
             raise ValueError(f'{path}: lm_head.weight is not tokens_embed.weight, as it is in this network')
-    return path, tensors
+    return path, {name: tensor for name, tensor in tensors.items() if not BUFFERS(name)}
 
 
 @torch.no_grad()
@@ -132,10 +119,9 @@ def build_model(config: dict, tensors: dict, path: str):
         if name not in tensors:
             raise ValueError(f'{path} has no {name}')
         tensor = tensors.pop(name)
-        sizes = list(tensor.shape)
-        if len(sizes) != len(shape) or 0 in sizes or any(
-                want not in (-1, size) for size, want in zip(sizes, shape, strict=True)):
-            raise ValueError(f'{path}: {name} is {sizes}, want {list(shape)} (-1 is any number)')
+        sizes = [-1 if want == -1 and size > 0 else size for size, want in zip(tensor.shape, shape, strict=False)]
+        if tensor.dim() != len(shape) or sizes != list(shape):
+            raise ValueError(f'{path}: {name} is {list(tensor.shape)}, want {list(shape)} (-1 is any number)')
         if not tensor.is_floating_point() or not tensor.float().isfinite().all():
             raise ValueError(f'{path}: {name} holds numbers that are not finite, or not floating-point')
         return tensor
@@ -143,8 +129,8 @@ def build_model(config: dict, tensors: dict, path: str):
     n_layer = len({name.split('.')[1] for name in tensors if name.startswith('h.')})
     tokens = take('tokens_embed.weight', (-1, -1))
     positions = take('positions_embed.weight', (-1, tokens.size(1)))
-    sizes = dict(vocab_size=len(tokens), n_positions=len(positions), n_embd=tokens.size(1), n_layer=n_layer)
-    for key, size in sizes.items():
+    for key, size in dict(vocab_size=len(tokens), n_positions=len(positions), n_embd=tokens.size(1),
+                          n_layer=n_layer).items():
         if config.get(key, size) != size or type(config.get(key, size)) is not int:
             raise ValueError(f'{path} has {key}={size}, but config.json beside it has {key}={config[key]!r}')
     cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), n_head=config['n_head'], n_layer=max(n_layer, 1),

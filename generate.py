@@ -18,7 +18,7 @@ from torch import Tensor
 import zero_shot
 from checkpoint import open_trained
 from device import add_device_args, choose_device
-from utils import Parser, run_script
+from utils import Parser, number, run_script
 from zero_shot import parse_trained_args, read_lines, refuse_options, score_texts, with_positions
 
 
@@ -29,13 +29,14 @@ def parse_args(argv=None):
     group.add_argument('--score', metavar='FILE', help='log-probability and perplexity of each line, and of all')
     group.add_argument('--zero_shot', dest='task', choices=zero_shot.TASKS, help='the same as zero_shot.py --task')
     group = parser.add_argument_group('generation')
-    group.add_argument('--gen_len', type=int, default=40, help='tokens to add, as far as n_ctx allows')
+    group.add_argument('--gen_len', type=number(int, 1), default=40, help='tokens to add, as far as n_ctx allows')
     group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is --greedy')
     group.add_argument('--topk', type=int, default=0, help='draw from this many tokens; 0: from all')
     group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this probability')
     group.add_argument('--greedy', action='store_true', help='always take the most probable token')
-    group.add_argument('--num_samples', type=int, default=1, help='made side by side; a single one is shown at once')
-    group.add_argument('--seed', type=int, default=42, help='of the draws')
+    group.add_argument('--num_samples', type=number(int, 1), default=1, help='made side by side; a single one is '
+                       'shown word by word')
+    group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='of the draws')
     parser.add_argument('--per_token', action='store_true', help='with --score, a line for each token too')
     parser.add_argument('--data_dir', default='data/', help='with --zero_shot: ' + zero_shot.DATA_HELP)
     add_device_args(parser)
@@ -103,8 +104,6 @@ def sample(transformer, n_vocab: int, prompt: list[int], gen_len: int, n_samples
     if not 1 <= len(prompt) < transformer.n_ctx:
         raise ValueError(f'the prompt has {len(prompt)} tokens, but n_ctx={transformer.n_ctx} leaves room for 1 to '
                          f'{transformer.n_ctx - 1}: give another prompt')
-    if gen_len < 1 or n_samples < 1 or not 0 <= seed < 2**63:
-        raise ValueError(f'gen_len={gen_len}, n_samples={n_samples}, seed={seed}: want at least 1, 1 and 0')
     model = CachedModel(transformer, n_vocab, n_samples)
     device = model.tokens.device
     generator = torch.Generator(device).manual_seed(seed)
@@ -151,12 +150,12 @@ def continue_lines(transformer, encoder, args) -> list[str]:
     terminal, texts = sys.stdin.isatty(), []
     if terminal:
         print('Type a prompt and press return; Ctrl-D ends.', file=sys.stderr)
-    for number, line in enumerate(line for line in sys.stdin if line.strip()):
+    for i, line in enumerate(line for line in sys.stdin if line.strip()):
         try:
-            texts += continue_prompt(transformer, encoder, line, args, args.seed + number)
+            texts += continue_prompt(transformer, encoder, line, args, args.seed + i)
         except ValueError as e:
             if not terminal:
-                raise ValueError(f'prompt {number + 1}: {e}') from None
+                raise ValueError(f'prompt {i + 1}: {e}') from None
             print(e, file=sys.stderr)
     return texts
 
@@ -173,13 +172,13 @@ def score(transformer, encoder, args) -> list[Tensor]:
     ids = encoder.encode([line for _, line in lines], verbose=False)
     scores = score_texts(transformer, encoder.n_vocab, ids)
     print('line\ttokens\tlog-probability (nats)\tper token\tperplexity')
-    for (number, _), line_ids, line_scores in zip(lines, ids, scores, strict=True):
+    for (line_number, _), line_ids, line_scores in zip(lines, ids, scores, strict=True):
         if not line_ids:
-            print(f'{args.score}, line {number}: no tokens, so no score', file=sys.stderr)
+            print(f'{args.score}, line {line_number}: no tokens, so no score', file=sys.stderr)
         if args.per_token:
             for i, p in zip(line_ids[1:], line_scores.tolist(), strict=True):
                 print(f'\t{encoder.decoder[i]!r}\t{p:.4f}')
-        print_scores(number, line_scores)
+        print_scores(line_number, line_scores)
     print_scores('total', torch.cat(scores))
     return scores
 

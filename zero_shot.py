@@ -41,7 +41,7 @@ def parse_args(argv=None):
 def parse_trained_args(parser, argv):
     """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
     group = parser.add_argument_group('a trained run')
-    group.add_argument('--desc', help='run of train.py or pretrain.py to take instead of --model_path')
+    group.add_argument('--desc', type=utils.run_name, help='run of train.py to take instead of --model_path')
     group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
     utils.add_path_args(parser)
     utils.add_model_args(parser, DEFAULT_CONFIG)
@@ -50,7 +50,7 @@ def parse_trained_args(parser, argv):
         return parser.parse_args(argv)
     refuse_options(parser, argv, ('save_dir',), 'without --desc')
     utils.defaults_of_model(parser, argv)
-    return utils.finish_paths(parser.parse_args(argv))
+    return parser.parse_args(argv)
 
 
 def refuse_options(parser, argv, names, reason: str):
@@ -91,7 +91,8 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
             M[n, :len(ids)] = 1
             before[n, first - 1:len(ids) - 1] = True
         X_choices, M_choices = with_positions(transformer, X).unflatten(0, (-1, K)), M.unflatten(0, (-1, K))
-        packing = fast.to_device(fast.pack(X_choices, M_choices, clf_token=-1, share=K > 1), we.device)
+        pack = fast.pack_shared if K > 1 else fast.pack
+        packing = fast.to_device(pack(X_choices, M_choices, clf_token=-1), we.device)
         h = fast.hidden_rows(transformer, packing, we)                 # (R, C)
         rows = packing.row_of[before.to(we.device)]                    # (L,)
         targets = X[:, 1:][before[:, :-1]].to(we.device)               # (L,)
@@ -166,7 +167,7 @@ def read_tsv(path: str, columns: tuple, classes: tuple, encoder) -> list[tuple[s
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} is missing: --data_dir names its folder')
     (_, first), *lines = read_lines(path)
-    header, rows = first.strip('\n').lower().split('\t'), []
+    header, rows = [name.strip().lower() for name in first.split('\t')], []
     if not lines or not {*columns, 'label'} <= set(header):
         raise ValueError(f'{path}: the first line must name the columns {", ".join(columns)} and label, separated by '
                          'tabs, and rows must follow')
