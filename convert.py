@@ -24,7 +24,6 @@ from utils import Parser, finish_paths, read_json, read_text, run_script, write_
 from zero_shot import parse_trained_args, refuse_options
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # of this network, among those of the library
-ACTIVATIONS = dict(gelu='gelu', silu='swish', swish='swish', relu='relu')                     # theirs -> ours
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
 BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # of old checkpoints; no parameters
 
@@ -69,16 +68,20 @@ def read_config(path: str) -> dict:
             raise ValueError(f'{path} is of another network: {key} is {config[key]!r}, want {value!r}')
     if type(config['n_head']) is not int or config['n_head'] < 1:
         raise ValueError(f'{path}: n_head is {config["n_head"]!r}, want a number of at least 1')
-    if config['afn'] not in list(ACTIVATIONS):
-        raise ValueError(f'{path}: afn is {config["afn"]!r}, want one of {", ".join(ACTIVATIONS)}')
     return config
+
+
+def is_plain(tensor) -> bool:
+    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
+    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == 'cpu'
+            and tensor.untyped_storage().nbytes() >= tensor.nbytes)
 
 
 def read_weights(path: str) -> dict:
     """The tensors by name in one file. Raises FileNotFoundError or ValueError."""
     if path.endswith('.bin'):
         state = load_state(path)
-        if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        if not isinstance(state, dict) or not all(isinstance(name, str) and is_plain(state[name]) for name in state):
             raise ValueError(f'{path} does not hold tensors by name')
         return state
     safetensors = import_safetensors()
@@ -129,12 +132,12 @@ def build_model(config: dict, tensors: dict, path: str):
     n_layer = len({name.split('.')[1] for name in tensors if name.startswith('h.')})
     tokens = take('tokens_embed.weight', (-1, -1))
     positions = take('positions_embed.weight', (-1, tokens.size(1)))
-    for key, size in dict(vocab_size=len(tokens), n_positions=len(positions), n_embd=tokens.size(1),
-                          n_layer=n_layer).items():
+    for key, size in (('vocab_size', len(tokens)), ('n_positions', len(positions)), ('n_embd', tokens.size(1)),
+                      ('n_layer', n_layer)):
         if config.get(key, size) != size or type(config.get(key, size)) is not int:
             raise ValueError(f'{path} has {key}={size}, but config.json beside it has {key}={config[key]!r}')
-    cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), n_head=config['n_head'], n_layer=max(n_layer, 1),
-                  afn=ACTIVATIONS[config['afn']])
+    afn = str(config['afn']).replace('silu', 'swish')                  # the library has both names
+    cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), n_head=config['n_head'], n_layer=max(n_layer, 1), afn=afn)
     model = TransformerModel(cfg, vocab=len(tokens) + len(positions), n_ctx=len(positions))
     model.embed.weight.copy_(torch.cat([tokens, positions]))
     for name, p in model.h.named_parameters(prefix='h'):
@@ -149,18 +152,16 @@ def from_transformers(folder: str, args):
     config = read_config(os.path.join(folder, 'config.json'))
     path, tensors = read_checkpoint(folder)
     model, cfg = build_model(config, tensors, path)
-    n_vocab, texts = model.vocab - model.n_ctx, {}
-    vocab_path, merges_path = os.path.join(folder, 'vocab.json'), os.path.join(folder, 'merges.txt')
+    vocab_path, merges_path, texts = os.path.join(folder, 'vocab.json'), os.path.join(folder, 'merges.txt'), {}
     if os.path.lexists(vocab_path) or os.path.lexists(merges_path):
         texts = {args.encoder_path: read_text(vocab_path), args.bpe_path: read_text(merges_path)}
         refuse_to_overwrite(*texts)
         vocabulary = load_vocabulary(vocab_path)
         load_merges(merges_path)
-        if len(vocabulary) != n_vocab:
-            raise ValueError(f'{vocab_path} has {len(vocabulary)} tokens, {path} has {n_vocab}')
+        if len(vocabulary) != model.vocab - model.n_ctx:
+            raise ValueError(f'{vocab_path} has {len(vocabulary)} tokens, {path} has {model.vocab - model.n_ctx}')
         if set(SPECIAL) & set(vocabulary):
             raise ValueError(f'{vocab_path} has {", ".join(SPECIAL)}: a fine-tuned network has no released layout')
-
     for target, text in texts.items():
         with write_whole(target) as f:
             f.write(text)
@@ -170,8 +171,7 @@ def from_transformers(folder: str, args):
     if tensors:
         print(f'{path}: not part of the network, and left out: {", ".join(sorted(tensors))}')
     if not texts:
-        print(f'{folder} has no vocab.json and merges.txt: put the vocabulary into {args.encoder_path} and the merges '
-              f'into {args.bpe_path}')
+        print(f'{folder} has no vocab.json and merges.txt: {args.encoder_path} and {args.bpe_path} are missing')
     print(f'weights in the released layout: {args.model_path}')
 
 
@@ -195,7 +195,7 @@ def to_transformers(folder: str, args):
         for name, p in head.linear.named_parameters():
             tensors[f'multiple_choice_head.summary.{name}'] = p
     elif head is not None:
-        print(f'the {type(head).__name__} of {args.desc} is left out: {architecture} has no such head')
+        print(f'the {type(head).__name__} of the run is left out: {architecture} has no such head')
     config = {**CONFIG, 'architectures': [architecture], 'vocab_size': len(vocabulary), 'n_positions': n_ctx}
     for name in ('n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
         config[name] = getattr(trained.options, name)
