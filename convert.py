@@ -25,7 +25,7 @@ from zero_shot import parse_trained_args, refuse_options
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # of this network, among those of the library
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
-BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # of old checkpoints; no parameters
+BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # in old checkpoints; not parameters
 
 
 def parse_args(argv=None):

@@ -92,7 +92,8 @@ def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp
         ordered, order = probs.sort(dim=-1, descending=True)
         if topk:
             ordered[:, min(topk, ordered.size(-1)):] = 0
-        before = (ordered.cumsum(-1) - ordered) / ordered.sum(-1, keepdim=True)
+        sums = ordered.cpu().cumsum(-1).to(ordered.device)             # CUDA has no cumsum for --deterministic
+        before = (sums - ordered) / ordered.sum(-1, keepdim=True)
         probs = torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(before >= topp, 0))
     return probs / probs.sum(-1, keepdim=True)
 

@@ -136,15 +136,16 @@ def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems
     """
     n_ctx, examples, n_contexts_cut, n_continuations_cut = transformer.n_ctx, [], 0, 0
     for number, choices in enumerate(problems, start=1):
-        contexts = encoder.encode([context for context, _ in choices], verbose=False)
-        continuations = encoder.encode([continuation for _, continuation in choices], verbose=False)
-        if not all(contexts + continuations):
-            raise ValueError(f'{source}, example {number}: one of its texts has no tokens')
-        ends = [ids[:n_ctx - 1] for ids in continuations]
-        beginnings = [ids[-(n_ctx - len(end)):] for ids, end in zip(contexts, ends, strict=True)]
+        texts = [text for pair in choices for text in pair]
+        ids = encoder.encode(texts, verbose=False)
+        if not all(ids):
+            raise ValueError(f'{source}, example {number}: {texts[ids.index([])]!r} has no tokens')
+        contexts, continuations = ids[0::2], ids[1::2]
+        ends = [continuation[:n_ctx - 1] for continuation in continuations]
+        beginnings = [context[-(n_ctx - len(end)):] for context, end in zip(contexts, ends, strict=True)]
         n_contexts_cut += int(beginnings != contexts)
         n_continuations_cut += int(ends != continuations)
-        examples.append([(ids + end, len(ids)) for ids, end in zip(beginnings, ends, strict=True)])
+        examples.append([(start + end, len(start)) for start, end in zip(beginnings, ends, strict=True)])
     scores = log_probs(transformer, encoder.n_vocab, examples)
     return torch.tensor([[p.mean() for p in choices] for choices in scores]), n_contexts_cut, n_continuations_cut
 
@@ -185,7 +186,7 @@ def read_tsv(path: str, columns: tuple, classes: tuple, encoder) -> list[tuple[s
     return rows
 
 
-def cloze(data_dir: str, _) -> list:
+def cloze(data_dir: str, encoder) -> list:
     """Story Cloze Test: the ending that is more probable after the story. Takes the labelled ones of its two files."""
     files = []
     for kind in ('val', 'test'):

@@ -276,8 +276,9 @@ def test_more_candidates_than_tokens_are_all_tokens():
     assert_close(logits_to_probs(PROBS.log(), topk=10**30), PROBS)
 
 
-def test_bfloat16_generates(capsys):
-    assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', 'bfloat16'))[0]
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_half_precision_generates(dtype):
+    assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', dtype))[0]
 
 
 def test_from_the_shell(tmp_path):

@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_cut_and_counted(toy):
         kept = ids[0][-(24 - len(ids_of_ending)):]
         assert_close(means[0, k], plain_log_probs(transformer, kept + ids_of_ending, len(kept)).mean(), atol=1e-5)
     assert_close(means[1, 1], plain_log_probs(transformer, ids[3] + ids[4][:23], 1).mean(), atol=1e-5)
-    with pytest.raises(ValueError, match='x.csv, example 2: one of its texts has no tokens'):
+    with pytest.raises(ValueError, match="x.csv, example 2: '&nbsp;' has no tokens"):
         mean_log_probs(transformer, encoder, [[('cat', 'dad')] * 2, [('cat', '&nbsp;'), ('cat', 'dad')]], 'x.csv')
 
 
