@@ -8,6 +8,7 @@ tokens of the vocabulary are drawn and scored, never special or position rows. T
 continues a new line, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
+import io
 import math
 import sys
 
@@ -18,8 +19,8 @@ from torch import Tensor
 import zero_shot
 from checkpoint import open_trained
 from device import add_device_args, choose_device
-from utils import Parser, number, run_script
-from zero_shot import parse_trained_args, read_lines, refuse_options, score_texts, with_positions
+from utils import Parser, number, read_text, run_script
+from zero_shot import parse_trained_args, refuse_options, score_texts, with_positions
 
 
 def parse_args(argv=None):
@@ -169,7 +170,10 @@ def print_scores(name, scores: Tensor):
 
 def score(transformer, encoder, args) -> list[Tensor]:
     """Print and return the log-probabilities of the tokens of each line but the first, which has none."""
-    lines = read_lines(args.score)
+    lines = enumerate(io.StringIO(read_text(args.score), newline=None), start=1)     # newline=None: any line end counts
+    lines = [(i, line) for i, line in lines if line.strip()]
+    if not lines:
+        raise ValueError(f'{args.score} has no text')
     ids = encoder.encode([line for _, line in lines], verbose=False)
     scores = score_texts(transformer, encoder.n_vocab, ids)
     print('line\ttokens\tlog-probability (nats)\tper token\tperplexity')

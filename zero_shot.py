@@ -9,7 +9,6 @@ is no start token.
 """
 
 import argparse
-import io
 import os
 import sys
 
@@ -23,7 +22,8 @@ from checkpoint import open_trained
 from datasets import find_cloze_file, read_cloze
 from device import add_device_args, choose_device
 from model_pytorch import DEFAULT_CONFIG
-from utils import Parser, iter_data, read_text, run_script
+from text_utils import has_tokens
+from utils import Parser, find_columns, iter_data, read_table, run_script
 
 N_BATCH = 16                                            # examples at a time
 DATA_HELP = ("folder with the Story Cloze files, GLUE's dev.tsv (sentence, label) or winograd.tsv (sentence with _ for "
@@ -150,43 +150,27 @@ def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems
     return torch.tensor([[p.mean() for p in choices] for choices in scores]), n_contexts_cut, n_continuations_cut
 
 
-def read_lines(path: str) -> list[tuple[int, str]]:
-    """Number and text of each line of a file that is not blank. Raises FileNotFoundError or ValueError."""
-    lines = io.StringIO(read_text(path).removeprefix('\ufeff'), newline=None)       # any line end becomes \n
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise ValueError(f'{path} has no text')
-    return numbered
+def read_examples(path: str, columns: tuple, classes: tuple) -> list[tuple[str, list[str], int]]:
+    """Place (file and line), texts in `columns` and index in `classes` of the label, of each row of a table.
 
-
-def read_tsv(path: str, columns: tuple, classes: tuple, encoder) -> list[tuple[str, list[str], int]]:
-    """Place (file and line), the texts in `columns`, and the index in `classes` of the label, of each row of a table.
-
-    Tabs separate the columns, and quotes are plain characters. The first line names the columns, in capitals or not;
-    blank lines are skipped. Raises ValueError with file and line, also for a text without tokens.
+    Raises ValueError with file and line for a text without tokens or another label.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: --data_dir names its folder')
-    (_, first), *lines = read_lines(path)
-    header, rows = [name.strip().lower() for name in first.split('\t')], []
-    if not lines or not {*columns, 'label'} <= set(header):
-        raise ValueError(f'{path}: the first line must name the columns {", ".join(columns)} and label, separated by '
-                         'tabs, and rows must follow')
-    for number, line in lines:
-        place, fields = f'{path}, line {number}', line.split('\t')
-        if len(fields) != len(header):
-            raise ValueError(f'{place}: {len(fields)} columns, the header has {len(header)}')
-        row = {name: field.strip() for name, field in zip(header, fields, strict=True)}
-        for name in columns:
-            if encoder.encode([row[name]], verbose=False) == [[]]:
-                raise ValueError(f'{place}: {name} is empty, or has no tokens')
-        if row['label'] not in classes:
-            raise ValueError(f'{place}: label {row["label"]!r} is not {" or ".join(classes)}')
-        rows.append((place, [row[name] for name in columns], classes.index(row['label'])))
-    return rows
+    header, rows = read_table(path)
+    places, examples = find_columns(path, header, (*columns, 'label')), []
+    if not rows:
+        raise ValueError(f'{path} has a header but no rows')
+    for line, row in rows:
+        *texts, label = [row[place].strip() for place in places]
+        for name, text in zip(columns, texts, strict=True):
+            if not has_tokens(text):
+                raise ValueError(f'{path}, line {line}: {name} is empty: {text[:40]!r} has no tokens')
+        if label not in classes:
+            raise ValueError(f'{path}, line {line}: label {label!r} is not {" or ".join(classes)}')
+        examples.append((f'{path}, line {line}', texts, classes.index(label)))
+    return examples
 
 
-def cloze(data_dir: str, encoder) -> list:
+def cloze(data_dir: str) -> list:
     """Story Cloze Test: the ending that is more probable after the story. Takes the labelled ones of its two files."""
     files = []
     for kind in ('val', 'test'):
@@ -200,21 +184,21 @@ def cloze(data_dir: str, encoder) -> list:
     return files
 
 
-def sst2(data_dir: str, encoder) -> list:
+def sst2(data_dir: str) -> list:
     """SST-2: `positive` or `negative` after the sentence and `very`. Reads GLUE's dev.tsv: sentence, label 0 or 1."""
     path = os.path.join(data_dir, 'dev.tsv')
-    rows = read_tsv(path, ('sentence',), ('0', '1'), encoder)
+    rows = read_examples(path, ('sentence',), ('0', '1'))
     problems = [[(f'{sentence} very', word) for word in ('negative', 'positive')] for _, [sentence], _ in rows]
     return [(path, problems, [label for *_, label in rows])]
 
 
-def winograd(data_dir: str, encoder) -> list:
+def winograd(data_dir: str) -> list:
     """Winograd schemas: the candidate in place of the pronoun after which the rest of the sentence is more probable.
 
     Reads winograd.tsv: sentence (with `_` for the pronoun), candidate1, candidate2, label 1 or 2.
     """
     path, problems = os.path.join(data_dir, 'winograd.tsv'), []
-    rows = read_tsv(path, ('sentence', 'candidate1', 'candidate2'), ('1', '2'), encoder)
+    rows = read_examples(path, ('sentence', 'candidate1', 'candidate2'), ('1', '2'))
     for place, (sentence, *candidates), _ in rows:
         before, pronoun, rest = sentence.partition('_')
         if not pronoun or not rest.strip():
@@ -231,7 +215,7 @@ def main(args) -> list[float]:
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
     trained = open_trained(args)
     transformer, accuracies = trained.model.to(device).transformer, []
-    for path, problems, labels in TASKS[args.task](args.data_dir, trained.encoder):
+    for path, problems, labels in TASKS[args.task](args.data_dir):
         with autocast:
             means, *n_cut = mean_log_probs(transformer, trained.encoder, problems, path)
         accuracies.append((means.argmax(1) == torch.tensor(labels)).double().mean().item() * 100)

@@ -157,7 +157,7 @@ def change_tensors(change):
     (lambda folder: (folder / 'model.safetensors').unlink(), 'has none of model.safetensors, .*: want a folder'),
     (lambda folder: (folder / 'config.json').write_text('{'), 'config.json is not a json object'),
     (lambda folder: (folder / 'config.json').write_text('[' * 100_000), 'config.json is not a json object'),
-    (lambda folder: (folder / 'config.json').write_bytes(b'\xff'), 'config.json is not text'),
+    (lambda folder: (folder / 'config.json').write_bytes(b'\xff'), 'config.json, line 1: byte 0xff is not UTF-8'),
     (lambda folder: (folder / 'model.safetensors').write_bytes(b'x' * 99), 'is damaged, or not of safetensors'),
     (lambda folder: (folder / 'merges.txt').write_text('a b'), 'merges.txt, line 1: no header'),
     (change_config(model_type='gpt2'), "model_type is 'gpt2', want 'openai-gpt'"),

@@ -111,7 +111,7 @@ def test_score_prints_each_line_and_the_total(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('data, words', [(b'', 'has no text'), (b'\xef\xbb\xbf \n\n', 'has no text'),
-                                         (b'cat\xff\xfe', 'is not text: byte 3 is not UTF-8')])
+                                         (b'cat\xff\xfe', 'line 1: byte 0xff is not UTF-8')])
 def test_a_file_without_text_gets_one_line(tmp_path, data, words):
     (tmp_path / 'bad.txt').write_bytes(data)
     with pytest.raises(ValueError, match=words):
@@ -205,9 +205,9 @@ def test_cuts_are_said(tmp_path, capsys):
         'n_ctx=24 is too short for 1 of them: the end of a continuation was cut off']
 
 
-def test_sst2_asks_for_very_positive_or_very_negative(toy, tmp_path, capsys):
+def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
     (tmp_path / 'dev.tsv').write_text('sentence\tlabel\na "good day \t1\nold rain \t0\n', encoding='utf-8')
-    [(path, problems, labels)] = zero_shot.sst2(str(tmp_path), toy[1])
+    [(path, problems, labels)] = zero_shot.sst2(str(tmp_path))
     assert problems == [[('a "good day very', 'negative'), ('a "good day very', 'positive')],
                         [('old rain very', 'negative'), ('old rain very', 'positive')]]
     assert labels == [1, 0] and path.endswith('dev.tsv')
@@ -218,31 +218,31 @@ def test_sst2_asks_for_very_positive_or_very_negative(toy, tmp_path, capsys):
 @pytest.mark.parametrize('text', [
     'sentence\tlabel\nit is good\t1\nbad\t0\n\n', '\nsentence\tlabel\n\nit is good\t1\n\t\nbad\t0',
     'Sentence\tLabel\nit is good\t1\nbad\t0\n', '\ufeffLABEL\tindex\t Sentence\r\n1\t7\tit is good\r\n0\t8\tbad\r\n'])
-def test_blank_lines_and_capitals_are_read(toy, tmp_path, text):
+def test_blank_lines_and_capitals_are_read(tmp_path, text):
     """FAULTS.md B11, the first one as faults/sst2_trailing_blank_line_dev.tsv."""
     (tmp_path / 'dev.tsv').write_bytes(text.encode())
-    [(_, problems, labels)] = zero_shot.sst2(str(tmp_path), toy[1])
+    [(_, problems, labels)] = zero_shot.sst2(str(tmp_path))
     assert [choices[0][0] for choices in problems] == ['it is good very', 'bad very'] and labels == [1, 0]
 
 
-def test_winograd_scores_the_rest_after_each_candidate(toy, tmp_path, capsys):
+def test_winograd_scores_the_rest_after_each_candidate(tmp_path, capsys):
     (tmp_path / 'winograd.tsv').write_text('sentence\tcandidate1\tcandidate2\tlabel\n'
                                            'the cat sat on mom as _ was old.\tthe cat\tmom\t2\n', encoding='utf-8')
-    [(_, problems, labels)] = zero_shot.winograd(str(tmp_path), toy[1])
+    [(_, problems, labels)] = zero_shot.winograd(str(tmp_path))
     assert problems == [[('the cat sat on mom as the cat', ' was old.'), ('the cat sat on mom as mom', ' was old.')]]
     assert labels == [1]
     assert zero_shot.main(task_args('winograd', tmp_path))[0] in (0, 100)
 
 
 @pytest.mark.parametrize('task, text, words', [
-    ('sst2', None, 'dev.tsv is missing: --data_dir names its folder'),
-    ('sst2', '', 'dev.tsv has no text'),
-    ('sst2', 'sentence\tlabel\n', 'the first line must name the columns sentence and label'),
-    ('sst2', 'text\tlabel\nx\t1\n', 'the first line must name the columns sentence and label'),
+    ('sst2', None, 'dev.tsv is missing'),
+    ('sst2', '', 'dev.tsv, line 1: no column sentence, label'),
+    ('sst2', 'sentence\tlabel\n', 'dev.tsv has a header but no rows'),
+    ('sst2', 'text\tlabel\nx\t1\n', 'dev.tsv, line 1: no column sentence'),
     ('sst2', 'sentence\tlabel\na\t1\nb\n', 'dev.tsv, line 3: 1 columns, the header has 2'),
     ('sst2', 'sentence\tlabel\na\t2\n', "dev.tsv, line 2: label '2' is not 0 or 1"),
     ('sst2', 'sentence\tlabel\n\t1\nbad\t0\n', 'dev.tsv, line 2: sentence is empty'),     # sst2_empty_sentence_dev.tsv
-    ('sst2', 'sentence\tlabel\nbad\t0\n\n&nbsp;\t1\n', 'dev.tsv, line 4: sentence is empty, or has no tokens'),
+    ('sst2', 'sentence\tlabel\nbad\t0\n\n&nbsp;\t1\n', 'dev.tsv, line 4: sentence is empty: .&nbsp;. has no tokens'),
     ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\n_ was old\ta\t \t1\n', 'line 2: candidate2 is empty'),
     ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nx was old\ta\tb\t1\n', 'line 2: the sentence must have _'),
     ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nold was _ \ta\tb\t1\n', 'line 2: the sentence must have _'),
