@@ -1,34 +1,31 @@
-"""Between the released layout and the checkpoints of the `transformers` library (`openai-gpt`, safetensors).
+"""Between the released layout and the checkpoints of the `transformers` library (`openai-gpt`).
 
     python convert.py --from_transformers FOLDER --model_path OUT      # config.json, model.safetensors -> ten shards
     python convert.py --to_transformers FOLDER --model_path IN         # ten shards -> config.json, model.safetensors
     python convert.py --to_transformers FOLDER --desc RUN              # the same of a network that train.py fine-tuned
 
-Only local folders are read. The vocabulary (there vocab.json and merges.txt) goes along; the tokenizer of that library
-splits some texts in another way than `TextEncoder`, so feed it ids. Of a fine-tuned network the special rows become the
-last tokens, and a multiple-choice head is that of `OpenAIGPTDoubleHeadsModel`.
+Only local folders are read, and nothing is unpickled; pytorch_model.bin and checkpoints in several files are read too.
+The vocabulary (there vocab.json and merges.txt) goes along. The tokenizer of that library splits some texts in another
+way than `TextEncoder`, so give that library ids. The special tokens of a fine-tuned network become the last tokens, and
+a multiple-choice head that of `OpenAIGPTDoubleHeadsModel`.
 """
 
-import argparse
 import json
 import os
+import re
 
 import torch
 
-from checkpoint import load_state, read_config
+from checkpoint import load_state, open_trained
 from datasets import SPECIAL
-from model_pytorch import (
-    DEFAULT_CONFIG,
-    TransformerModel,
-    dotdict,
-    load_openai_pretrained_model,
-    read_shapes,
-    save_openai_pretrained_model,
-)
+from model_pytorch import DEFAULT_CONFIG, MultipleChoiceHead, TransformerModel, dotdict, save_openai_pretrained_model
 from text_utils import load_merges, load_vocabulary
-from utils import Parser, add_model_args, add_path_args, defaults_of_model, finish_paths, run_script, write_whole
+from utils import Parser, finish_paths, read_json, read_text, run_script, write_whole
+from zero_shot import parse_trained_args, refuse_options
 
-CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # what this network is, among those of the library
+CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # of this network, among those of the library
+WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
+BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # in old checkpoints; not parameters
 
 
 def parse_args(argv=None):
@@ -36,12 +33,11 @@ def parse_args(argv=None):
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument('--from_transformers', metavar='FOLDER', help='write this checkpoint to --model_path')
     group.add_argument('--to_transformers', metavar='FOLDER', help='write --model_path, or the run --desc, to here')
-    parser.add_argument('--desc', help='with --to_transformers: the run of train.py to take')
-    parser.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
-    add_path_args(parser)
-    add_model_args(parser, DEFAULT_CONFIG)
-    defaults_of_model(parser, argv)
-    return finish_paths(parser.parse_args(argv))
+    args = parse_trained_args(parser, argv)
+    if args.from_transformers:
+        refuse_options(parser, argv, ('desc', 'n_ctx', *DEFAULT_CONFIG), 'with --from_transformers')
+        finish_paths(args)
+    return args
 
 
 def import_safetensors():
@@ -49,7 +45,7 @@ def import_safetensors():
         import safetensors.torch
     except ImportError:
         raise ValueError('checkpoints of transformers need the package safetensors: pip install safetensors') from None
-    return safetensors
+    return safetensors.torch
 
 
 def transformers_name(name: str) -> str:
@@ -58,130 +54,156 @@ def transformers_name(name: str) -> str:
     return f'{stem}.{dict(w="weight", g="weight", b="bias")[last]}'
 
 
-def refuse_to_overwrite(folder: str, name: str):
-    if os.path.exists(os.path.join(folder, name)):
-        raise ValueError(f'{folder} has a {name} already: name another folder, or delete it')
+def refuse_to_overwrite(*paths):
+    for path in paths:
+        if os.path.lexists(path):
+            raise ValueError(f'{path} is there already: name another folder, or delete it')
 
 
-def copy_text(source: str, target: str):
-    with open(source, encoding='utf-8', newline='') as f, write_whole(target) as g:
-        g.write(f.read())
-
-
-def read_checkpoint(folder: str):
-    """config.json as a dict, and the tensors of model.safetensors by their names in `OpenAIGPTModel`."""
-    safetensors = import_safetensors()
-    config_path, path = (os.path.join(folder, name) for name in ('config.json', 'model.safetensors'))
-    for name in (config_path, path):
-        if not os.path.isfile(name):
-            raise FileNotFoundError(f'{name} is missing: want a folder written by save_pretrained of transformers')
-    with open(config_path, encoding='utf-8') as f:
-        try:
-            config = dict(json.load(f))
-        except (ValueError, TypeError):
-            raise ValueError(f'{config_path} is not a json object') from None
+def read_config(path: str) -> dict:
+    """The config.json of a checkpoint, if it is of this network. Raises FileNotFoundError or ValueError."""
+    config = {**CONFIG, 'n_head': DEFAULT_CONFIG.n_head, 'afn': DEFAULT_CONFIG.afn, **read_json(path)}
     for key, value in CONFIG.items():
-        if config.get(key, value) != value:
-            raise ValueError(f'{config_path} is of another network: {key} is {config[key]!r}, want {value!r}')
+        if config[key] != value:
+            raise ValueError(f'{path} is of another network: {key} is {config[key]!r}, want {value!r}')
+    if type(config['n_head']) is not int or config['n_head'] < 1:
+        raise ValueError(f'{path}: n_head is {config["n_head"]!r}, want a number of at least 1')
+    return config
+
+
+def is_plain(tensor) -> bool:
+    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
+    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == 'cpu'
+            and tensor.untyped_storage().nbytes() >= tensor.nbytes)
+
+
+def read_weights(path: str) -> dict:
+    """The tensors by name in one file. Raises FileNotFoundError or ValueError."""
+    if path.endswith('.bin'):
+        state = load_state(path)
+        if not isinstance(state, dict) or not all(isinstance(name, str) and is_plain(state[name]) for name in state):
+            raise ValueError(f'{path} does not hold tensors by name')
+        return state
+    safetensors = import_safetensors()
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
-        tensors = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as e:
-        raise ValueError(f'{path} is damaged, or not of safetensors ({e})') from None
-    tensors = {name.removeprefix('transformer.'): tensor for name, tensor in tensors.items()}
+        return safetensors.load_file(path)
+    except Exception as e:                                             # a damaged file raises a dozen kinds
+        raise ValueError(f'{path} is damaged, or not of safetensors ({str(e).splitlines()[0]})') from None
+
+
+def read_checkpoint(folder: str) -> tuple[str, dict]:
+    """The file of WEIGHTS that is in the folder, and the tensors by their names in `OpenAIGPTModel`."""
+    names = [name for name in WEIGHTS if os.path.isfile(os.path.join(folder, name))]
+    if not names:
+        raise FileNotFoundError(f'{folder} has none of {", ".join(WEIGHTS)}: want a folder written by save_pretrained')
+    path = os.path.join(folder, names[0])
+    if path.endswith('.index.json'):
+        files, state = read_json(path).get('weight_map'), {}
+        if not isinstance(files, dict) or any(name != os.path.basename(str(name)) for name in files.values()):
+            raise ValueError(f'{path}: want a weight_map with the names of files in this folder')
+        for name in sorted(set(files.values())):
+            state |= read_weights(os.path.join(folder, name))          # a tensor that no file has is missed below
+    else:
+        state = read_weights(path)
+    tensors = {name.removeprefix('transformer.'): tensor for name, tensor in state.items()}
     if 'lm_head.weight' in tensors:                                    # tied: the library keeps one of the two, or both
-        tokens = tensors.setdefault('tokens_embed.weight', tensors['lm_head.weight'])
-        if not torch.equal(tokens, tensors['lm_head.weight']):
+        head = tensors.pop('lm_head.weight')
+        if not torch.equal(tensors.setdefault('tokens_embed.weight', head), head):
             raise ValueError(f'{path}: lm_head.weight is not tokens_embed.weight, as it is in this network')
-    return config, tensors
+    return path, {name: tensor for name, tensor in tensors.items() if not BUFFERS(name)}
 
 
 @torch.no_grad()
-def from_transformers(folder: str, args):
-    """Write the checkpoint in `folder` to args.model_path, with its vocabulary where it has one."""
-    refuse_to_overwrite(args.model_path, 'params_shapes.json')
-    config, tensors = read_checkpoint(folder)
-
-    def tensor(name, shape):
+def build_model(config: dict, tensors: dict, path: str):
+    """The network with the tensors of `path`; those that it has no place for are left in `tensors`."""
+    def take(name, shape):
         if name not in tensors:
-            raise ValueError(f'{folder}: model.safetensors has no {name}')
-        found = tensors[name].shape
-        if len(found) != len(shape) or any(want not in (-1, n) for n, want in zip(found, shape, strict=True)):
-            raise ValueError(f'{folder}: {name} is {list(found)}, want {list(shape)} (-1 is any number)')
-        return tensors[name]
+            raise ValueError(f'{path} has no {name}')
+        tensor = tensors.pop(name)
+        sizes = [-1 if want == -1 and size > 0 else size for size, want in zip(tensor.shape, shape, strict=False)]
+        if tensor.dim() != len(shape) or sizes != list(shape):
+            raise ValueError(f'{path}: {name} is {list(tensor.shape)}, want {list(shape)} (-1 is any number)')
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise ValueError(f'{path}: {name} holds numbers that are not finite, or not floating-point')
+        return tensor
 
-    tokens = tensor('tokens_embed.weight', (-1, -1))
-    positions = tensor('positions_embed.weight', (-1, tokens.size(1)))
-    afn = {'silu': 'swish'}.get(config.get('afn'), config.get('afn', DEFAULT_CONFIG.afn))
-    cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), afn=afn, **{
-        key: config.get(key, DEFAULT_CONFIG[key]) for key in ('n_head', 'n_layer')})
+    n_layer = len({name.split('.')[1] for name in tensors if name.startswith('h.')})
+    tokens = take('tokens_embed.weight', (-1, -1))
+    positions = take('positions_embed.weight', (-1, tokens.size(1)))
+    for key, size in (('vocab_size', len(tokens)), ('n_positions', len(positions)), ('n_embd', tokens.size(1)),
+                      ('n_layer', n_layer)):
+        if config.get(key, size) != size or type(config.get(key, size)) is not int:
+            raise ValueError(f'{path} has {key}={size}, but config.json beside it has {key}={config[key]!r}')
+    afn = str(config['afn']).replace('silu', 'swish')                  # the library has both names
+    cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), n_head=config['n_head'], n_layer=max(n_layer, 1), afn=afn)
     model = TransformerModel(cfg, vocab=len(tokens) + len(positions), n_ctx=len(positions))
     model.embed.weight.copy_(torch.cat([tokens, positions]))
     for name, p in model.h.named_parameters(prefix='h'):
-        p.copy_(tensor(transformers_name(name), p.shape))
+        p.copy_(take(transformers_name(name), p.shape))
+    return model, cfg
 
-    vocab_path, merges_path = (os.path.join(folder, name) for name in ('vocab.json', 'merges.txt'))
-    if os.path.isfile(vocab_path) and os.path.isfile(merges_path):
+
+def from_transformers(folder: str, args):
+    """Write the checkpoint in `folder` to args.model_path, with its vocabulary where it has one."""
+    hparams_path = os.path.join(args.model_path, 'hparams.json')
+    refuse_to_overwrite(os.path.join(args.model_path, 'params_shapes.json'), hparams_path)
+    config = read_config(os.path.join(folder, 'config.json'))
+    path, tensors = read_checkpoint(folder)
+    model, cfg = build_model(config, tensors, path)
+    vocab_path, merges_path, texts = os.path.join(folder, 'vocab.json'), os.path.join(folder, 'merges.txt'), {}
+    if os.path.lexists(vocab_path) or os.path.lexists(merges_path):
+        texts = {args.encoder_path: read_text(vocab_path), args.bpe_path: read_text(merges_path)}
+        refuse_to_overwrite(*texts)
         vocabulary = load_vocabulary(vocab_path)
         load_merges(merges_path)
-        if len(vocabulary) != len(tokens):
-            raise ValueError(f'{vocab_path} has {len(vocabulary)} tokens, model.safetensors has {len(tokens)}')
+        if len(vocabulary) != model.vocab - model.n_ctx:
+            raise ValueError(f'{vocab_path} has {len(vocabulary)} tokens, {path} has {model.vocab - model.n_ctx}')
         if set(SPECIAL) & set(vocabulary):
             raise ValueError(f'{vocab_path} has {", ".join(SPECIAL)}: a fine-tuned network has no released layout')
-        copy_text(vocab_path, args.encoder_path)
-        copy_text(merges_path, args.bpe_path)
-    else:
-        print(f'{folder} has no vocab.json and merges.txt, so {args.encoder_path} and {args.bpe_path} are not written')
-    with write_whole(os.path.join(args.model_path, 'hparams.json')) as f:
-        json.dump({**{key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}, 'n_ctx': len(positions)}, f)
+    for target, text in texts.items():
+        with write_whole(target) as f:
+            f.write(text)
+    with write_whole(hparams_path) as f:
+        json.dump({**{key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}, 'n_ctx': model.n_ctx}, f)
     save_openai_pretrained_model(model, args.model_path)
+    if tensors:
+        print(f'{path}: not part of the network, and left out: {", ".join(sorted(tensors))}')
+    if not texts:
+        print(f'{folder} has no vocab.json and merges.txt: {args.encoder_path} and {args.bpe_path} are missing')
     print(f'weights in the released layout: {args.model_path}')
 
 
-def load_parameters(args):
-    """What is to be written: options of the network, its parameters by name, n_ctx, and how many rows are special."""
-    if args.desc:
-        folder = os.path.join(args.save_dir, args.desc)
-        config, state = read_config(folder), load_state(os.path.join(folder, 'best_params.pt'))
-        return argparse.Namespace(**config['options']), state, config['n_ctx'], len(SPECIAL)
-    n_ctx, n_vocab = (rows for rows, _ in read_shapes(args.model_path)[:2])
-    model = TransformerModel(args, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
-    load_openai_pretrained_model(model, n_transfer=args.n_layer, path=args.model_path)
-    return args, {f'transformer.{name}': p.detach() for name, p in model.named_parameters()}, n_ctx, 0
-
-
+@torch.no_grad()
 def to_transformers(folder: str, args):
-    """Write the network that the options name to `folder`, with its vocabulary where it has one."""
-    refuse_to_overwrite(folder, 'model.safetensors')
+    """Write the network that the options name to `folder`, with its vocabulary."""
+    targets = [os.path.join(folder, name) for name in ('vocab.json', 'merges.txt', 'config.json', 'model.safetensors')]
+    refuse_to_overwrite(*targets)
     safetensors = import_safetensors()
-    options, state, n_ctx, n_special = load_parameters(args)
-    we = state['transformer.embed.weight']
-    tensors = {transformers_name(name): p.contiguous() for name, p in state.items() if '.h.' in name}
-    tensors['transformer.tokens_embed.weight'] = we[:-n_ctx].contiguous()        # special rows are the last tokens
-    tensors['transformer.positions_embed.weight'] = we[-n_ctx:].contiguous()
-    architecture = 'OpenAIGPTLMHeadModel'
-    if len(state.get('task_head.linear.weight', '')) == 1:             # as that of the library, one score a choice
+    trained = open_trained(args)
+    transformer, vocabulary = trained.model.transformer, dict(trained.encoder.encoder)
+    for token in SPECIAL[:trained.n_special]:                          # their rows follow those of the tokens
+        vocabulary[token] = len(vocabulary)
+    we, n_ctx = transformer.embed.weight, transformer.n_ctx
+    tensors = {f'transformer.{transformers_name(name)}': p for name, p in transformer.h.named_parameters(prefix='h')}
+    tensors['transformer.tokens_embed.weight'] = we[:-n_ctx]
+    tensors['transformer.positions_embed.weight'] = we[-n_ctx:]
+    architecture, head = 'OpenAIGPTLMHeadModel', getattr(trained.model, 'task_head', None)
+    if isinstance(head, MultipleChoiceHead):
         architecture = 'OpenAIGPTDoubleHeadsModel'
-        for name in ('weight', 'bias'):
-            tensors[f'multiple_choice_head.summary.{name}'] = state[f'task_head.linear.{name}']
-    config = {**CONFIG, 'architectures': [architecture], 'vocab_size': len(we) - n_ctx, 'n_positions': n_ctx}
-    config |= {key: getattr(options, key) for key in ('n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop',
-                                                      'resid_pdrop')}
-    if os.path.isfile(options.encoder_path) and os.path.isfile(options.bpe_path):
-        vocabulary = load_vocabulary(options.encoder_path)
-        if len(vocabulary) + n_special != config['vocab_size']:
-            raise ValueError(f'{options.encoder_path} has {len(vocabulary)} tokens, the weights have '
-                             f'{config["vocab_size"] - n_special}: they do not belong together')
-        for token in SPECIAL[:n_special]:
-            vocabulary[token] = len(vocabulary)
-        with write_whole(os.path.join(folder, 'vocab.json')) as f:
-            json.dump(vocabulary, f)
-        copy_text(options.bpe_path, os.path.join(folder, 'merges.txt'))
-    else:
-        print(f'{options.encoder_path} or {options.bpe_path} is missing: {folder} gets no vocabulary')
-    with write_whole(os.path.join(folder, 'config.json')) as f:
-        json.dump(config, f, indent=1)
-    with write_whole(os.path.join(folder, 'model.safetensors'), 'wb') as f:
-        f.write(safetensors.torch.save(tensors, metadata={'format': 'pt'}))
+        for name, p in head.linear.named_parameters():
+            tensors[f'multiple_choice_head.summary.{name}'] = p
+    elif head is not None:
+        print(f'the {type(head).__name__} of the run is left out: {architecture} has no such head')
+    config = {**CONFIG, 'architectures': [architecture], 'vocab_size': len(vocabulary), 'n_positions': n_ctx}
+    for name in ('n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
+        config[name] = getattr(trained.options, name)
+    data = safetensors.save({name: p.contiguous() for name, p in tensors.items()}, metadata={'format': 'pt'})
+    texts = (json.dumps(vocabulary), read_text(trained.bpe_path), json.dumps(config, indent=1))
+    for target, content in zip(targets, (*(text.encode() for text in texts), data), strict=True):
+        with write_whole(target, 'wb') as f:
+            f.write(content)
     print(f'{architecture}: {folder}')
 
 

@@ -1,10 +1,14 @@
-"""Log-probabilities of text, and the paper's zero-shot heuristics (section 5) that need nothing else.
+"""Log-probabilities of text, and tasks that need no training, after section 5 of the paper.
 
-Natural logarithms (nats), over the tokens of the vocabulary: special and position rows count as impossible. There is no
-start token, so the first token of a text has no probability.
+    python zero_shot.py --task cloze --data_dir data/sample/ --model_path model/sample/      # also sst2, winograd
+
+Prints how often, in percent, the language model finds the right choice the most probable one. The paper has the tasks
+sst2 and winograd, and RACE, which is scored as cloze is here. Logarithms are natural (nats), over the tokens of the
+vocabulary: special and position rows count as impossible. The first token of a text has no probability, because there
+is no start token.
 """
 
-import csv
+import argparse
 import os
 import sys
 
@@ -13,14 +17,52 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fast
+import utils
+from checkpoint import open_trained
 from datasets import find_cloze_file, read_cloze
-from utils import iter_data
+from device import add_device_args, choose_device
+from model_pytorch import DEFAULT_CONFIG
+from text_utils import has_tokens
+from utils import Parser, find_columns, iter_data, read_table, run_script
 
 N_BATCH = 16                                            # examples at a time
+DATA_HELP = ("folder with the Story Cloze files, GLUE's dev.tsv (sentence, label) or winograd.tsv (sentence with _ for "
+             'the pronoun, candidate1, candidate2, label 1 or 2); the first line names the columns')
+
+
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument('--task', required=True, choices=TASKS, help='what to answer')
+    parser.add_argument('--data_dir', default='data/', help=DATA_HELP)
+    add_device_args(parser)
+    return parse_trained_args(parser, argv)
+
+
+def parse_trained_args(parser, argv):
+    """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
+    group = parser.add_argument_group('a trained run')
+    group.add_argument('--desc', type=utils.run_name, help='run of train.py to take instead of --model_path')
+    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
+    utils.add_path_args(parser)
+    utils.add_model_args(parser, DEFAULT_CONFIG)
+    if parser.parse_known_args(argv)[0].desc:
+        refuse_options(parser, argv, ('model_path', 'n_ctx', *DEFAULT_CONFIG), 'with --desc: the run has a network')
+        return parser.parse_args(argv)
+    refuse_options(parser, argv, ('save_dir',), 'without --desc')
+    utils.defaults_of_model(parser, argv)
+    return parser.parse_args(argv)
+
+
+def refuse_options(parser, argv, names, reason: str):
+    """Raise ValueError if the command line has one of these options, which would have no effect."""
+    args = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names))))     # None: not given
+    for name in names:
+        if args[name] is not None:
+            raise ValueError(f'--{name} has no effect {reason}')
 
 
 def with_positions(transformer, ids: Tensor, start: int = 0) -> Tensor:
-    """Token ids (N, T) of the steps start, start + 1, ... -> network input (N, T, 2)."""
+    """Token ids (N, T) at the positions start, start + 1 and so on -> network input (N, T, 2)."""
     positions = transformer.vocab - transformer.n_ctx + start + torch.arange(ids.size(1), device=ids.device)
     return torch.stack([ids, positions.expand_as(ids)], dim=-1)
 
@@ -31,8 +73,11 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
 
     examples: lists of K choices (ids, first), with the same K everywhere and at most n_ctx ids. ids[first:] are scored,
     first >= 1. Returns as many lists of K tensors (len(ids) - first,). Steps that the choices of an example begin with
-    are computed once, and logits only before scored tokens, `fast.LM_CHUNK` rows at a time.
+    are computed once, and logits only before scored tokens, `fast.LM_CHUNK` rows at a time. Raises ArithmeticError if a
+    number is not finite.
     """
+    if transformer.n_ctx < 2:
+        raise ValueError(f'n_ctx={transformer.n_ctx}: at least 2, because a token is scored after another one')
     we = transformer.embed.weight
     results = [None] * len(examples)
     longest_first = sorted(range(len(examples)), key=lambda i: -max(len(ids) for ids, _ in examples[i]))
@@ -45,16 +90,20 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
             X[n, :len(ids)] = torch.tensor(ids)
             M[n, :len(ids)] = 1
             before[n, first - 1:len(ids) - 1] = True
-        X_choices, M_choices = (t.unflatten(0, (-1, K)) for t in (with_positions(transformer, X), M))
-        packing = fast.to_device(fast.pack(X_choices, M_choices, clf_token=-1, share=K > 1), we.device)
+        X_choices, M_choices = with_positions(transformer, X).unflatten(0, (-1, K)), M.unflatten(0, (-1, K))
+        pack = fast.pack_shared if K > 1 else fast.pack
+        packing = fast.to_device(pack(X_choices, M_choices, clf_token=-1), we.device)
         h = fast.hidden_rows(transformer, packing, we)                 # (R, C)
         rows = packing.row_of[before.to(we.device)]                    # (L,)
         targets = X[:, 1:][before[:, :-1]].to(we.device)               # (L,)
-        found = [F.linear(h[row], we[:n_vocab]).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
-                 for row, target in iter_data(rows, targets, n_batch=fast.LM_CHUNK)]
-        found = iter(torch.cat(found).cpu().split(before.sum(1).tolist()))
-        for i in batch:
-            results[i] = [next(found) for _ in range(K)]
+        scores = [F.linear(h[row], we[:n_vocab]).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
+                  for row, target in iter_data(rows, targets, n_batch=fast.LM_CHUNK)]
+        scores = torch.cat(scores).cpu()                               # (L,)
+        if not scores.isfinite().all():
+            raise ArithmeticError('log-probabilities are not finite: try --dtype float32')
+        scores = scores.split(before.sum(1).tolist())                  # N tensors, one for each choice
+        for n, i in enumerate(batch):
+            results[i] = list(scores[n * K:(n + 1) * K])
     return results
 
 
@@ -72,60 +121,57 @@ def windows(ids: list[int], n_ctx: int) -> list:
 
 
 def score_texts(transformer, n_vocab: int, texts: list) -> list[Tensor]:
-    """Log-probabilities of the tokens of each text (a list of ids) but its first: (len(text) - 1,) each."""
-    cut = [windows(text, transformer.n_ctx) for text in texts]
-    found = iter(log_probs(transformer, n_vocab, [example for examples in cut for example in examples]))
-    return [torch.cat([torch.empty(0), *(next(found)[0] for _ in examples)]) for examples in cut]
+    """Log-probabilities of the tokens of each text (a list of ids) except its first: (len(text) - 1,) each."""
+    examples = [window for text in texts for window in windows(text, transformer.n_ctx)]
+    scores = [p for [p] in log_probs(transformer, n_vocab, examples)]
+    return list(torch.cat([torch.empty(0), *scores]).split([max(len(text) - 1, 0) for text in texts]))
 
 
-def mean_log_probs(transformer, encoder, problems: list) -> tuple[Tensor, int]:
+def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems') -> tuple[Tensor, int, int]:
     """Mean log-probability of each continuation given its context.
 
-    problems: N lists of K pairs (context, continuation), all texts. Returns (N, K), and how many problems do not fit
-    into n_ctx: their contexts lose their beginnings.
+    problems: N lists of K pairs (context, continuation), all texts. What is longer than n_ctx loses the beginning of
+    its context; a continuation of n_ctx tokens or more loses its end too. Returns (N, K), and in how many problems a
+    context and a continuation are cut. Raises ValueError, with the name `source`, for a text without tokens.
     """
-    pairs = [pair for choices in problems for pair in choices]
-    contexts, continuations = (encoder.encode(texts, verbose=False) for texts in zip(*pairs, strict=True))
-    n_ctx, K, examples, n_cut = transformer.n_ctx, len(problems[0]), [], 0
-    for i in range(len(problems)):
-        choices = list(zip(contexts, continuations, strict=True))[i * K:(i + 1) * K]
-        if not all(context and continuation for context, continuation in choices):
-            raise ValueError(f'example {i + 1} has a text without tokens')
-        n_cut += any(len(context) + len(continuation) > n_ctx for context, continuation in choices)
-        choices = [(context[-max(n_ctx - len(continuation), 1):], continuation[:n_ctx - 1])
-                   for context, continuation in choices]
-        examples.append([(context + continuation, len(context)) for context, continuation in choices])
-    found = log_probs(transformer, encoder.n_vocab, examples)
-    return torch.stack([torch.stack([p.mean() for p in choices]) for choices in found]), n_cut
+    n_ctx, examples, n_contexts_cut, n_continuations_cut = transformer.n_ctx, [], 0, 0
+    for number, choices in enumerate(problems, start=1):
+        texts = [text for pair in choices for text in pair]
+        ids = encoder.encode(texts, verbose=False)
+        if not all(ids):
+            raise ValueError(f'{source}, example {number}: {texts[ids.index([])]!r} has no tokens')
+        contexts, continuations = ids[0::2], ids[1::2]
+        ends = [continuation[:n_ctx - 1] for continuation in continuations]
+        beginnings = [context[-(n_ctx - len(end)):] for context, end in zip(contexts, ends, strict=True)]
+        n_contexts_cut += int(beginnings != contexts)
+        n_continuations_cut += int(ends != continuations)
+        examples.append([(start + end, len(start)) for start, end in zip(beginnings, ends, strict=True)])
+    scores = log_probs(transformer, encoder.n_vocab, examples)
+    return torch.tensor([[p.mean() for p in choices] for choices in scores]), n_contexts_cut, n_continuations_cut
 
 
-def read_tsv(path: str, columns: tuple) -> list[list[str]]:
-    """The named columns of each row of a tab-separated file with a header. Raises ValueError with file and line."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: --data_dir names its folder')
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        try:
-            header, *rows = csv.reader(f, delimiter='\t', quoting=csv.QUOTE_NONE)
-        except (ValueError, csv.Error) as e:                           # an empty file, or bytes that are not UTF-8
-            raise ValueError(f'{path} is no table of tab-separated UTF-8 text ({e})') from None
-    missing = [name for name in columns if name not in header]
-    if missing or not rows:
-        raise ValueError(f'{path}: want a first line with {", ".join(columns)}, separated by tabs, and rows below it')
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}')
-    return [[row[header.index(name)].strip() for name in columns] for row in rows]
+def read_examples(path: str, columns: tuple, classes: tuple) -> list[tuple[str, list[str], int]]:
+    """Place (file and line), texts in `columns` and index in `classes` of the label, of each row of a table.
+
+    Raises ValueError with file and line for a text without tokens or another label.
+    """
+    header, rows = read_table(path)
+    places, examples = find_columns(path, header, (*columns, 'label')), []
+    if not rows:
+        raise ValueError(f'{path} has a header but no rows')
+    for line, row in rows:
+        *texts, label = [row[place].strip() for place in places]
+        for name, text in zip(columns, texts, strict=True):
+            if not has_tokens(text):
+                raise ValueError(f'{path}, line {line}: {name} is empty: {text[:40]!r} has no tokens')
+        if label not in classes:
+            raise ValueError(f'{path}, line {line}: label {label!r} is not {" or ".join(classes)}')
+        examples.append((f'{path}, line {line}', texts, classes.index(label)))
+    return examples
 
 
-def read_label(path: str, line: int, label: str, choices: tuple) -> int:
-    """Which of the `choices` the label is."""
-    if label not in choices:
-        raise ValueError(f'{path}, line {line}: label {label!r} is not {" or ".join(choices)}')
-    return choices.index(label)
-
-
-def cloze(data_dir: str):
-    """Story Cloze Test: the ending that is more probable after the story. The labelled ones of its two files."""
+def cloze(data_dir: str) -> list:
+    """Story Cloze Test: the ending that is more probable after the story. Takes the labelled ones of its two files."""
     files = []
     for kind in ('val', 'test'):
         path = find_cloze_file(data_dir, kind)
@@ -133,32 +179,52 @@ def cloze(data_dir: str):
         if labels is not None:
             files.append((path, [[(story, ending) for ending in endings] for story, *endings
                                  in zip(stories, endings1, endings2, strict=True)], labels))
+    if not files:
+        raise ValueError(f'{data_dir}: neither of the two Story Cloze files has labels')
     return files
 
 
-def sst2(data_dir: str):
+def sst2(data_dir: str) -> list:
     """SST-2: `positive` or `negative` after the sentence and `very`. Reads GLUE's dev.tsv: sentence, label 0 or 1."""
     path = os.path.join(data_dir, 'dev.tsv')
-    rows = read_tsv(path, ('sentence', 'label'))
-    labels = [read_label(path, line, label, ('0', '1')) for line, (_, label) in enumerate(rows, start=2)]
-    return [(path, [[(f'{sentence} very', word) for word in ('negative', 'positive')] for sentence, _ in rows], labels)]
+    rows = read_examples(path, ('sentence',), ('0', '1'))
+    problems = [[(f'{sentence} very', word) for word in ('negative', 'positive')] for _, [sentence], _ in rows]
+    return [(path, problems, [label for *_, label in rows])]
 
 
-def winograd(data_dir: str):
+def winograd(data_dir: str) -> list:
     """Winograd schemas: the candidate in place of the pronoun after which the rest of the sentence is more probable.
 
     Reads winograd.tsv: sentence (with `_` for the pronoun), candidate1, candidate2, label 1 or 2.
     """
-    path = os.path.join(data_dir, 'winograd.tsv')
-    rows = read_tsv(path, ('sentence', 'candidate1', 'candidate2', 'label'))
-    problems, labels = [], []
-    for line, (sentence, *candidates, label) in enumerate(rows, start=2):
+    path, problems = os.path.join(data_dir, 'winograd.tsv'), []
+    rows = read_examples(path, ('sentence', 'candidate1', 'candidate2'), ('1', '2'))
+    for place, (sentence, *candidates), _ in rows:
         before, pronoun, rest = sentence.partition('_')
         if not pronoun or not rest.strip():
-            raise ValueError(f'{path}, line {line}: want a sentence with _ for the pronoun and words after it')
+            raise ValueError(f'{place}: the sentence must have _ for the pronoun, and words after it')
         problems.append([(before + candidate, rest) for candidate in candidates])
-        labels.append(read_label(path, line, label, ('1', '2')))
-    return [(path, problems, labels)]
+    return [(path, problems, [label for *_, label in rows])]
 
 
-ZERO_SHOT = {'cloze': cloze, 'sst2': sst2, 'winograd': winograd}      # data_dir -> [(path, problems, labels), ...]
+TASKS = {'cloze': cloze, 'sst2': sst2, 'winograd': winograd}          # each: files of (path, problems, labels)
+
+
+def main(args) -> list[float]:
+    """Print and return the accuracy, in percent, on each file of the task."""
+    device, autocast = choose_device(args.device, args.dtype, args.deterministic)
+    trained = open_trained(args)
+    transformer, accuracies = trained.model.to(device).transformer, []
+    for path, problems, labels in TASKS[args.task](args.data_dir):
+        with autocast:
+            means, *n_cut = mean_log_probs(transformer, trained.encoder, problems, path)
+        accuracies.append((means.argmax(1) == torch.tensor(labels)).double().mean().item() * 100)
+        print(f'{args.task} accuracy {accuracies[-1]:.2f} on {len(labels)} examples of {path}')
+        for n, what in zip(n_cut, ('the beginning of a context', 'the end of a continuation'), strict=True):
+            if n:
+                print(f'n_ctx={transformer.n_ctx} is too short for {n} of them: {what} was cut off')
+    return accuracies
+
+
+if __name__ == '__main__':
+    run_script(main, parse_args)

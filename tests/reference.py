@@ -7,7 +7,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, TransformerModel, dotdict, load_openai_pretrained_model
+from text_utils import TextEncoder
 
 GOLDENS = Path(__file__).parent / 'goldens'
 SHARED = Path(__file__).parents[2] / 'shared'       # the real stories and vocabulary, where they can be had
@@ -73,3 +74,14 @@ def assert_dropped(pairs, rate, name):
     x, out = (torch.cat([t.flatten() for t in ts]) for ts in zip(*pairs, strict=True))
     assert abs(((x != 0) & (out == 0)).sum() / (x != 0).sum() - rate) < 0.02, name
     assert_close(out[out != 0], x[out != 0] / (1 - rate), rtol=1e-6, what=name)
+
+
+def toy_language_model():
+    """The loader's toy model, its numbers spread enough for clear winners: (transformer, encoder)."""
+    folder = GOLDENS / 'loader' / 'model'
+    cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
+    transformer = TransformerModel(cfg, vocab=124 + 24, n_ctx=24).eval()
+    load_openai_pretrained_model(transformer, path=folder)
+    with torch.no_grad():
+        transformer.embed.weight.mul_(8)
+    return transformer, TextEncoder(folder / 'encoder_bpe_40000.json', folder / 'vocab_40000.bpe')

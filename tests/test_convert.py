@@ -1,15 +1,17 @@
 """Checkpoints of the transformers library: the same numbers there and here."""
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
-from reference import GOLDENS, assert_close
-from test_generate import SIZE, fine_tuned
+from reference import assert_close
+from toy import TOY, toy_run, with_stories
 
+import convert
 import generate
-from checkpoint import load_state, read_config
+from checkpoint import load_state, open_trained, read_config
 from convert import main, parse_args
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
 from zero_shot import with_positions
@@ -17,16 +19,17 @@ from zero_shot import with_positions
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')
 transformers = pytest.importorskip('transformers', reason='needs pip install transformers')
 
-TOY = GOLDENS / 'loader' / 'model'
+SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 IDS = torch.randint(124, (3, 14), generator=torch.Generator().manual_seed(0))
 
 
 def ours(path, *argv):
     """Hidden states and logits over the tokens of what lies in `path`, in the released layout."""
-    model, encoder = generate.load_model(generate.parse_args(['--model_path', str(path), '--device', 'cpu', *argv]))
+    trained = open_trained(generate.parse_args(['--model_path', str(path), *argv]))
+    transformer = trained.model.transformer
     with torch.no_grad():
-        h = model.transformer(with_positions(model.transformer, IDS))
-        return h, h @ model.transformer.embed.weight[:encoder.n_vocab].T
+        h = transformer(with_positions(transformer, IDS))
+        return h, h @ transformer.embed.weight[:trained.encoder.n_vocab].T
 
 
 def theirs(folder):
@@ -41,7 +44,7 @@ def theirs(folder):
 
 
 def test_the_release_opens_in_transformers(tmp_path, capsys):
-    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE[:-2]]))
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
     h, logits = ours(TOY, *SIZE)
     their_h, their_logits = theirs(tmp_path / 'hf')
     assert_close(h, their_h)
@@ -86,11 +89,18 @@ def test_their_checkpoint_becomes_a_release(tmp_path, kind, afn):
 def test_old_checkpoints_with_mask_buffers_and_no_vocabulary(tmp_path, capsys):
     model = their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
     masks = {f'h.{i}.attn.bias': torch.ones(1, 1, 20, 20) for i in range(2)}
+    masks['position_ids'] = torch.arange(20)
     half = {name: p.half() for name, p in model.state_dict().items()}
     safetensors.save_file({**half, **masks}, tmp_path / 'hf' / 'model.safetensors')
     (tmp_path / 'hf' / 'vocab.json').unlink()
-    main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
-    assert 'has no vocab.json and merges.txt' in capsys.readouterr().out
+    argv = ['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]
+    with pytest.raises(FileNotFoundError, match='vocab.json is missing'):          # one of the two is not a vocabulary
+        main(parse_args(argv))
+    assert not (tmp_path / 'model').exists()
+    (tmp_path / 'hf' / 'merges.txt').unlink()
+    main(parse_args(argv))
+    out = capsys.readouterr().out
+    assert 'has no vocab.json and merges.txt: ' in out and 'left out' not in out
     for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe'):
         (tmp_path / 'model' / name).write_bytes((TOY / name).read_bytes())
     with torch.no_grad():
@@ -98,7 +108,8 @@ def test_old_checkpoints_with_mask_buffers_and_no_vocabulary(tmp_path, capsys):
 
 
 def test_a_fine_tuned_run_opens_with_its_head(tmp_path):
-    run = fine_tuned(tmp_path)[:4]
+    toy_run(with_stories(tmp_path), '--desc', 'tuned', '--n_iter', '1')
+    run = ['--desc', 'tuned', '--save_dir', str(tmp_path / 'save')]
     main(parse_args(['--to_transformers', str(tmp_path / 'hf'), *run]))
     folder = tmp_path / 'save' / 'tuned'
     config, state = read_config(str(folder)), load_state(str(folder / 'best_params.pt'))
@@ -142,20 +153,41 @@ def change_tensors(change):
 
 
 @pytest.mark.parametrize('damage, words', [
-    (lambda folder: (folder / 'config.json').unlink(), 'config.json is missing: want a folder written by save_pre'),
-    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors is missing'),
+    (lambda folder: (folder / 'config.json').unlink(), 'config.json is missing'),
+    (lambda folder: (folder / 'model.safetensors').unlink(), 'has none of model.safetensors, .*: want a folder'),
     (lambda folder: (folder / 'config.json').write_text('{'), 'config.json is not a json object'),
+    (lambda folder: (folder / 'config.json').write_text('[' * 100_000), 'config.json is not a json object'),
+    (lambda folder: (folder / 'config.json').write_bytes(b'\xff'), 'config.json, line 1: byte 0xff is not UTF-8'),
     (lambda folder: (folder / 'model.safetensors').write_bytes(b'x' * 99), 'is damaged, or not of safetensors'),
+    (lambda folder: (folder / 'merges.txt').write_text('a b'), 'merges.txt, line 1: no header'),
     (change_config(model_type='gpt2'), "model_type is 'gpt2', want 'openai-gpt'"),
     (change_config(layer_norm_epsilon=1e-6), 'layer_norm_epsilon is 1e-06, want 1e-05'),
     (change_config(n_head=3), 'n_head=3'),
+    (change_config(n_head=-2), 'n_head is -2, want a number of at least 1'),
+    (change_config(n_head=True), 'n_head is True, want a number'),
+    (change_config(n_head='2'), "n_head is '2', want a number"),
     (change_config(afn='tanh'), "afn='tanh' is not an activation"),
-    (change_config(n_layer=3), 'has no h.2.attn.c_attn.weight'),
+    (change_config(afn=['gelu']), 'is not an activation'),
+    (change_config(n_layer=1), 'has n_layer=2, but config.json beside it has n_layer=1'),
+    (change_config(n_layer=3), 'has n_layer=2, but config.json beside it has n_layer=3'),
+    (change_config(n_layer=10**9), 'has n_layer=2, but config.json beside it has n_layer=1000000000'),
+    (change_config(n_layer=-2), 'has n_layer=2, but config.json beside it has n_layer=-2'),
+    (change_config(n_layer=2.), 'has n_layer=2, but config.json beside it has n_layer=2.0'),
+    (change_config(n_positions=512), 'has n_positions=20, but config.json beside it has n_positions=512'),
+    (change_config(vocab_size=125), 'has vocab_size=124, but'),
+    (change_config(n_embd=None), 'has n_embd=16, but'),
+    (change_tensors(lambda t: t.update({'h.999999999.x': torch.ones(1)})), 'has n_layer=3, but'),
+    (change_tensors(lambda t: [t.pop(name) for name in list(t) if name.startswith('h.')]), 'has n_layer=0, but'),
+    (change_tensors(lambda t: t.pop('h.1.ln_1.weight')), 'has no h.1.ln_1.weight'),
     (change_tensors(lambda t: t.update({'h.1.ln_2.bias': torch.ones(15)})), r'h.1.ln_2.bias is \[15\], want \[16\]'),
+    (change_tensors(lambda t: t.update({'h.1.ln_2.bias': torch.ones(16) / 0})), 'h.1.ln_2.bias holds numbers'),
+    (change_tensors(lambda t: t.update({'h.1.ln_2.bias': torch.ones(16).double() * 1e300})), 'not finite'),
+    (change_tensors(lambda t: t.update({'h.1.ln_2.bias': torch.ones(16, dtype=torch.int8)})), 'not floating-point'),
     (change_tensors(lambda t: t.update({'positions_embed.weight': torch.ones(5)})), r'is \[5\], want \[-1, 16\]'),
+    (change_tensors(lambda t: t.update({'positions_embed.weight': torch.ones(0, 16)})), r'is \[0, 16\], want'),
     (change_tensors(lambda t: t.update({'lm_head.weight': torch.ones(124, 16)})), 'lm_head.weight is not tokens_embed'),
-    (change_tensors(lambda t: t.update({'tokens_embed.weight': torch.ones(99, 16)})), 'has 124 tokens, model.safetens'),
-], ids=range(13))
+    (change_tensors(lambda t: t.update({'tokens_embed.weight': torch.ones(99, 16)})), 'has vocab_size=99, but'),
+], ids=range(34))
 def test_a_damaged_checkpoint_gets_one_line_and_writes_nothing(tmp_path, damage, words):
     their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
     damage(tmp_path / 'hf')
@@ -164,15 +196,139 @@ def test_a_damaged_checkpoint_gets_one_line_and_writes_nothing(tmp_path, damage,
     assert '\n' not in str(error.value) and not (tmp_path / 'model').exists()
 
 
+def as_bin(folder, tensors):
+    torch.save(tensors, folder / 'pytorch_model.bin')
+
+
+def as_old_bin(folder, tensors):
+    torch.save(tensors, folder / 'pytorch_model.bin', _use_new_zipfile_serialization=False)
+
+
+def in_two_files(folder, tensors, save, stem, extension):
+    names, halves = list(tensors), {}
+    for i, name in enumerate(names):
+        halves.setdefault(f'{stem}-0000{1 + i % 2}-of-00002.{extension}', {})[name] = tensors[name]
+    for name, half in halves.items():
+        save(half, folder / name)
+    weight_map = {name: file for file, half in halves.items() for name in half}
+    (folder / f'{stem}.{extension}.index.json').write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
+
+
+def as_sharded_safetensors(folder, tensors):
+    in_two_files(folder, tensors, safetensors.save_file, 'model', 'safetensors')
+
+
+def as_sharded_bin(folder, tensors):
+    in_two_files(folder, tensors, torch.save, 'pytorch_model', 'bin')
+
+
+@pytest.mark.parametrize('write', [as_bin, as_old_bin, as_sharded_safetensors, as_sharded_bin])
+def test_older_and_larger_checkpoints_are_read(tmp_path, write):
+    """FAULTS.md B10: pytorch_model.bin, and weights in several files."""
+    model = their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTLMHeadModel)
+    (tmp_path / 'hf' / 'model.safetensors').unlink()
+    write(tmp_path / 'hf', {name: p.clone() for name, p in model.state_dict().items()})
+    main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
+    with torch.no_grad():
+        assert_close(ours(tmp_path / 'model')[1], model(IDS)[0])
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __reduce__(self):
+        return open, ('unpickled', 'w')
+
+
+@pytest.mark.parametrize('write, words', [
+    (lambda folder: as_bin(folder, {'x': Trap()}), 'pytorch_model.bin is damaged'),
+    (lambda folder: as_bin(folder, [1, 2]), 'pytorch_model.bin does not hold tensors by name'),
+    (lambda folder: as_bin(folder, {'x': 1}), 'pytorch_model.bin does not hold tensors by name'),
+    (lambda folder: as_bin(folder, {1: torch.ones(1)}), 'pytorch_model.bin does not hold tensors by name'),
+    (lambda folder: as_bin(folder, {'x': torch.eye(2).to_sparse()}), 'pytorch_model.bin does not hold tensors by name'),
+    (lambda folder: as_bin(folder, {'tokens_embed.weight': torch.ones(1, 1).expand(10**9, 10**3)}),
+     'pytorch_model.bin does not hold tensors by name'),
+    (lambda folder: (folder / 'model.safetensors.index.json').write_text('{}'), 'index.json: want a weight_map'),
+    (lambda folder: (folder / 'model.safetensors.index.json').write_text('{"weight_map": {"x": "../y.safetensors"}}'),
+     'index.json: want a weight_map with the names of files in this folder'),
+    (lambda folder: (folder / 'model.safetensors.index.json').write_text('{"weight_map": {"x": ["y"]}}'),
+     'index.json: want a weight_map'),
+    (lambda folder: (folder / 'model.safetensors.index.json').write_text('{"weight_map": {"x": "y.safetensors"}}'),
+     'y.safetensors is missing')])
+def test_other_files_of_weights_get_one_line_and_are_not_unpickled(tmp_path, monkeypatch, write, words):
+    monkeypatch.chdir(tmp_path)
+    their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
+    (tmp_path / 'hf' / 'model.safetensors').unlink()
+    write(tmp_path / 'hf')
+    with pytest.raises((ValueError, OSError), match=words) as error:
+        main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
+    assert '\n' not in str(error.value) and not (tmp_path / 'model').exists()
+    assert not (tmp_path / 'unpickled').exists()
+
+
+def test_what_the_network_has_no_place_for_is_named(tmp_path, capsys):
+    their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTDoubleHeadsModel)
+    main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
+    assert ('not part of the network, and left out: multiple_choice_head.summary.bias, '
+            'multiple_choice_head.summary.weight\n') in capsys.readouterr().out
+
+
+def test_a_head_without_a_twin_is_left_out_with_a_word(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(convert, 'open_trained', open_with_head(('classification', 2)))
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    assert capsys.readouterr().out == ('the ClfHead of the run is left out: OpenAIGPTLMHeadModel has no such head\n'
+                                       f'OpenAIGPTLMHeadModel: {tmp_path / "hf"}\n')
+    assert_close(theirs(tmp_path / 'hf')[0], ours(TOY, *SIZE)[0])
+
+
+def open_with_head(head_type):
+    """`open_trained` whose network has a task head, as that of a run has."""
+    def opened(args):
+        trained = open_trained(args)
+        cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
+        model = DoubleHeadModel(cfg, 0, head_type, vocab=124 + 24, n_ctx=24)
+        model.transformer = trained.model.transformer
+        return trained._replace(model=model)
+    return opened
+
+
+@pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy'])
+def test_nothing_is_exported_without_a_vocabulary_or_weights(tmp_path, name):
+    """FAULTS.md A2: without a vocabulary, the weights alone were exported, exit status 0."""
+    shutil.copytree(TOY, tmp_path / 'model')
+    (tmp_path / 'model' / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f'{name} is missing') as error:
+        main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model'), *SIZE]))
+    assert '\n' not in str(error.value) and not (tmp_path / 'hf').exists()
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--to_transformers', 'x', '--desc', 'y', '--model_path', 'model/'], '--model_path has no effect with --desc'),
+    (['--to_transformers', 'x', '--save_dir', 'save/'], '--save_dir has no effect without --desc'),
+    (['--from_transformers', 'x', '--n_layer', '2'], '--n_layer has no effect with --from_transformers'),
+    (['--from_transformers', 'x', '--desc', 'y'], '--desc has no effect with --from_transformers')])
+def test_an_option_without_effect_is_refused(argv, words):
+    with pytest.raises(ValueError, match=words):
+        parse_args(argv)
+
+
 def test_nothing_is_overwritten(tmp_path):
-    their_checkpoint(tmp_path, transformers.OpenAIGPTModel)
-    with pytest.raises(ValueError, match='has a params_shapes.json already'):
-        main(parse_args(['--from_transformers', str(tmp_path), '--model_path', str(TOY)]))
-    with pytest.raises(ValueError, match='has a model.safetensors already'):
-        main(parse_args(['--to_transformers', str(tmp_path), '--model_path', str(TOY), *SIZE[:-2]]))
+    their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
+    argv = ['--from_transformers', str(tmp_path / 'hf')]
+    with pytest.raises(ValueError, match='params_shapes.json is there already'):
+        main(parse_args([*argv, '--model_path', str(TOY)]))
+    (tmp_path / 'mine.json').write_text('{}')
+    with pytest.raises(ValueError, match='mine.json is there already'):
+        main(parse_args([*argv, '--model_path', str(tmp_path / 'new'), '--encoder_path', str(tmp_path / 'mine.json')]))
+    assert (tmp_path / 'mine.json').read_text() == '{}' and not (tmp_path / 'new').exists()
+    for name in ('vocab.json', 'merges.txt', 'config.json', 'model.safetensors'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text('')
+        with pytest.raises(ValueError, match=f'{name} is there already'):
+            main(parse_args(['--to_transformers', str(tmp_path / name), '--model_path', str(TOY), *SIZE]))
 
 
 def test_without_safetensors_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
     with pytest.raises(ValueError, match='pip install safetensors'):
-        main(parse_args(['--to_transformers', str(tmp_path), '--model_path', str(TOY), *SIZE[:-2]]))
+        main(parse_args(['--to_transformers', str(tmp_path), '--model_path', str(TOY), *SIZE]))

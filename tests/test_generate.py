@@ -5,22 +5,17 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from reference import GOLDENS, assert_close
-from test_datasets import write
-from test_train import toy_argv, toy_stories
+from reference import assert_close, toy_language_model
+from toy import ROOT, TOY, VOCABULARY, toy_run, with_stories
 
 import generate
-import train
-from datasets import TEST_NAME, VAL_NAME
+from checkpoint import open_trained
 from generate import CachedModel, logits_to_probs, main, parse_args, sample
 from zero_shot import with_positions
 
-ROOT = Path(__file__).parents[1]
-TOY = GOLDENS / 'loader' / 'model'                      # 124 tokens, 24 positions, 3 blocks 16 wide
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--device', 'cpu']
 N_VOCAB = 124
 
@@ -31,11 +26,7 @@ def toy_args(*argv):
 
 @pytest.fixture
 def toy():
-    """The toy model, its numbers spread enough for clear winners."""
-    model, encoder = generate.load_model(toy_args())
-    with torch.no_grad():
-        model.transformer.embed.weight.mul_(8)
-    return model.transformer, encoder
+    return toy_language_model()
 
 
 def plain_logits(transformer, ids):
@@ -77,12 +68,11 @@ def test_greedy_continuation_is_that_of_recomputing_the_prefix(toy):
 
 def test_position_and_special_rows_are_never_drawn(tmp_path):
     """Not even where they would be the most probable ones by far."""
-    run = fine_tuned(tmp_path)
-    model, encoder = generate.load_model(parse_args(run))
-    transformer = model.transformer
+    transformer = open_trained(parse_args(fine_tuned(tmp_path))).model.transformer
     with torch.no_grad():
         transformer.embed.weight[N_VOCAB:] *= 50
-        logits = model(with_positions(transformer, torch.tensor([[40, 64, 84]])))[0, -1]
+        h = transformer(with_positions(transformer, torch.tensor([[40, 64, 84]])))
+        logits = (h @ transformer.embed.weight.T)[0, -1]
     assert logits.argmax() >= N_VOCAB
     drawn = torch.stack(list(sample(transformer, N_VOCAB, [40, 64, 84], 10, n_samples=500, temperature=5.)))
     assert drawn.max() < N_VOCAB and len(drawn.unique()) > 100
@@ -162,11 +152,11 @@ def test_a_full_context_ends_the_text_with_a_message(capsys):
 
 @pytest.mark.parametrize('argv, words', [
     (['--prompt', 'cat ' * 24], 'n_ctx=24 leaves room for 1 to 23'),
-    (['--prompt', 'cat', '--gen_len', '0'], 'gen_len=0'),
-    (['--prompt', 'cat', '--num_samples', '0'], 'n_samples=0'),
-    (['--prompt', 'cat', '--desc', 'absent'], 'config.json is missing: --desc and --save_dir'),
+    (['--prompt', 'cat', '--gen_len', '0'], 'gen_len: 0: must be at least 1'),
+    (['--prompt', 'cat', '--num_samples', '0'], 'num_samples: 0: must be at least 1'),
+    (['--prompt', 'cat', '--seed', '-1'], 'seed: -1: must be at least 0'),
     (['--prompt', 'cat', '--n_head', '3'], 'n_head=3'),
-    (['--prompt', 'cat', '--n_embd', '32'], 'build it with n_embd=16'),
+    (['--prompt', 'cat', '--n_embd', '32'], '16 wide, which is not'),
     (['--prompt', 'cat', '--device', 'tpu'], '--device tpu')])
 def test_a_mistake_gets_one_line(argv, words):
     with pytest.raises((ValueError, OSError), match=words) as error:
@@ -175,19 +165,19 @@ def test_a_mistake_gets_one_line(argv, words):
 
 
 def test_a_vocabulary_of_other_weights_is_refused(tmp_path):
-    tokens = json.loads((TOY / 'encoder_bpe_40000.json').read_text())
+    tokens = json.loads((TOY / VOCABULARY).read_text())
     (tmp_path / 'more.json').write_text(json.dumps({**tokens, 'extra': len(tokens)}))
-    with pytest.raises(ValueError, match='has 125 tokens, the weights have 124: vocabulary and weights do not belong'):
+    with pytest.raises(ValueError, match='has 125 tokens, the weights in .* are for 124: they do not belong'):
         main(toy_args('--prompt', 'cat', '--encoder_path', str(tmp_path / 'more.json')))
 
 
 def test_an_empty_prompt_continues_a_new_line(toy, tmp_path, capsys):
     _, encoder = toy
-    model, _ = generate.load_model(toy_args())
+    transformer = open_trained(toy_args()).model.transformer
     [text] = main(toy_args('--prompt', ' ', '--greedy', '--gen_len', '6'))
-    after_new_line = sample(model.transformer, N_VOCAB, [encoder.encoder['\n</w>']], 6, temperature=0)
+    after_new_line = sample(transformer, N_VOCAB, [encoder.encoder['\n</w>']], 6, temperature=0)
     assert text == encoder.decode([int(i) for i in after_new_line])
-    tokens = json.loads((TOY / 'encoder_bpe_40000.json').read_text())
+    tokens = json.loads((TOY / VOCABULARY).read_text())
     (tmp_path / 'none.json').write_text(json.dumps({token.replace('\n', '¶'): i for token, i in tokens.items()}))
     with pytest.raises(ValueError, match='the prompt is empty and the vocabulary has no new line'):
         main(toy_args('--prompt', '', '--encoder_path', str(tmp_path / 'none.json')))
@@ -212,25 +202,83 @@ def test_every_line_of_standard_input_is_a_prompt(monkeypatch, capsys):
 
 def fine_tuned(folder):
     """Train a toy run in `folder`; the options that name it."""
-    write(folder / VAL_NAME, toy_stories(50, 0))
-    write(folder / TEST_NAME, toy_stories(11, 1))
-    train.main(train.parse_args(toy_argv(folder, '--desc', 'tuned', '--n_iter', '1')))
+    toy_run(with_stories(folder), '--desc', 'tuned', '--n_iter', '1')
     return ['--desc', 'tuned', '--save_dir', str(folder / 'save'), '--device', 'cpu']
 
 
 def test_a_fine_tuned_run_generates(tmp_path, capsys):
     args = parse_args([*fine_tuned(tmp_path), '--prompt', 'the cat', '--gen_len', '4', '--greedy'])
-    model, encoder = generate.load_model(args)
+    trained = open_trained(args)
+    transformer, encoder = trained.model.transformer, trained.encoder
     saved = torch.load(tmp_path / 'save' / 'tuned' / 'best_params.pt', weights_only=True)
-    assert torch.equal(model.transformer.embed.weight, saved['transformer.embed.weight'])
-    assert model.transformer.vocab == 124 + 3 + model.transformer.n_ctx
+    assert torch.equal(transformer.embed.weight, saved['transformer.embed.weight'])
+    assert transformer.vocab == 124 + 3 + transformer.n_ctx
     [ids] = encoder.encode(['the cat'])
-    made = sample(model.transformer, N_VOCAB, ids, 4, temperature=0)
-    assert main(args) == [encoder.decode([int(i) for i in made])]
+    made = sample(transformer, N_VOCAB, ids, 4, temperature=0)
+    text = encoder.decode([int(i) for i in made])
+    assert main(args) == [text]
+    (tmp_path / 'save' / 'tuned').rename(tmp_path / 'sent')             # the folder is all that a run needs
+    moved = ['--desc', 'sent', '--save_dir', str(tmp_path), '--device', 'cpu']
+    assert main(parse_args([*moved, '--prompt', 'the cat', '--gen_len', '4', '--greedy'])) == [text]
 
 
-def test_bfloat16_generates(capsys):
-    assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', 'bfloat16'))[0]
+def test_a_vocabulary_given_for_a_run_is_used_and_checked(tmp_path):
+    """FAULTS.md A2: it was ignored."""
+    run = [*fine_tuned(tmp_path), '--prompt', 'the cat', '--gen_len', '2']
+    tokens = json.loads((TOY / VOCABULARY).read_text())
+    reversed_ids = {token: len(tokens) - 1 - i for token, i in tokens.items()}
+    (tmp_path / 'reversed.json').write_text(json.dumps(reversed_ids))
+    with pytest.raises(ValueError, match='reversed.json is not the vocabulary that tuned was trained with'):
+        main(parse_args([*run, '--encoder_path', str(tmp_path / 'reversed.json')]))
+    (tmp_path / 'same.json').write_bytes((TOY / VOCABULARY).read_bytes())
+    assert len(main(parse_args([*run, '--encoder_path', str(tmp_path / 'same.json')]))) == 1
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--desc', 'x', '--model_path', str(TOY)], '--model_path has no effect with --desc'),
+    (['--desc', 'x', '--model_path', 'model/'], '--model_path has no effect with --desc'),
+    (['--desc', 'x', '--n_ctx', '9'], '--n_ctx has no effect with --desc'),
+    (['--desc', 'x', '--afn', 'relu'], '--afn has no effect with --desc'),
+    (['--save_dir', 'save/'], '--save_dir has no effect without --desc'),
+    (['--score', 'x', '--gen_len', '40'], '--gen_len has no effect with --score and --zero_shot'),
+    (['--zero_shot', 'cloze', '--greedy'], '--greedy has no effect with --score and --zero_shot'),
+    (['--per_token'], '--per_token has no effect without --score'),
+    (['--data_dir', 'data/'], '--data_dir has no effect without --zero_shot')])
+def test_an_option_without_effect_is_refused(argv, words):
+    """FAULTS.md A2: no option is accepted and not used, the default given as a value neither."""
+    with pytest.raises(ValueError, match=words) as error:
+        parse_args(argv)
+    assert '\n' not in str(error.value)
+
+
+def test_a_console_that_lacks_a_character_shows_a_question_mark(monkeypatch):
+    """FAULTS.md B7: in cp1252 all samples were lost at the first such character, here that of an unknown symbol."""
+    monkeypatch.setattr(generate, 'sample', lambda *_: iter([torch.tensor([0, 5]), torch.tensor([0, 5])]))
+    console = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
+    monkeypatch.setattr(sys, 'stdout', console)
+    texts = main(toy_args('--prompt', 'mom', '--num_samples', '2', '--gen_len', '2'))
+    console.flush()
+    shown = console.buffer.getvalue().decode('cp1252')
+    assert '\ufffd' in texts[0] and texts[0].replace('\ufffd', '?') in shown and texts[1] in shown
+
+
+@pytest.mark.parametrize('temperature', [0., 1.])
+def test_logits_that_are_not_finite_end_generation(toy, temperature):
+    """FAULTS.md A9: the most probable of numbers that are not finite is no answer."""
+    transformer, _ = toy
+    with torch.no_grad():
+        transformer.h[2].ln_2.b[0] = torch.inf
+    with pytest.raises(ArithmeticError, match='logits are not finite'):
+        list(sample(transformer, N_VOCAB, [40, 64], 3, temperature=temperature))
+
+
+def test_more_candidates_than_tokens_are_all_tokens():
+    assert_close(logits_to_probs(PROBS.log(), topk=10**30), PROBS)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_half_precision_generates(dtype):
+    assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', dtype))[0]
 
 
 def test_from_the_shell(tmp_path):
@@ -245,7 +293,7 @@ def test_from_the_shell(tmp_path):
                     reason='needs the released weights: python model/download.py')
 def test_the_released_weights_continue_as_published():
     """The greedy continuation that the transformers library publishes in its tests of this model."""
-    model, encoder = generate.load_model(parse_args(['--model_path', str(ROOT / 'model')]))
-    made = sample(model.transformer, encoder.n_vocab, [481, 4735, 544], 17, temperature=0)
+    trained = open_trained(parse_args(['--model_path', str(ROOT / 'model')]))
+    made = sample(trained.model.transformer, trained.encoder.n_vocab, [481, 4735, 544], 17, temperature=0)
     assert [int(i) for i in made] == [246, 963, 870, 762, 239, 244, 40477, 244, 249, 719, 881, 487, 544, 240, 244, 603,
                                       481]

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from reference import assert_close
-from test_generate import TOY, fine_tuned
+from toy import ROOT, TOY, toy_run, with_stories
 
-ROOT = Path(__file__).parents[1]
 pytest.importorskip('matplotlib', reason='needs pip install matplotlib')
 
 
@@ -32,7 +30,7 @@ def test_the_notebook_runs(cells, which, tmp_path, monkeypatch, capsys):
     import matplotlib.pyplot as plt
     plt.switch_backend('agg')
     monkeypatch.chdir(ROOT)
-    fine_tuned(tmp_path)
+    toy_run(with_stories(tmp_path), '--desc', 'tuned', '--n_iter', '1')
     capsys.readouterr()
     figures, names = [], {}
     monkeypatch.setattr(plt, 'show', lambda: figures.append(plt.gcf().axes))
