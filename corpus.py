@@ -2,7 +2,7 @@
 
 The text is cut into pieces of whole lines. What a process makes of a piece is a file, so an interrupted run goes on
 with the pieces that are missing. Names hold the hash of what a file was made from: tokens of another text, or of
-another vocabulary, are never taken for these.
+another vocabulary, are never taken for these. Of two runs that need the same file one makes it and the other waits.
 """
 
 import functools
@@ -10,8 +10,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
+import sys
 import threading
 from collections import Counter
 from contextlib import nullcontext
@@ -19,12 +21,30 @@ from multiprocessing import Pool, parent_process
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from text_utils import PLAIN, TextEncoder, load_ftfy, split_chunk, text_standardize
-from utils import write_whole
+from utils import make_path, read_bytes, read_json, write_whole
 
 PIECE = 2 ** 22                                         # bytes of text in a piece, and what is left of their last line
+LONGEST_LINE = 2 ** 30                                  # whole corpora are given away as one line
+N_HEADER = 128
+HIDDEN = re.compile(r'(^|[/\\])(\.|~\$)').search        # what macOS and editors put beside the text
+
+
+def text_files(data_dir):
+    """Sorted paths of the *.txt files in a folder and below it. Others are counted on stderr, hidden ones ignored."""
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the text')
+    paths = [str(path) for path in Path(data_dir).rglob('*') if path.is_symlink() or not path.is_dir()]
+    paths = sorted(path for path in paths if not HIDDEN(os.path.relpath(path, data_dir)))
+    texts = [path for path in paths if path.lower().endswith('.txt') and os.path.isfile(path)]
+    if not texts:
+        raise FileNotFoundError(f'{data_dir} has no *.txt file, nor have the folders in it')
+    if others := sorted({*paths} - {*texts}):
+        print(f'{data_dir}: {len(others)} left out that are no *.txt files: {", ".join(others[:3])}', file=sys.stderr)
+    return texts
 
 
 def cut(data_dir):
@@ -32,16 +52,13 @@ def cut(data_dir):
 
     Raises FileNotFoundError where there is none, ValueError for what is not UTF-8 text.
     """
-    if not os.path.isdir(data_dir):
-        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the text')
-    paths = sorted(str(path) for path in Path(data_dir).rglob('*.txt') if path.is_file())
-    if not paths:
-        raise FileNotFoundError(f'{data_dir} has no *.txt file, nor have the folders in it')
     pieces, digest = [], hashlib.sha256()
-    for path in paths:
+    for path in text_files(data_dir):
         start = line = 0
         with open(path, 'rb') as f:
-            while block := f.read(PIECE) + f.readline():
+            while block := f.read(PIECE):
+                if b'\0' not in block:                                 # or else this is no text, and has no lines
+                    block += f.readline(LONGEST_LINE)
                 try:
                     block.decode('utf-8')
                     wrong = block.find(b'\0')
@@ -94,7 +111,31 @@ def encode_piece(encoder_paths, key, job):
         if line:
             ids += *line, newline
     with write_whole(target, 'wb') as f:
-        np.save(f, np.array(ids, dtype=np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.uint32))
+        np.save(f, np.array(ids, dtype=dtype_of(len(encoder.encoder))))
+
+
+def dtype_of(n_vocab):
+    """What ids are stored as."""
+    return np.dtype(np.uint16 if n_vocab <= 2 ** 16 else np.uint32)
+
+
+def header_of(n_tokens, dtype):
+    """What an .npy file of so many ids begins with: N_HEADER bytes."""
+    f = io.BytesIO()
+    np.lib.format.write_array_header_1_0(f, dict(descr=dtype.str, fortran_order=False, shape=(n_tokens,)))
+    return f.getvalue()
+
+
+def open_tokens(path, n_vocab):
+    """The ids in a file that was written here, as a memory map. Raises ValueError for a file that is not as written."""
+    dtype, size = dtype_of(n_vocab), os.path.getsize(path)
+    n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
+    with open(path, 'rb') as f:
+        right = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
+    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if right else []
+    if not right or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
+        raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
+    return tokens
 
 
 def begin_worker():
@@ -140,18 +181,26 @@ def learn_vocabulary(words, vocab_size):
     return {token: i for i, token in enumerate(tokens)}, merges
 
 
-def make_vocabulary(args, pieces, text_hash):
-    """Learn the vocabulary, unless it is there from another run; sets --encoder_path and --bpe_path."""
-    folder = os.path.join(args.token_dir, f'vocabulary-{args.vocab_size}-{text_hash[:32]}')
-    args.encoder_path, args.bpe_path = (os.path.join(folder, name) for name in ('encoder_bpe_40000.json',
-                                                                                'vocab_40000.bpe'))
-    if os.path.isfile(args.encoder_path):
+def make_once(path, make):
+    """Have `make` write the file `path`, unless it is there. Of processes that do so at once the others wait."""
+    if os.path.isfile(path):
         return
-    counts = os.path.join(folder, 'counts')
-    words = Counter()
+    lock = FileLock(make_path(os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')))
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        print(f'another process makes {path}: waiting for it', file=sys.stderr)
+        held = lock.acquire()
+    with held:
+        if not os.path.isfile(path):
+            make()
+
+
+def write_vocabulary(args, pieces):
+    """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
+    counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
-        with open(path, encoding='utf-8') as f:
-            words.update(json.load(f))
+        words.update(read_json(path))
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
     encoder, merges = learn_vocabulary(words, args.vocab_size)
@@ -162,26 +211,34 @@ def make_vocabulary(args, pieces, text_hash):
     shutil.rmtree(counts)
 
 
+def write_tokens(args, pieces, path, key, n_vocab):
+    """Encode the pieces and write their ids to one file."""
+    work = functools.partial(encode_piece, (args.encoder_path, args.bpe_path), key)
+    parts = each_piece(work, pieces, path.removesuffix('.npy'), args.n_proc, 'encoding')
+    n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # open one at a time: a corpus has thousands
+    if not n_tokens:
+        raise ValueError(f'{args.data_dir}: the text is empty')
+    with write_whole(path, 'wb') as f:
+        f.write(header_of(n_tokens, dtype_of(n_vocab)))
+        for part in parts:
+            f.write(open_tokens(part, n_vocab).tobytes())
+    shutil.rmtree(path.removesuffix('.npy'))
+
+
 def load_tokens(args):
-    """Encode the text, unless these tokens are there from another run: the ids (a memory map), their hash, n_vocab."""
+    """Encode the text, unless these tokens are there from another run: the ids (a memory map), their hash, n_vocab.
+
+    With --vocab_size the vocabulary is learned in the same way; sets --encoder_path and --bpe_path.
+    """
     pieces, text_hash = cut(args.data_dir)
     if args.vocab_size:
-        make_vocabulary(args, pieces, text_hash)
+        folder = os.path.join(args.token_dir, f'vocabulary-{args.vocab_size}-{text_hash[:32]}')
+        args.encoder_path = os.path.join(folder, 'encoder_bpe_40000.json')
+        args.bpe_path = os.path.join(folder, 'vocab_40000.bpe')
+        make_once(args.encoder_path, lambda: write_vocabulary(args, pieces))
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
-    vocabulary = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in (args.encoder_path, args.bpe_path)]
+    vocabulary = [hashlib.sha256(read_bytes(path)).hexdigest() for path in (args.encoder_path, args.bpe_path)]
     key = hashlib.sha256(' '.join([text_hash, *vocabulary]).encode()).hexdigest()[:32]
     path = os.path.join(args.token_dir, f'{key}.npy')
-    if not os.path.isfile(path):
-        folder = path.removesuffix('.npy')
-        work = functools.partial(encode_piece, (args.encoder_path, args.bpe_path), key)
-        parts = [np.load(part, mmap_mode='r', allow_pickle=False)
-                 for part in each_piece(work, pieces, folder, args.n_proc, 'encoding')]
-        if not any(map(len, parts)):
-            raise ValueError(f'{args.data_dir}: the text is empty')
-        with write_whole(path, 'wb') as f:
-            header = dict(descr=parts[0].dtype.str, fortran_order=False, shape=(sum(map(len, parts)),))
-            np.lib.format.write_array_header_1_0(f, header)
-            for part in parts:
-                f.write(part.tobytes())
-        shutil.rmtree(folder)
-    return np.load(path, mmap_mode='r', allow_pickle=False), key, n_vocab
+    make_once(path, lambda: write_tokens(args, pieces, path, key, n_vocab))
+    return open_tokens(path, n_vocab), key, n_vocab

@@ -1,8 +1,7 @@
-"""Pre-training on toy text: tokens, vocabulary, loss, checkpoints, and the folder that comes out."""
+"""Pre-training on toy text: loss, checkpoints, and the folder that comes out."""
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -29,11 +28,9 @@ from model_pytorch import (
     load_openai_pretrained_model,
     save_openai_pretrained_model,
 )
-from text_utils import TextEncoder
 
 ROOT = Path(__file__).parents[1]
 TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens, 24 positions, 3 blocks 16 wide
-LINES = ["Tom's dog didn't bark…", '', '  “Hello,” said Dr. Who &amp; left.\r', 'It cost $5 -- really?', 'naïve café']
 
 
 def argv_for(folder, *argv):
@@ -68,86 +65,6 @@ def tokens_of(folder, *argv):
 
 
 VOCABULARY = ['--encoder_path', f'{TOY}/encoder_bpe_40000.json', '--bpe_path', f'{TOY}/vocab_40000.bpe']
-
-
-@pytest.mark.parametrize('n_proc', ['1', '2'])
-@pytest.mark.parametrize('piece', [1, 30, 2 ** 22])
-def test_tokens_are_those_of_the_text_as_one(tmp_path, monkeypatch, n_proc, piece):
-    """However the text is cut into files and pieces: files in the order of their names, a newline after each line."""
-    monkeypatch.setattr(corpus, 'PIECE', piece)
-    put(tmp_path, a='\n'.join(LINES), b__c='\n\n' + '\n'.join(LINES[::-1]) + '\n\n', b__empty='')
-    put(tmp_path, d=b'\xef\xbb\xbfthe end')
-    (tmp_path / 'text' / 'notes.md').write_text('not a text file')
-    tokens, _, n_vocab = tokens_of(tmp_path, *VOCABULARY, '--n_proc', n_proc)
-    encoder = TextEncoder(VOCABULARY[1], VOCABULARY[3])
-    [whole] = encoder.encode(['\n'.join([*LINES, *LINES[::-1], 'the end'])], verbose=False)
-    assert tokens.tolist() == [*whole, encoder.encoder['\n</w>']]
-    assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16 and n_vocab == len(encoder.encoder)
-
-
-def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):
-    put(tmp_path, a='the cat sat', b='the dog ran')
-    first, key, _ = tokens_of(tmp_path, *VOCABULARY)
-    encoded = []
-    work = corpus.encode_piece
-    monkeypatch.setattr(corpus, 'encode_piece', lambda *args: (encoded.append(args[-1][0]), work(*args)))
-    again, same_key, _ = tokens_of(tmp_path, *VOCABULARY)
-    assert not encoded and same_key == key and again.tolist() == first.tolist()
-    put(tmp_path, b='the dog sat')
-    changed, other_key, _ = tokens_of(tmp_path, *VOCABULARY)
-    assert len(encoded) == 2 and other_key != key and changed.tolist() != first.tolist()
-    for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe'):
-        (tmp_path / name).write_bytes((TOY / name).read_bytes())
-    argv = ['--encoder_path', f'{tmp_path}/encoder_bpe_40000.json', '--bpe_path', f'{tmp_path}/vocab_40000.bpe']
-    assert tokens_of(tmp_path, *argv)[1] == other_key
-    swapped = json.loads((tmp_path / 'encoder_bpe_40000.json').read_text())
-    a, b = list(swapped)[3:5]
-    swapped[a], swapped[b] = swapped[b], swapped[a]
-    (tmp_path / 'encoder_bpe_40000.json').write_text(json.dumps(swapped))
-    assert tokens_of(tmp_path, *argv)[1] not in (key, other_key)
-
-
-def test_interrupted_encoding_goes_on_with_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, 'PIECE', 1)
-    put(tmp_path, a='the cat sat\nthe dog ran\nthe cat ran\nthe dog sat')
-    encoded, work = [], corpus.encode_piece
-
-    def third_time_unlucky(paths, key, job):
-        if len(encoded) == 2:
-            raise KeyboardInterrupt
-        encoded.append(job[1])
-        work(paths, key, job)
-
-    monkeypatch.setattr(corpus, 'encode_piece', third_time_unlucky)
-    with pytest.raises(KeyboardInterrupt):
-        tokens_of(tmp_path, *VOCABULARY)
-    monkeypatch.setattr(corpus, 'encode_piece', lambda *args: (encoded.append(args[-1][1]), work(*args)))
-    tokens, _, _ = tokens_of(tmp_path, *VOCABULARY)
-    assert len(encoded) == len(set(encoded)) == 4
-    [whole] = TextEncoder(VOCABULARY[1], VOCABULARY[3]).encode(['the cat sat\nthe dog ran\nthe cat ran\nthe dog sat'])
-    assert tokens.tolist()[:-1] == whole
-    assert [path.suffix for path in (tmp_path / 'tokens').iterdir()] == ['.npy']
-
-
-def test_learned_vocabulary_has_the_form_of_the_released_one(tmp_path):
-    pytest.importorskip('subword_nmt')
-    put(tmp_path, a='Low lower LOWEST.\n' * 5, b="Newer, wider; it's new\n" * 3)
-    args = pretrain.parse_args(argv_for(tmp_path, '--vocab_size', '45'))
-    tokens, _, n_vocab = corpus.load_tokens(args)
-    encoder = TextEncoder(args.encoder_path, args.bpe_path)
-    assert n_vocab == len(encoder.encoder) == 45
-    names = [encoder.decoder[i] for i in range(45)]
-    merges = [''.join(merge) for merge in encoder.bpe_ranks]
-    chars = sorted(set("lowerlowest.newer,wider;it's") - {' '})
-    assert names[0] == '<unk>' and names[-1] == '\n</w>' and names[-1 - len(merges):-1] == merges
-    assert sorted(names[1:1 + len(chars)]) == chars and names[1] == 'w'
-    assert names[1 + len(chars):1 + 2 * len(chars)] == [f'{char}</w>' for char in names[1:1 + len(chars)]]
-    assert merges[0] == 'lo' and Path(args.bpe_path).read_text().startswith('#version: 0.2\nl o\n')
-    assert encoder.decode(encoder.encode(['low wider'], verbose=False)[0]) == 'low wider'
-    assert 0 not in tokens                              # no character is unknown
-    written = os.stat(args.encoder_path).st_mtime_ns
-    tokens_of(tmp_path, '--vocab_size', '45')
-    assert os.stat(args.encoder_path).st_mtime_ns == written
 
 
 def test_a_repeated_text_is_learned(run, tmp_path):
@@ -321,14 +238,7 @@ def test_the_released_layout_is_written_byte_for_byte(tmp_path):
 
 
 @pytest.mark.parametrize('texts, argv, words', [
-    (None, VOCABULARY, 'text is not a folder'),
-    (dict(), VOCABULARY, 'has no \\*.txt file'),
-    (dict(a='', b='\n \n'), VOCABULARY, 'the text is empty'),
-    (dict(a='', b='\n \n'), ['--vocab_size', '80'], 'the text is empty'),
     (dict(a='the cat'), VOCABULARY, 'tokens, too few .* n_ctx=8: it could be [1-7]'),
-    (dict(a='fine', b=b'one\ntwo \xff'), VOCABULARY, 'b.txt, line 2: byte 8, 0xff, is not UTF-8'),
-    (dict(a=b'PK\x03\x04\x00\x00'), VOCABULARY, 'a.txt, line 1: byte 4, 0x00, is not UTF-8'),
-    (dict(a='abc'), ['--vocab_size', '5'], '3 different characters, which alone make 8 tokens'),
     (dict(a='abc'), ['--vocab_size', '50', *VOCABULARY], 'give one vocabulary'),
     (dict(a='abc'), [], 'give one vocabulary'),
     (dict(a='abc'), ['--init', 'absent'], 'absent/encoder_bpe_40000.json'),
@@ -340,9 +250,7 @@ def test_the_released_layout_is_written_byte_for_byte(tmp_path):
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--attn_pdrop', '2'], 'dropout'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '1e30'], 'the loss is nan .* lower --lr')])
 def test_a_mistake_gets_one_line(run, tmp_path, texts, argv, words):
-    if texts is not None:
-        (tmp_path / 'text').mkdir()
-        put(tmp_path, **texts)
+    put(tmp_path, **texts)
     with pytest.raises((ValueError, OSError, ArithmeticError), match=words) as error:
         run(*argv)
     assert '\n' not in str(error.value)

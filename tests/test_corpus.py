@@ -1,0 +1,233 @@
+"""Text to tokens: the ids, what is made once, and files that are damaged, many or not text."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from reference import GOLDENS
+
+import corpus
+from text_utils import TextEncoder
+
+ROOT = Path(__file__).parents[1]
+TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens
+VOCABULARY = dict(encoder_path=f'{TOY}/encoder_bpe_40000.json', bpe_path=f'{TOY}/vocab_40000.bpe')
+LINES = ["Tom's dog didn't bark…", '', '  “Hello,” said Dr. Who &amp; left.\r', 'It cost $5 -- really?', 'naïve café']
+
+
+def put(folder, **texts):
+    """Write text files; two underscores in a name are a slash."""
+    for name, text in texts.items():
+        path = folder / 'text' / (name.replace('__', '/') + '.txt')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def arguments(folder, **options):
+    """The options of pretrain.py that count here."""
+    defaults = dict(data_dir=f'{folder}/text', token_dir=f'{folder}/tokens', vocab_size=None, n_proc=1, **VOCABULARY)
+    return SimpleNamespace(**{**defaults, **options})
+
+
+def tokens_of(folder, **options):
+    return corpus.load_tokens(arguments(folder, **options))
+
+
+def ids_of(text):
+    """The ids of a text that ends in a newline."""
+    encoder = TextEncoder(**VOCABULARY)
+    return [*encoder.encode([text], verbose=False)[0], encoder.encoder['\n</w>']]
+
+
+@pytest.mark.parametrize('n_proc', [1, 2])
+@pytest.mark.parametrize('piece', [1, 30, 2 ** 22])
+def test_tokens_are_those_of_the_text_as_one(tmp_path, monkeypatch, n_proc, piece):
+    """However the text is cut into files and pieces: files in the order of their names, a newline after each line."""
+    monkeypatch.setattr(corpus, 'PIECE', piece)
+    put(tmp_path, a='\n'.join(LINES), b__c='\n\n' + '\n'.join(LINES[::-1]) + '\n\n', b__empty='')
+    put(tmp_path, d=b'\xef\xbb\xbfthe end')
+    tokens, _, n_vocab = tokens_of(tmp_path, n_proc=n_proc)
+    assert tokens.tolist() == ids_of('\n'.join([*LINES, *LINES[::-1], 'the end']))
+    assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16 and n_vocab == 124
+
+
+def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
+    put(tmp_path, a='the cat', c='the end')
+    text = tmp_path / 'text'
+    tokens_of(tmp_path)
+    assert capsys.readouterr().err == ''
+    for name in ('._a.txt', '.hidden.txt', '~$a.txt', '.git/x.txt'):
+        (text / name).parent.mkdir(exist_ok=True)
+        (text / name).write_bytes(b'\0\5')
+    (text / 'B.TXT').write_text('the dog')
+    (text / 'notes.md').write_text('no text file')
+    os.mkfifo(text / 'pipe.txt')
+    (tmp_path / 'elsewhere').mkdir()
+    (text / 'link').symlink_to(tmp_path / 'elsewhere')
+    tokens, _, _ = tokens_of(tmp_path)
+    assert tokens.tolist() == ids_of('the dog\nthe cat\nthe end')
+    assert capsys.readouterr().err == (f'{text}: 3 left out that are no *.txt files: {text}/link, {text}/notes.md, '
+                                       f'{text}/pipe.txt\n')
+
+
+def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):
+    put(tmp_path, a='the cat sat', b='the dog ran')
+    first, key, _ = tokens_of(tmp_path)
+    encoded = []
+    work = corpus.encode_piece
+    monkeypatch.setattr(corpus, 'encode_piece', lambda *args: (encoded.append(args[-1][0]), work(*args)))
+    again, same_key, _ = tokens_of(tmp_path)
+    assert not encoded and same_key == key and again.tolist() == first.tolist()
+    put(tmp_path, b='the dog sat')
+    changed, other_key, _ = tokens_of(tmp_path)
+    assert len(encoded) == 2 and other_key != key and changed.tolist() != first.tolist()
+    for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe'):
+        (tmp_path / name).write_bytes((TOY / name).read_bytes())
+    copies = dict(encoder_path=f'{tmp_path}/encoder_bpe_40000.json', bpe_path=f'{tmp_path}/vocab_40000.bpe')
+    assert tokens_of(tmp_path, **copies)[1] == other_key
+    swapped = json.loads((tmp_path / 'encoder_bpe_40000.json').read_text())
+    a, b = list(swapped)[3:5]
+    swapped[a], swapped[b] = swapped[b], swapped[a]
+    (tmp_path / 'encoder_bpe_40000.json').write_text(json.dumps(swapped))
+    assert tokens_of(tmp_path, **copies)[1] not in (key, other_key)
+
+
+def test_interrupted_encoding_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'PIECE', 1)
+    text = 'the cat sat\nthe dog ran\nthe cat ran\nthe dog sat'
+    put(tmp_path, a=text)
+    encoded, work = [], corpus.encode_piece
+
+    def third_time_unlucky(paths, key, job):
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        encoded.append(job[1])
+        work(paths, key, job)
+
+    monkeypatch.setattr(corpus, 'encode_piece', third_time_unlucky)
+    with pytest.raises(KeyboardInterrupt):
+        tokens_of(tmp_path)
+    monkeypatch.setattr(corpus, 'encode_piece', lambda *args: (encoded.append(args[-1][1]), work(*args)))
+    tokens, key, _ = tokens_of(tmp_path)
+    assert len(encoded) == len(set(encoded)) == 4 and tokens.tolist() == ids_of(text)
+    assert sorted(os.listdir(tmp_path / 'tokens')) == [f'.{key}.npy.lock', f'{key}.npy']
+
+
+TWO_AT_ONCE = """
+import json, sys, time
+from types import SimpleNamespace
+import corpus
+for name in ('encode_piece', 'count_words'):
+    def slow(*args, work=getattr(corpus, name)):
+        time.sleep(0.05)
+        work(*args)
+    setattr(corpus, name, slow)
+print(corpus.load_tokens(SimpleNamespace(**json.loads(sys.argv[1])))[0].tolist())
+"""
+
+
+@pytest.mark.parametrize('options', [{}, dict(vocab_size=30, encoder_path=None, bpe_path=None)])
+def test_of_two_runs_that_encode_one_text_one_waits(tmp_path, options):
+    put(tmp_path, **{f't{i:02}': 'the cat sat' for i in range(12)})
+    argv = [sys.executable, '-c', TWO_AT_ONCE, json.dumps(vars(arguments(tmp_path, **options)))]
+    runs = [subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in runs]
+    assert [process.returncode for process in runs] == [0, 0], outputs
+    assert len({out for out, _ in outputs}) == 1 and outputs[0][0].count(',') > 30
+    assert sorted(err.count('waiting for it') > 0 for _, err in outputs) == [False, True]
+
+
+def test_hundreds_of_pieces_need_a_handful_of_open_files(tmp_path):
+    put(tmp_path, **{f'{i:03}': 'the cat\n' for i in range(300)})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = len(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else 50
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 12, before[1]))
+    try:
+        tokens, _, _ = tokens_of(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert tokens.tolist() == ids_of('the cat') * 300
+
+
+@pytest.mark.parametrize('damage', [
+    lambda b: b'', lambda b: b[:-1], lambda b: b[:-2], lambda b: b[:50], lambda b: b + b'\0', lambda b: b + b'\0\0',
+    lambda b: b[:-2] + b'\x7c\0', lambda b: b[:-1] + b'\xff', lambda b: b.replace(b"'<u2'", b"'|O' "),
+    lambda b: b.replace(b"'<u2'", b"'<f2'"), lambda b: b.replace(b',), }    ', b'99999,),}'),
+    lambda b: b.replace(b'False', b'True '), lambda b: b[:6] + b'\3' + b[7:], lambda b: b[:10] + b'(' * 99 + b[109:],
+    lambda b: b'PK\3\4' + b[4:]])
+def test_a_damaged_token_file_is_one_line(tmp_path, damage):
+    put(tmp_path, a='the cat sat\nthe end')
+    key = tokens_of(tmp_path)[1]
+    path = tmp_path / 'tokens' / f'{key}.npy'
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=f'{key}.npy does not hold ids of this vocabulary: remove it'):
+        tokens_of(tmp_path)
+    path.unlink()
+    assert tokens_of(tmp_path)[0].tolist() == ids_of('the cat sat\nthe end')
+
+
+@pytest.mark.parametrize('make', [os.mkfifo, lambda path: path.symlink_to('x'), os.mkdir])
+def test_what_is_no_token_file_is_replaced_or_one_line(tmp_path, make):
+    put(tmp_path, a='the cat sat\nthe end')
+    key = tokens_of(tmp_path)[1]
+    path = tmp_path / 'tokens' / f'{key}.npy'
+    path.unlink()
+    make(path)
+    try:
+        assert tokens_of(tmp_path)[0].tolist() == ids_of('the cat sat\nthe end')
+    except IsADirectoryError as e:
+        assert f'{key}.npy' in str(e)
+
+
+def test_learned_vocabulary_has_the_form_of_the_released_one(tmp_path):
+    pytest.importorskip('subword_nmt')
+    put(tmp_path, a='Low lower LOWEST.\n' * 5, b="Newer, wider; it's new\n" * 3)
+    args = arguments(tmp_path, vocab_size=45)
+    tokens, _, n_vocab = corpus.load_tokens(args)
+    encoder = TextEncoder(args.encoder_path, args.bpe_path)
+    assert n_vocab == len(encoder.encoder) == 45
+    names = [encoder.decoder[i] for i in range(45)]
+    merges = [''.join(merge) for merge in encoder.bpe_ranks]
+    chars = sorted(set("lowerlowest.newer,wider;it's") - {' '})
+    assert names[0] == '<unk>' and names[-1] == '\n</w>' and names[-1 - len(merges):-1] == merges
+    assert sorted(names[1:1 + len(chars)]) == chars and names[1] == 'w'
+    assert names[1 + len(chars):1 + 2 * len(chars)] == [f'{char}</w>' for char in names[1:1 + len(chars)]]
+    assert merges[0] == 'lo' and Path(args.bpe_path).read_text().startswith('#version: 0.2\nl o\n')
+    assert encoder.decode(encoder.encode(['low wider'], verbose=False)[0]) == 'low wider'
+    assert 0 not in tokens                              # no character is unknown
+    written = os.stat(args.encoder_path).st_mtime_ns
+    tokens_of(tmp_path, vocab_size=45)
+    assert os.stat(args.encoder_path).st_mtime_ns == written
+
+
+@pytest.mark.parametrize('texts, options, words', [
+    (None, {}, 'text is not a folder'), (dict(), {}, 'has no \\*.txt file'),
+    (dict(a='', b='\n \n'), {}, 'the text is empty'), (dict(a='', b='\n \n'), dict(vocab_size=80), 'the text is empty'),
+    (dict(a='&nbsp;\x01\n'), {}, 'the text is empty'), (dict(a='\x1b[0m'), dict(vocab_size=80), 'the text is empty'),
+    (dict(a='fine', b=b'one\ntwo \xff'), {}, 'b.txt, line 2: byte 8, 0xff, is not UTF-8'),
+    (dict(a=b'PK\x03\x04\x00\x00'), {}, 'a.txt, line 1: byte 4, 0x00, is not UTF-8'),
+    (dict(a='abc'), dict(vocab_size=5), '3 different characters, which alone make 8 tokens')])
+def test_a_text_that_is_none_gets_one_line(tmp_path, texts, options, words):
+    if texts is not None:
+        (tmp_path / 'text').mkdir()
+        put(tmp_path, **texts)
+    with pytest.raises((ValueError, OSError), match=words) as error:
+        tokens_of(tmp_path, **options)
+    assert '\n' not in str(error.value)
+
+
+def test_a_huge_file_that_is_no_text_is_refused_at_once(tmp_path):
+    put(tmp_path, a='')
+    os.truncate(tmp_path / 'text' / 'a.txt', 10 ** 12)
+    start = time.time()
+    with pytest.raises(ValueError, match='a.txt, line 1: byte 0, 0x00, is not UTF-8 text'):
+        tokens_of(tmp_path)
+    assert time.time() - start < 2
