@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_datasets import HEADER, folder_of, story, write
-from test_resume import with_stories
-from test_train import TOY, toy_argv
+from toy import HEADER, TOY, folder_of, story, toy_argv, with_stories, write
 
 import analysis
 import checkpoint

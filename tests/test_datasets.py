@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 from reference import GOLDENS, SHARED, Golden
 from sklearn.model_selection import train_test_split
+from toy import HEADER, as_csv, folder_of, story, write
 
 from datasets import (
-    ENDINGS,
-    LABEL,
-    SENTENCES,
     SPLIT_SEED,
-    TEST_NAME,
     VAL_NAME,
     find_cloze_file,
     fit_n_ctx,
@@ -24,30 +21,6 @@ from datasets import (
     rocstories,
     transform_roc,
 )
-
-HEADER = ['InputStoryid', *SENTENCES, *ENDINGS, LABEL]
-
-
-def story(i, label=1):
-    return [f'id-{i}', *(f'Sentence {k} of story {i}, with "quotes".' for k in range(1, 5)), f'Ending {i}a.',
-            f'Ending {i}b.', str(label)]
-
-
-def text(rows, delimiter=',', end='\n'):
-    out = io.StringIO()
-    csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(rows)
-    return out.getvalue()
-
-
-def write(path, rows, **kwargs):
-    path.write_text(text(rows, **kwargs), newline='', encoding='utf-8')
-    return str(path)
-
-
-def folder_of(tmp_path, n=20):
-    for name in (VAL_NAME, TEST_NAME):
-        write(tmp_path / name, [HEADER] + [story(i, 1 + i % 2) for i in range(n)])
-    return tmp_path
 
 
 def test_split_is_that_of_the_original():
@@ -163,7 +136,7 @@ def test_id_and_label_columns_may_be_absent(tmp_path, columns):
 
 
 def respelled(data, delimiter):
-    return text(csv.reader(io.StringIO(data.decode(), newline='')), delimiter).encode()
+    return as_csv(csv.reader(io.StringIO(data.decode(), newline='')), delimiter).encode()
 
 
 @pytest.mark.parametrize('change', [
@@ -258,14 +231,14 @@ def test_a_bad_row_is_named(tmp_path, rows, words):
 
 
 @pytest.mark.parametrize('data, words', [
-    (text([HEADER, story(0)]).encode('utf-16'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
-    (text([HEADER, story(0)]).encode('utf-16-be'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
-    (text([HEADER, story(0)]).encode('utf-16-le'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
-    (gzip.compress(text([HEADER, story(0)]).encode()), 'but compressed by gzip: gunzip it first'),
+    (as_csv([HEADER, story(0)]).encode('utf-16'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
+    (as_csv([HEADER, story(0)]).encode('utf-16-be'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
+    (as_csv([HEADER, story(0)]).encode('utf-16-le'), 'line 1: not UTF-8 text, but UTF-16: save it as UTF-8'),
+    (gzip.compress(as_csv([HEADER, story(0)]).encode()), 'but compressed by gzip: gunzip it first'),
     (b'PK\x03\x04\x14\x00\x06\x00', 'but a zip archive or .xlsx: unpack it, or save it as CSV'),
-    (text([HEADER, story(0)]).encode() + b'id,caf\xe9', 'line 3: byte 0xe9 is not UTF-8'),
-    (text([HEADER]).encode() + b'id,"never closed', 'line 2: unexpected end of data'),
-    (text([HEADER]).encode() + b'id,"' + b'x' * 200_000 + b'"', 'line 2: field larger than'),
+    (as_csv([HEADER, story(0)]).encode() + b'id,caf\xe9', 'line 3: byte 0xe9 is not UTF-8'),
+    (as_csv([HEADER]).encode() + b'id,"never closed', 'line 2: unexpected end of data'),
+    (as_csv([HEADER]).encode() + b'id,"' + b'x' * 200_000 + b'"', 'line 2: field larger than'),
     (b'', 'line 1: no column')])
 def test_bad_bytes_are_named(tmp_path, data, words):
     path = tmp_path / 'cloze.csv'

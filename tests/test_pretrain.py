@@ -2,9 +2,9 @@
 
 import json
 import math
+import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import GOLDENS
-from test_datasets import write
-from test_train import toy_stories
+from forked import finish, start
+from toy import TOY, with_stories
 
 import corpus
 import pretrain
 import train
-from datasets import TEST_NAME, VAL_NAME
 from model_pytorch import (
     DEFAULT_CONFIG,
     LMModel,
@@ -28,9 +26,6 @@ from model_pytorch import (
     load_openai_pretrained_model,
     save_openai_pretrained_model,
 )
-
-ROOT = Path(__file__).parents[1]
-TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens, 24 positions, 3 blocks 16 wide
 
 
 def argv_for(folder, *argv):
@@ -122,8 +117,9 @@ def test_one_draw_of_the_table_a_step(monkeypatch):
 def test_every_epoch_sees_the_training_text_from_another_offset(run, tmp_path, monkeypatch):
     put(tmp_path, a=random_text())
     tokens, _, _ = tokens_of(tmp_path, *VOCABULARY)
-    seen, update = [], pretrain.Run.update
-    monkeypatch.setattr(pretrain.Run, 'update', lambda self, batch: (seen.append(batch), update(self, batch))[1])
+    seen, update = [], pretrain.update
+    monkeypatch.setattr(pretrain, 'update', lambda model, opt, batch, *rest: (
+        seen.append(batch), update(model, opt, batch, *rest))[1])
     run(*VOCABULARY)
     first, second = (torch.cat(seen[i:i + len(seen) // 2]) for i in (0, len(seen) // 2))
     n_sequences = (len(tokens) - 1) // 8
@@ -146,32 +142,100 @@ def shards(folder):
     return [(folder / 'save' / 'toy' / f'params_{i}.npy').read_bytes() for i in range(10)]
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_goes_on_to_the_same_bits(run, tmp_path, number):
+EVERY_UPDATE = ['--checkpoint_minutes', '0']
+
+
+def start_run(folder, *argv, **kwargs):
+    return start(folder, argv_for(folder, *VOCABULARY, '--n_iter', '4', *argv), name='pretrain', **kwargs)
+
+
+@pytest.fixture
+def whole(run, tmp_path):
+    """The shards and the log of a run that was not interrupted, set aside by the runs that follow."""
     put(tmp_path, a=random_text(60))
-    options = [*VOCABULARY, '--n_iter', '4', '--checkpoint_minutes', '0']
-    with subprocess.Popen([sys.executable, ROOT / 'pretrain.py', *argv_for(tmp_path, *options)], cwd=ROOT,
-                          stderr=subprocess.PIPE, text=True) as process:
-        log, deadline = tmp_path / 'log' / 'toy.jsonl', time.time() + 60
-        while process.poll() is None and time.time() < deadline:
-            if log.exists() and log.read_text().count('va_ppl') >= 2:
-                break
-            time.sleep(0.01)
-        process.send_signal(number)
-        error = process.communicate()[1]
-    assert process.returncode == (143 if number == signal.SIGTERM else -9)
-    assert number == signal.SIGKILL or 'with --resume continues' in error
-    options = options[:-2]
+    run(*VOCABULARY, '--n_iter', '4')
+    return shards(tmp_path), lines_of(tmp_path)
+
+
+@pytest.mark.parametrize('number, where, n', [(signal.SIGTERM, 'update', 7), (signal.SIGINT, 'evaluate', 2)])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(run, tmp_path, whole, number, where, n):
+    process = start_run(tmp_path, signal_at=(number, where, n))
+    finish(process, 128 + number)
+    assert 'with --resume continues' in (tmp_path / 'err').read_text()
+    options = [*VOCABULARY, '--n_iter', '4']
     with pytest.raises(ValueError, match='interrupted run: add --resume'):
         run(*options)
     with pytest.raises(ValueError, match='--lr 0.01, now 0.02'):
         run(*options, '--resume', '--lr', '2e-2')
     run(*options, '--resume')
-    resumed, resumed_log = shards(tmp_path), lines_of(tmp_path)
-    assert not (tmp_path / 'save' / 'toy' / 'checkpoint.pt').exists()
-    run(*options)
-    assert shards(tmp_path) == resumed and lines_of(tmp_path) == resumed_log and len(resumed_log) > 4
-    assert (tmp_path / 'save' / 'toy.1').exists()
+    assert shards(tmp_path) == whole[0] and lines_of(tmp_path) == whole[1] and len(whole[1]) > 4
+    assert not (tmp_path / 'save' / 'toy' / 'checkpoint.pt').exists() and (tmp_path / 'save' / 'toy.1').exists()
+
+
+@pytest.mark.parametrize('n_kills', [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_moments_a_run_ends_in_the_same_bits(tmp_path, whole, n_kills):
+    """While it starts, trains, validates or writes. Complete is what has all its shards."""
+    moments, kills, began = random.Random(3), 0, tmp_path / 'began'
+    while kills < n_kills:
+        began.unlink(missing_ok=True)
+        process = start_run(tmp_path, '--resume', *EVERY_UPDATE, touch_at_update=began)
+        while process.exitcode is None and not began.exists():
+            time.sleep(0.001)
+        process.join(moments.uniform(0, 0.15))
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            kills += 1
+        else:
+            finish(process, 0)
+            assert shards(tmp_path) == whole[0] and lines_of(tmp_path) == whole[1]
+            shutil.rmtree(tmp_path / 'save' / 'toy')
+    finish(start_run(tmp_path, '--resume', *EVERY_UPDATE), 0)
+    assert shards(tmp_path) == whole[0] and lines_of(tmp_path) == whole[1]
+
+
+def test_a_run_whose_shards_are_not_all_written_is_not_complete(run, tmp_path, whole, monkeypatch):
+    """After a full disk in the middle of them it goes on from its checkpoint."""
+    options, save = [*VOCABULARY, '--n_iter', '4'], pretrain.save_openai_pretrained_model
+
+    def disk_full(model, folder):
+        save(model, folder)
+        for i in range(4, 10):
+            Path(folder, f'params_{i}.npy').unlink()
+        raise OSError(28, 'No space left on device', f'{folder}/params_4.npy')
+
+    monkeypatch.setattr(pretrain, 'save_openai_pretrained_model', disk_full)
+    with pytest.raises(OSError, match='No space left on device'):
+        run(*options)
+    monkeypatch.undo()
+    assert run(*options, '--resume').model is not None and shards(tmp_path) == whole[0]
+    assert run(*options, '--resume').model is None                     # it is complete, and nothing is done
+    (tmp_path / 'save' / 'toy' / 'results.json').unlink()               # killed before its first checkpoint
+    assert run(*options, '--resume').model is not None and shards(tmp_path) == whole[0]
+
+
+def test_names_that_collide_are_refused_before_anything_is_moved(run, tmp_path, whole):
+    tokens = sorted((tmp_path / 'tokens').iterdir())
+    with pytest.raises(ValueError, match='would replace the tokens of --token_dir in .*tokens: choose another --desc'):
+        run(*VOCABULARY, '--desc', 'tokens', '--save_dir', str(tmp_path))
+    assert sorted((tmp_path / 'tokens').iterdir()) == tokens
+
+
+def test_parameters_that_are_not_finite_are_not_written(run, tmp_path, monkeypatch):
+    put(tmp_path, a=random_text(60))
+    update, calls = pretrain.update, iter(range(1, 1000))
+
+    def poisoned(model, *args):
+        loss = update(model, *args)
+        if next(calls) == 5:
+            model.h[0].mlp.c_fc.w.data[0, 0] = float('inf')
+        return loss
+
+    monkeypatch.setattr(pretrain, 'update', poisoned)
+    with pytest.raises(ArithmeticError, match='after update 5: lower --lr'):
+        run(*VOCABULARY, *EVERY_UPDATE)
+    assert 'NaN' not in (tmp_path / 'log' / 'toy.jsonl').read_text()
+    assert not list((tmp_path / 'save' / 'toy').glob('*.npy'))
 
 
 def test_the_result_is_a_model_path(run, tmp_path):
@@ -180,7 +244,7 @@ def test_the_result_is_a_model_path(run, tmp_path):
     folder = Path(result.path)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [*(f'params_{i}.npy' for i in range(10)), 'params_shapes.json', 'hparams.json', 'encoder_bpe_40000.json',
-         'vocab_40000.bpe'])
+         'vocab_40000.bpe', 'results.json'])
     loaded = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=1), vocab=124 + 24, n_ctx=24)
     load_openai_pretrained_model(loaded, path=folder)
     for name, p in result.model.named_parameters():
@@ -188,8 +252,7 @@ def test_the_result_is_a_model_path(run, tmp_path):
     args = train.parse_args(['--model_path', result.path])
     assert (args.n_embd, args.n_head, args.n_layer, args.n_ctx, args.afn) == (16, 2, 1, 24, 'gelu')
     assert args.encoder_path == f'{result.path}/encoder_bpe_40000.json'
-    write(tmp_path / VAL_NAME, toy_stories(50, 0))
-    write(tmp_path / TEST_NAME, toy_stories(11, 1))
+    with_stories(tmp_path)
     tuned = train.main(train.parse_args(
         ['--model_path', result.path, '--data_dir', str(tmp_path), '--n_valid', '10', '--n_iter', '1', '--save_dir',
          str(tmp_path / 'tuned'), '--log_dir', str(tmp_path / 'tuned'), '--device', 'cpu']))
@@ -215,7 +278,7 @@ def test_init_goes_on_from_given_weights(run, tmp_path):
 def test_weights_written_are_weights_read(tmp_path, n_special):
     model = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=12, n_head=3, n_layer=3), vocab=31 + n_special + 7, n_ctx=7)
     for p in model.parameters():
-        torch.nn.init.normal_(p, mean=1, std=0.2)                       # gains are positive, or they are not believed
+        torch.nn.init.normal_(p)
     save_openai_pretrained_model(model, tmp_path, n_special=n_special)
     other = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=12, n_head=3, n_layer=3), vocab=31 + 7, n_ctx=7)
     load_openai_pretrained_model(other, path=tmp_path)
@@ -243,12 +306,12 @@ def test_the_released_layout_is_written_byte_for_byte(tmp_path):
     (dict(a='abc'), [], 'give one vocabulary'),
     (dict(a='abc'), ['--init', 'absent'], 'absent/encoder_bpe_40000.json'),
     (dict(a='the cat sat\n' * 20), ['--init', str(TOY), *VOCABULARY, '--n_ctx', '25', '--n_head', '4'], '24 positions'),
-    (dict(a='abc'), [*VOCABULARY, '--n_batch', '0'], '--n_batch 0'),
-    (dict(a='abc'), [*VOCABULARY, '--micro_batch', '-1'], '--micro_batch -1'),
-    (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '-1'], 'lr=-1'),
+    (dict(a='abc'), [*VOCABULARY, '--n_batch', '0'], '--n_batch: 0'),
+    (dict(a='abc'), [*VOCABULARY, '--micro_batch', '-1'], '--micro_batch: -1'),
+    (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '-1'], '--lr: -1'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--n_head', '3'], 'n_head=3'),
-    (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--attn_pdrop', '2'], 'dropout'),
-    (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '1e30'], 'the loss is nan .* lower --lr')])
+    (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--attn_pdrop', '2'], '--attn_pdrop: 2'),
+    (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '1e30'], 'after update .*: lower --lr')])
 def test_a_mistake_gets_one_line(run, tmp_path, texts, argv, words):
     put(tmp_path, **texts)
     with pytest.raises((ValueError, OSError, ArithmeticError), match=words) as error:

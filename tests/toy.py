@@ -36,6 +36,13 @@ def story(i, label=1):
             f'Ending {i}b.', str(label)]
 
 
+def folder_of(folder, n=20):
+    """A folder with two story files of n stories each."""
+    for name in (VAL_NAME, TEST_NAME):
+        write(folder / name, [HEADER] + [story(i, 1 + i % 2) for i in range(n)])
+    return folder
+
+
 def toy_stories(n, seed):
     """Rows of stories whose right ending says `happy`, the wrong one `sad`."""
     rng = np.random.RandomState(seed)
