@@ -30,7 +30,17 @@ from tqdm import tqdm
 from datasets import FORMS, SPECIAL, TASKS, head_type
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
 from text_utils import TextEncoder
-from utils import INCIDENTAL, ResultLogger, make_path, read_json, write_whole
+from utils import (
+    INCIDENTAL,
+    ResultLogger,
+    add_model_args,
+    add_path_args,
+    defaults_of_model,
+    make_path,
+    read_json,
+    run_name,
+    write_whole,
+)
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
 
@@ -281,6 +291,29 @@ class Trained(NamedTuple):
     bpe_path: str                   # the merges
 
 
+def parse_trained_args(parser, argv):
+    """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
+    group = parser.add_argument_group('a trained run')
+    group.add_argument('--desc', type=run_name, help='run of train.py to take instead of --model_path')
+    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
+    add_path_args(parser)
+    add_model_args(parser, DEFAULT_CONFIG)
+    if parser.parse_known_args(argv)[0].desc:
+        refuse_options(parser, argv, ('model_path', 'n_ctx', *DEFAULT_CONFIG), 'with --desc: the run has a network')
+        return parser.parse_args(argv)
+    refuse_options(parser, argv, ('save_dir',), 'without --desc')
+    defaults_of_model(parser, argv)
+    return parser.parse_args(argv)
+
+
+def refuse_options(parser, argv, names, reason: str):
+    """Raise ValueError if the command line has one of these options, which would have no effect."""
+    args = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names))))     # None: not given
+    for name in names:
+        if args[name] is not None:
+            raise ValueError(f'--{name} has no effect {reason}')
+
+
 def open_trained(args) -> Trained:
     """The network of --desc, a run in --save_dir, or of --model_path, a folder with weights in the released layout.
 
@@ -310,7 +343,7 @@ def open_trained(args) -> Trained:
         options, config, n_special = args, {}, 0
         shapes = read_shapes(folder)
         (n_stored, n_embd), (n_vocab, _) = shapes[:2]
-        if options.n_embd != n_embd or 12 * options.n_layer > len(shapes) - 2:
+        if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
             raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
                              f'n_layer={options.n_layer}, n_embd={options.n_embd}')
         n_ctx = min(args.n_ctx, n_stored)
@@ -386,7 +419,7 @@ def load_state(path: str, device='cpu') -> dict:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:                                             # torch raises a dozen kinds for damaged files
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
-        raise ValueError(f'{path} is damaged, or no file of this program ({reason})') from None
+        raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None
 
 
 def load_into(model, state: dict, path: str):

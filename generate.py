@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import zero_shot
-from checkpoint import open_trained
+from checkpoint import open_trained, parse_trained_args, refuse_options
 from device import add_device_args, choose_device
 from utils import Parser, number, read_text, run_script
-from zero_shot import parse_trained_args, refuse_options, score_texts, with_positions
+from zero_shot import score_texts, with_positions
 
 
 def parse_args(argv=None):

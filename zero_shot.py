@@ -8,7 +8,6 @@ vocabulary: special and position rows count as impossible. The first token of a 
 is no start token.
 """
 
-import argparse
 import os
 import sys
 
@@ -17,11 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fast
-import utils
-from checkpoint import open_trained
+from checkpoint import open_trained, parse_trained_args
 from datasets import find_cloze_file, read_cloze
 from device import add_device_args, choose_device
-from model_pytorch import DEFAULT_CONFIG
 from text_utils import has_tokens
 from utils import Parser, find_columns, iter_data, read_table, run_script
 
@@ -36,29 +33,6 @@ def parse_args(argv=None):
     parser.add_argument('--data_dir', default='data/', help=DATA_HELP)
     add_device_args(parser)
     return parse_trained_args(parser, argv)
-
-
-def parse_trained_args(parser, argv):
-    """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
-    group = parser.add_argument_group('a trained run')
-    group.add_argument('--desc', type=utils.run_name, help='run of train.py to take instead of --model_path')
-    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
-    utils.add_path_args(parser)
-    utils.add_model_args(parser, DEFAULT_CONFIG)
-    if parser.parse_known_args(argv)[0].desc:
-        refuse_options(parser, argv, ('model_path', 'n_ctx', *DEFAULT_CONFIG), 'with --desc: the run has a network')
-        return parser.parse_args(argv)
-    refuse_options(parser, argv, ('save_dir',), 'without --desc')
-    utils.defaults_of_model(parser, argv)
-    return parser.parse_args(argv)
-
-
-def refuse_options(parser, argv, names, reason: str):
-    """Raise ValueError if the command line has one of these options, which would have no effect."""
-    args = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names))))     # None: not given
-    for name in names:
-        if args[name] is not None:
-            raise ValueError(f'--{name} has no effect {reason}')
 
 
 def with_positions(transformer, ids: Tensor, start: int = 0) -> Tensor:
