@@ -104,12 +104,9 @@ class Attention(nn.Module):
         return a.transpose(1, 2).flatten(2)
 
     def attend(self, q, k, v):
-        """softmax(q k' / sqrt(C/H)) v, where a step sees itself and the steps before it; all (N, H, T, C/H).
-
-        Without `scale`, as in the port, nothing is divided by.
-        """
+        """softmax(q k' / sqrt(C/H)) v, where a step sees itself and the steps before it; all (N, H, T, C/H)."""
         if not self.scale:
-            q = q * math.sqrt(q.size(-1))                              # cancels the division below
+            q = q * math.sqrt(q.size(-1))                              # cancels the division, which the port leaves out
         if not (self.training and self.attn_dropout.p > 0):
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
         w = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))                              # (N, H, T, T)
@@ -368,10 +365,7 @@ def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list
 
 
 def read_shapes(path: str) -> list[list[int]]:
-    """The array shapes in `path`/params_shapes.json, checked to be positions, tokens and twelve arrays a block.
-
-    Shards beside it are checked too, so that nobody allocates what a damaged file claims.
-    """
+    """The array shapes in `path`/params_shapes.json, checked to be those of a release, and of the shards beside it."""
     name = os.path.join(path, 'params_shapes.json')
     if not os.path.isfile(name):
         raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
@@ -385,7 +379,7 @@ def read_shapes(path: str) -> list[list[int]]:
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(f'{name} does not list the shapes of a released model (positions, tokens, '
                          f'12 arrays a block): {HOW_TO_GET}') from None
-    if os.path.exists(os.path.join(path, 'params_0.npy')):
+    if os.path.exists(os.path.join(path, 'params_0.npy')):             # so nobody allocates what is not there
         list(open_shards(path, sum(map(math.prod, shapes))))
     return shapes
 
@@ -396,16 +390,13 @@ def shard_lengths(n_total: int) -> list[int]:
 
 
 def open_shards(path: str, n_total: int):
-    """Yields the ten shards of n_total numbers as memory maps, each when it is asked for, its header checked.
-
-    Writing to a map changes no file. Raises FileNotFoundError or ValueError.
-    """
+    """Yields the ten shards of n_total numbers as memory maps, each checked and opened when it is asked for."""
     for i, length in enumerate(shard_lengths(n_total)):
         name = os.path.join(path, f'params_{i}.npy')
         if not os.path.isfile(name):
             raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
         try:
-            shard = np.lib.format.open_memmap(name, mode='c')          # never unpickles
+            shard = np.lib.format.open_memmap(name, mode='c')          # never unpickles or writes
         except Exception as e:                                         # a damaged header raises a dozen kinds
             reason = (str(e) or type(e).__name__).splitlines()[0][:80]
             raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {HOW_TO_GET}') from None
@@ -428,11 +419,8 @@ def pieces(shards, sizes):
 
 
 def transformer_of(model):
-    """The TransformerModel itself, out of a model with heads, nn.DataParallel or a torch.compile."""
-    for name in ('_orig_mod', 'module', 'transformer'):
-        if hasattr(model, name):
-            return transformer_of(getattr(model, name))
-    return model
+    """The TransformerModel in a model with heads, in nn.DataParallel, or in what torch.compile returns."""
+    return next(module for module in model.modules() if isinstance(module, TransformerModel))
 
 
 def arrays_of(model, n_ctx: int, n_special: int, n_blocks: int) -> list[Tensor]:
@@ -467,12 +455,11 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
                                  path_names='./'):
     """Copy the released weights into `model`, as the original's train.py does.
 
-    model: a TransformerModel, or what has one inside: a model with heads, nn.DataParallel, torch.compile.
-    n_ctx: how many positions to keep (-1: all that are stored); it must be the model's own n_ctx.
-    n_special: rows between tokens and positions (-1: none), drawn N(0, 0.02) from NumPy's global generator.
-    n_transfer: blocks to initialise, besides the embeddings (more than there are: all; -1: nothing at all, though the
-    special rows are still drawn, so that batches are the same). path: the folder with params_*.npy.
-    n_embd, path_names: ignored; kept so that calls written for the port work.
+    model: a TransformerModel, or what has one inside (heads, nn.DataParallel, torch.compile). n_ctx: how many positions
+    to keep (-1: all that are stored); must be the model's n_ctx. n_special: rows between tokens and positions (-1:
+    none), drawn N(0, 0.02) from NumPy's global generator. n_transfer: blocks to initialise, besides the embeddings
+    (more than there are: all; -1: nothing at all, though the special rows are still drawn, so that batches are the
+    same). path: the folder of the shards. n_embd, path_names: ignored; kept so that calls written for the port work.
 
     Shards are mapped one by one, so no second copy of the model is ever in memory. Raises ValueError or
     FileNotFoundError, before anything is copied, where the files are not those of such a model.
