@@ -32,10 +32,8 @@ LM_CHUNK = 256                              # rows of language-model logits in m
 
 
 class Packing(NamedTuple):
-    """R rows of N = B * K sequences of at most T tokens, and their arrangement in a grid of G lines of L slots.
-
-    Padding has the number of some row, which no real token sees.
-    """
+    """R rows of N = B * K sequences of at most T tokens, and a grid of G lines of L slots. In padding stands the number
+    of some row, which no real token sees."""
     ids: Tensor             # (R, 2)  token and position id of each row
     row_of: Tensor          # (N, T)  the row of each token
     clf_row: Tensor         # (N,)    the row of each classify token
@@ -44,14 +42,11 @@ class Packing(NamedTuple):
     visible: Tensor | None  # (G, 1, L, L)  the slots that each slot sees; None: itself and all before it
 
     # F.embedding(index, rows) is rows[index]; on a CPU its backward pass is faster than that of indexing.
-
     def to_slots(self, rows):
-        """(R, C) -> (G, L, C)"""
-        return F.embedding(self.grid, rows)
+        return F.embedding(self.grid, rows)                            # (R, C) -> (G, L, C)
 
     def to_rows(self, slots):
-        """(G, L, C) -> (R, C)"""
-        return F.embedding(self.slot_of, slots.flatten(0, 1))
+        return F.embedding(self.slot_of, slots.flatten(0, 1))          # (G, L, C) -> (R, C)
 
     def visible_at_clf(self):
         """The slots that each classify token sees, in its line of the grid: (N, L), bool"""
@@ -126,8 +121,8 @@ def to_device(tensors, device):
 class Dropout(nn.Dropout):
     """nn.Dropout that draws the positions of the zeros, where nn.Dropout draws one number for each element.
 
-    The distribution is the same. Rate 0.1 takes a tenth of the random numbers, which saves a sixth of a training step
-    on a CPU, and no mask of the size of the input is kept. On a GPU, and above rate 0.5, it does what nn.Dropout does.
+    The distribution is the same. At rate 0.1 this saves a sixth of a training step on a CPU, and no mask of the size of
+    the input is kept. On a GPU, and at rates above 0.5, it does what nn.Dropout does.
     """
 
     def forward(self, x):
@@ -217,7 +212,6 @@ class WeightedCrossEntropy(torch.autograd.Function):
         h_, we_ = h.to(dtype), we.to(dtype)                            # (R, C), (V, C)
         # float16 cannot hold the gradient of a small weight, so the largest weight comes in with the backward pass
         scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
-        parts = weights / scale                                        # (R,)  from -1 to 1
         grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)        # (R, C), (V, C)
         losses = torch.empty_like(weights, dtype=wide)                 # (R,)
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
@@ -227,7 +221,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
             losses[lo:hi] = -log_p[at_target]
             grad = log_p.exp_()                                        # (chunk, V)  of the logits
             grad[at_target] -= 1
-            grad = grad.mul_(parts[lo:hi, None]).to(dtype)
+            grad = grad.mul_(weights[lo:hi, None] / scale).to(dtype)
             grad_h[lo:hi] = grad @ we_
             if dtype == wide:
                 grad_we.addmm_(grad.T, h_[lo:hi])
@@ -245,9 +239,8 @@ class WeightedCrossEntropy(torch.autograd.Function):
 
 
 def lm_targets(packing):
-    """What the language model has to predict in a `pack`, each (L,): the rows that have a next token in their sequence,
-    these next tokens, the sequences, and weights: 1 / number of targets in the sequence.
-    """
+    """The rows of a `pack` that have a next token, these next tokens, the sequences that they belong to, and weights,
+    1 / number of targets in the sequence: each (L,)."""
     sequence = packing.slot_of // packing.grid.size(1)                 # (R,)
     rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)        # (L,)  rows of a sequence lie side by side
     sequence = sequence[rows]                                          # (L,)
@@ -262,17 +255,15 @@ def double_head_losses(model, X, M, Y, lm_coef: float):
     Returns the training loss, which carries the gradient, the losses of the task (B,) and those of the language model
     (B*K,), None where lm_coef is 0. Raises ValueError as `pack` and `task_losses` do.
     """
-    transformer, head = model.transformer, model.task_head
-    device = transformer.embed.weight.device
+    head, we = model.task_head, model.transformer.dropped_table()      # we (V, C)
     packed = pack(X, M, head.clf_token)
-    packing = to_device(packed, device)
-    we = transformer.dropped_table()                                   # (V, C)
-    h = hidden_rows(transformer, packing, we)                          # (R, C)
+    packing = to_device(packed, we.device)
+    h = hidden_rows(model.transformer, packing, we)                    # (R, C)
     logits = head.score(F.embedding(packing.clf_row, h), X.size(1))    # (B, n_out)
-    clf_losses = task_losses(logits, move(torch.as_tensor(Y), device))
+    clf_losses = task_losses(logits, move(torch.as_tensor(Y), we.device))
     if lm_coef == 0:
         return train_loss(clf_losses, None, lm_coef), clf_losses, None
-    rows, tokens, sequence, weights = (move(t, device) for t in lm_targets(packed))      # each (L,)
+    rows, tokens, sequence, weights = (move(t, we.device) for t in lm_targets(packed))   # each (L,)
     N = len(packing.row_of)
     lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(rows, h), we, tokens, weights / N)
     lm_losses = losses.new_zeros(N).index_add_(0, sequence, losses * weights)
@@ -281,10 +272,7 @@ def double_head_losses(model, X, M, Y, lm_coef: float):
 
 @torch.no_grad()
 def task_logits(model, X, M):
-    """The task logits (B, n_out) of `DoubleHeadModel` in evaluation mode, with any head; X and M as above.
-
-    Raises ValueError in training mode, and as `pack` does.
-    """
+    """The logits (B, n_out) of any head of `DoubleHeadModel`. Raises ValueError in training mode and as `pack` does."""
     if model.training:
         raise ValueError('task_logits leaves dropout out, so the model must be in evaluation mode')
     transformer, head = model.transformer, model.task_head

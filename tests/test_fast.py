@@ -207,7 +207,8 @@ def test_gradients_of_small_weights_do_not_vanish_in_half_precision(dtype, param
     targets, weights = torch.randint(0, 50, (300,)), torch.rand(300) * 1e-9
     grads = []
     for half in (False, True):
-        inputs = [t.to(dtype if half and parameters_too else torch.float32, copy=True).requires_grad_() for t in (h, we)]
+        kind = dtype if half and parameters_too else torch.float32
+        inputs = [t.to(kind, copy=True).requires_grad_() for t in (h, we)]
         with torch.autocast('cpu', dtype, enabled=half):
             total, losses = fast.WeightedCrossEntropy.apply(*inputs, targets, weights)
         assert losses.dtype == torch.float32
