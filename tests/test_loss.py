@@ -89,6 +89,8 @@ def test_losses_of_half_precision_are_float32(dtype):
     X, M = torch.zeros(2, 1, 3, 2, dtype=torch.long), torch.ones(2, 1, 3)
     clf, lm = compute(X, Y, M, logits, torch.zeros(4, 4, dtype=dtype), only_return_losses=True)
     assert clf.tolist() == losses.tolist() and clf.dtype == lm.dtype == wide
+    compute = MultipleChoiceLossCompute(CRITERION, CRITERION, 0.5)
+    assert compute(X, torch.tensor([0, 1]), M, logits.expand(2, 2), only_return_losses=True).dtype == wide
 
 
 @pytest.mark.parametrize('shape, Y', [((2, 1), [0, 0]), ((2, 2), [0., 1.]), ((2, 2), [0]), ((2, 1), [[0.], [1.]])])
