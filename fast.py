@@ -5,12 +5,12 @@ hold it to the same numbers. Nothing but attention is computed on padding. Langu
 the loss needs them, a few rows at a time. Evaluation computes the last block only at the classify token, and what all
 choices of an example begin with only once: without dropout, causal attention gives it the same states in each choice.
 
-A *row* is one real token. All layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L).
-Attention works on slots, on each line of the grid separately. There are two layouts. Take one example, the story
-s1 s2 s3 with the endings a1 a2 and b1 (special tokens left out):
+A *row* is one real token: all layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L):
+attention works on slots, on each line of the grid separately. There are two layouts, here for one example, the story
+s1 s2 s3 with the endings a1 a2 and b1 (without special tokens):
 
                    rows and their numbers        grid: the row in each slot
-    pack           s1 s2 s3 a1 a2 s1 s2 s3 b1    0 1 2 3 4      one line for each sequence
+    pack           s1 s2 s3 a1 a2 s1 s2 s3 b1    0 1 2 3 4      one line for each sequence;
                     0  1  2  3  4  5  6  7  8    5 6 7 8 8      the second 8 is padding
     pack_shared    s1 s2 s3 a1 a2 b1             0 1 2 3 4 5    one line for each example;
                     0  1  2  3  4  5                            b1 sees the rows 0 1 2 5, and not 3 4
@@ -32,10 +32,8 @@ LM_CHUNK = 256                              # rows of language-model logits in m
 
 
 class Packing(NamedTuple):
-    """The R rows of N sequences of at most T tokens, and their arrangement in a grid of G lines of L slots.
-
-    Padding holds the number of a row that precedes it, and no real token sees it.
-    """
+    """R rows of N = B * K sequences of at most T tokens, and a grid of G lines of L slots. In padding stands the number
+    of some row, which no real token sees."""
     ids: Tensor             # (R, 2)  token and position id of each row
     row_of: Tensor          # (N, T)  the row of each token
     clf_row: Tensor         # (N,)    the row of each classify token
@@ -44,18 +42,11 @@ class Packing(NamedTuple):
     visible: Tensor | None  # (G, 1, L, L)  the slots that each slot sees; None: itself and all before it
 
     # F.embedding(index, rows) is rows[index]; on a CPU its backward pass is faster than that of indexing.
-
     def to_slots(self, rows):
-        """(R, C) -> (G, L, C)"""
-        return F.embedding(self.grid, rows)
+        return F.embedding(self.grid, rows)                            # (R, C) -> (G, L, C)
 
     def to_rows(self, slots):
-        """(G, L, C) -> (R, C)"""
-        return F.embedding(self.slot_of, slots.flatten(0, 1))
-
-    def at_clf(self, rows):
-        """The rows of the classify tokens: (R, C) -> (N, C)"""
-        return F.embedding(self.clf_row, rows)
+        return F.embedding(self.slot_of, slots.flatten(0, 1))          # (G, L, C) -> (R, C)
 
     def visible_at_clf(self):
         """The slots that each classify token sees, in its line of the grid: (N, L), bool"""
@@ -68,32 +59,30 @@ class Packing(NamedTuple):
 def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     """The layout for training: each real token is a row, and each sequence is a line of the grid.
 
-    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens. Raises ValueError if the shapes do not belong together, or if M
-    is not ones followed by zeros.
+    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens. Raises ValueError for other shapes, and if M is anything but ones,
+    which include the classify token, followed by zeros.
     """
     X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
-    row_of = count(real)                                               # (B, K, T)
+    row_of = numbered(real)                                            # (B, K, T)
     grid, clf_row = row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten()          # (N, T), (N,)
     return Packing(X[real], grid, clf_row, grid, real.flatten().nonzero().squeeze(1), None)
 
 
 def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     """The layout for evaluation: what all choices of an example begin with is in the rows once, and each example is a
-    line of the grid. A choice sees this beginning and itself, and nothing of the other choices.
-
-    Arguments and errors are those of `pack`.
+    line of the grid. A choice sees this beginning and itself, and no other choice. Arguments and errors as in `pack`.
     """
     X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
     common = ((X == X[:, :1]).all(-1) & real).all(1)                   # (B, T)
-    common = common.int().cumprod(-1).bool()                           # (B, T)     up to the first difference
+    common = common.int().cumprod(-1).bool()                           # (B, T)  up to the first difference
     has_row = real.clone()                                             # (B, K, T)
     has_row[:, 1:] &= ~common[:, None]                                 # common tokens are rows of the first choice
-    row_of = count(has_row)                                            # (B, K, T)
+    row_of = numbered(has_row)                                         # (B, K, T)
     row_of = torch.where(has_row, row_of, row_of[:, :1])               # (B, K, T)
     example, choice, step = has_row.nonzero().unbind(1)                # each (R,)
     n_rows = has_row.sum((1, 2))                                       # (B,)
     filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
-    grid = count(filled)                                               # (B, L)
+    grid = numbered(filled)                                            # (B, L)
     choice, is_common = choice[grid], common[example, step][grid]      # each (B, L)
     visible = (choice[:, :, None] == choice[:, None]) | is_common[:, None]               # (B, L, L)
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
@@ -107,13 +96,13 @@ def cut_to_longest(X, M, clf_token):
     real = M.bool()                                                    # (B, K, T)
     clf_step = (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)                   # (B, K, 1)
     if (real[..., 1:] > real[..., :-1]).any() or not real.gather(-1, clf_step).all():
-        raise ValueError('M must have ones up to the classify token or beyond, and then only zeros, in each sequence')
+        raise ValueError('M must have ones, also at the classify token, and then only zeros in each sequence')
     T = int(real.sum(-1).max())
     return X[:, :, :T], real[:, :, :T], clf_step
 
 
-def count(mask):
-    """Number the True of a mask 0, 1, ...; each False gets the number of the last True before it. Same shape."""
+def numbered(mask):
+    """The numbers 0, 1, 2 and so on where the mask is True, elsewhere that of the last True before; same shape."""
     return (mask.flatten().cumsum(0) - 1).view_as(mask)
 
 
@@ -132,8 +121,8 @@ def to_device(tensors, device):
 class Dropout(nn.Dropout):
     """nn.Dropout that draws the positions of the zeros, where nn.Dropout draws one number for each element.
 
-    The distribution is the same. Rate 0.1 takes a tenth of the random numbers, which saves a sixth of a training step
-    on a CPU, and no mask of the size of the input is kept. On a GPU, and above rate 0.5, it does what nn.Dropout does.
+    The distribution is the same. At rate 0.1 this saves a sixth of a training step on a CPU, and no mask of the size of
+    the input is kept. On a GPU, and at rates above 0.5, it does what nn.Dropout does.
     """
 
     def forward(self, x):
@@ -147,8 +136,7 @@ def dropped_positions(n: int, p: float) -> Tensor:
     n_draws = int(n * p + 6 * math.sqrt(n * p)) + 6                    # too few with a probability of about 1e-9
     ends = torch.zeros(1, dtype=torch.float64)
     while ends[-1] <= n:
-        gaps = torch.empty(n_draws, dtype=torch.float64).geometric_(p)
-        ends = torch.cat([ends, ends[-1] + gaps.cumsum(0)])
+        ends = torch.cat([ends, ends[-1] + torch.empty(n_draws, dtype=torch.float64).geometric_(p).cumsum(0)])
     return ends[1:torch.searchsorted(ends, n, right=True)].long() - 1
 
 
@@ -188,10 +176,7 @@ def attention(attn, rows, packing):
 
 
 def hidden_rows(transformer, packing, we, n_layer=None):
-    """`TransformerModel.forward` on rows, through the first n_layer blocks, by default all: (R, C).
-
-    we (V, C): the table to look up in.
-    """
+    """`TransformerModel.forward` on rows, with the table we (V, C), through n_layer blocks, by default all: (R, C)."""
     h = F.embedding(packing.ids, we).sum(dim=1)                        # (R, C)
     for block in transformer.h[:n_layer]:
         n = block.ln_1(h + attention(block.attn, h, packing))
@@ -203,7 +188,7 @@ def block_at_clf(block, rows, packing):
     """`Block.forward` without dropout on rows (R, C), only for the classify tokens: (N, C)."""
     w, b, C = block.attn.c_attn.w, block.attn.c_attn.b, rows.size(1)
     G, L = packing.grid.shape
-    x = packing.at_clf(rows)                                           # (N, C)
+    x = F.embedding(packing.clf_row, rows)                             # (N, C)
     q = torch.addmm(b[:C], x, w[:, :C]).view(G, -1, C)                 # (G, N/G, C)
     k, v = packing.to_slots(torch.addmm(b[C:], rows, w[:, C:])).chunk(2, dim=-1)         # each (G, L, C)
     q, k, v = (t.unflatten(-1, (block.attn.n_head, -1)).transpose(1, 2) for t in (q, k, v))
@@ -216,9 +201,8 @@ def block_at_clf(block, rows, packing):
 class WeightedCrossEntropy(torch.autograd.Function):
     """sum(weights * cross entropy of h @ we.T), with logits and gradients made chunk by chunk in the forward pass.
 
-    h (R, C), we (V, C), targets (R,), weights (R,) -> the sum, and the losses (R,), which carry no gradient. Under
-    autocast the products are taken in its dtype. The softmax, and the gradients that are kept, are at least float32.
-    The backward pass can run only once.
+    h (R, C), we (V, C), targets (R,), weights (R,) -> the sum, and the losses (R,), which carry no gradient. Products
+    are in the dtype of autocast, softmax and kept gradients in float32. The backward pass can run only once.
     """
 
     @staticmethod
@@ -228,17 +212,16 @@ class WeightedCrossEntropy(torch.autograd.Function):
         h_, we_ = h.to(dtype), we.to(dtype)                            # (R, C), (V, C)
         # float16 cannot hold the gradient of a small weight, so the largest weight comes in with the backward pass
         scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
-        parts = weights / scale                                        # (R,)  from -1 to 1
         grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)        # (R, C), (V, C)
         losses = torch.empty_like(weights, dtype=wide)                 # (R,)
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
         for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):     # of equal length
             log_p = (h_[lo:hi] @ we_.T).log_softmax(1, dtype=wide)     # (chunk, V)
-            target = targets[lo:hi, None]                              # (chunk, 1)
-            losses[lo:hi] = -log_p.gather(1, target).squeeze(1)
+            at_target = torch.arange(hi - lo, device=h.device), targets[lo:hi]
+            losses[lo:hi] = -log_p[at_target]
             grad = log_p.exp_()                                        # (chunk, V)  of the logits
-            grad.scatter_add_(1, target, grad.new_full(target.shape, -1))
-            grad = grad.mul_(parts[lo:hi, None]).to(dtype)
+            grad[at_target] -= 1
+            grad = grad.mul_(weights[lo:hi, None] / scale).to(dtype)
             grad_h[lo:hi] = grad @ we_
             if dtype == wide:
                 grad_we.addmm_(grad.T, h_[lo:hi])
@@ -255,58 +238,47 @@ class WeightedCrossEntropy(torch.autograd.Function):
         return grad_h.mul_(grad_sum * scale), grad_we.mul_(grad_sum * scale), None, None
 
 
-class Targets(NamedTuple):
-    """What the language model has to predict: L of the R rows have a next token."""
-    rows: Tensor            # (L,)  the rows
-    ids: Tensor             # (L,)  their next tokens
-    sequence: Tensor        # (L,)  the sequence of each
-    weight: Tensor          # (L,)  1 / number of targets in the sequence; the weighted sum is the sequence's mean
-
-
-def lm_targets(packing: Packing) -> Targets:
-    """The next-token targets of a `pack`."""
+def lm_targets(packing):
+    """The rows of a `pack` that have a next token, these next tokens, the sequences that they belong to, and weights,
+    1 / number of targets in the sequence: each (L,)."""
     sequence = packing.slot_of // packing.grid.size(1)                 # (R,)
     rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)        # (L,)  rows of a sequence lie side by side
     sequence = sequence[rows]                                          # (L,)
-    return Targets(rows, packing.ids[rows + 1, 0].long(), sequence, 1 / torch.bincount(sequence)[sequence])
+    return rows, packing.ids[rows + 1, 0].long(), sequence, 1 / torch.bincount(sequence)[sequence]
 
 
 def double_head_losses(model, X, M, Y, lm_coef: float):
     """The losses of a training step of `DoubleHeadModel`, with any head.
 
-    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens, Y (B,) class numbers, or numbers if floating. K is the number of
-    choices, 2 for a pair in both orders, 1 for one text. Leave X, M and Y on the CPU: they are packed there, and the
-    CPU never waits for a GPU. Returns the training loss, which carries the gradient, the losses of the task (B,) and
-    those of the language model (B*K,), None where lm_coef is 0. Raises ValueError as `pack` and `task_losses` do.
+    X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens: K choices, the two orders of a pair, or one text. Y (B,): class
+    numbers if integer, numbers to predict if floating. Leave all three on the CPU, which then does not wait for a GPU.
+    Returns the training loss, which carries the gradient, the losses of the task (B,) and those of the language model
+    (B*K,), None where lm_coef is 0. Raises ValueError as `pack` and `task_losses` do.
     """
-    transformer, head = model.transformer, model.task_head
-    device = transformer.embed.weight.device
-    packing = pack(X, M, head.clf_token)
-    targets = to_device(lm_targets(packing), device) if lm_coef != 0 else None
-    packing = to_device(packing, device)
-    we = transformer.dropped_table()                                   # (V, C)
-    h = hidden_rows(transformer, packing, we)                          # (R, C)
-    clf_losses = task_losses(head.score(packing.at_clf(h), X.size(1)), move(torch.as_tensor(Y), device))       # (B,)
-    if targets is None:
+    head, we = model.task_head, model.transformer.dropped_table()      # we (V, C)
+    packed = pack(X, M, head.clf_token)
+    packing = to_device(packed, we.device)
+    h = hidden_rows(model.transformer, packing, we)                    # (R, C)
+    logits = head.score(F.embedding(packing.clf_row, h), X.size(1))    # (B, n_out)
+    clf_losses = task_losses(logits, move(torch.as_tensor(Y), we.device))
+    if lm_coef == 0:
         return train_loss(clf_losses, None, lm_coef), clf_losses, None
+    rows, tokens, sequence, weights = (move(t, we.device) for t in lm_targets(packed))   # each (L,)
     N = len(packing.row_of)
-    lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(targets.rows, h), we, targets.ids, targets.weight / N)
-    lm_losses = losses.new_zeros(N).index_add_(0, targets.sequence, losses * targets.weight)                   # (N,)
-    return clf_losses.mean() + lm_coef * lm_loss, clf_losses, lm_losses
+    lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(rows, h), we, tokens, weights / N)
+    lm_losses = losses.new_zeros(N).index_add_(0, sequence, losses * weights)
+    return train_loss(clf_losses, lm_loss, lm_coef), clf_losses, lm_losses               # lm_loss is lm_losses.mean()
 
 
 @torch.no_grad()
 def task_logits(model, X, M):
-    """The task logits (B, n_out) of `DoubleHeadModel` in evaluation mode, with any head.
-
-    X (B, K, T, 2), M (B, K, T). Raises ValueError in training mode, and as `pack` does.
-    """
+    """The logits (B, n_out) of any head of `DoubleHeadModel`. Raises ValueError in training mode and as `pack` does."""
     if model.training:
         raise ValueError('task_logits leaves dropout out, so the model must be in evaluation mode')
     transformer, head = model.transformer, model.task_head
-    # the two orders of a pair begin differently: sharing would only make lines of twice the length
-    shares = isinstance(head, MultipleChoiceHead) and X.size(1) > 1
-    packing = pack_shared(X, M, head.clf_token) if shares else pack(X, M, head.clf_token)
+    # both orders of a pair differ from their second token on: sharing would only make lines of twice the length
+    share = isinstance(head, MultipleChoiceHead) and X.size(1) > 1
+    packing = pack_shared(X, M, head.clf_token) if share else pack(X, M, head.clf_token)
     we = transformer.embed.weight                                      # (V, C)
     packing = to_device(packing, we.device)
     rows = hidden_rows(transformer, packing, we, n_layer=len(transformer.h) - 1)         # (R, C)

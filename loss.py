@@ -1,7 +1,6 @@
-"""From logits to a loss for each example, and to the training loss.
+"""From logits to per-example losses, to the training loss, to an update.
 
-train.py --plain and notebooks call `MultipleChoiceLossCompute`. fast.py, which train.py calls otherwise, makes the
-language-model losses itself and calls `task_losses` and `train_loss`.
+`train.py --plain` and notebooks use the class. Otherwise train.py calls fast.py, which uses the functions.
 """
 
 import torch
@@ -14,15 +13,15 @@ def at_least_float32(logits):
 
 
 def task_losses(logits: Tensor, Y: Tensor) -> Tensor:
-    """The loss of each example, (B,): cross-entropy of logits (B, n_class) for class numbers Y (integer, (B,)), squared
-    error of logits (B, 1) for numbers Y (floating, (B,)). Raises ValueError for other shapes.
+    """The loss of each example, (B,): cross-entropy for class numbers, integer Y (B,) and logits (B, n_class), squared
+    error for other numbers, floating Y (B,) and logits (B, 1). Raises ValueError for other shapes.
     """
     if Y.shape != logits.shape[:1] or Y.is_floating_point() != (logits.size(1) == 1):
         raise ValueError(f'logits {tuple(logits.shape)} do not fit Y {tuple(Y.shape)} of {Y.dtype}: '
                          'floating Y (B,) need logits (B, 1), integer Y (B,) need logits (B, n_class), n_class > 1')
     logits = at_least_float32(logits)
     if Y.is_floating_point():
-        return (logits.squeeze(1) - Y.to(logits.dtype)) ** 2
+        return F.mse_loss(logits.squeeze(1), Y.to(logits.dtype), reduction='none')
     return F.cross_entropy(logits, Y.long(), reduction='none')
 
 
@@ -41,15 +40,12 @@ class MultipleChoiceLossCompute:
     """
 
     def __init__(self, lm_criterion, clf_criterion, lm_coef: float, opt=None):
-        self.lm_criterion, self.clf_criterion = lm_criterion, clf_criterion
-        self.lm_coef, self.opt = lm_coef, opt
+        self.lm_criterion, self.clf_criterion, self.lm_coef, self.opt = lm_criterion, clf_criterion, lm_coef, opt
 
     def __call__(self, X, Y, M, clf_logits, lm_logits=None, only_return_losses=False):
-        """X (..., T, 2) ids, Y (B,) labels, M (..., T) 1 on real tokens, lm_logits (N * (T-1), V).
-
-        Returns the training loss as a float after backward (and update), or with only_return_losses the tensors
-        (clf_losses (B,), lm_losses (N,)), or clf_losses alone where there are no lm_logits.
-        """
+        """X (..., T, 2) ids, Y (B,) labels, M (..., T) 1 on real tokens, lm_logits (N * (T-1), V) -> the training loss
+        as a float, after backward and update. With only_return_losses the tensors (clf_losses (B,), lm_losses (N,)), or
+        clf_losses alone where there are no lm_logits. Raises ValueError for shapes that do not fit."""
         Y = torch.as_tensor(Y, device=clf_logits.device)
         if len(Y) != len(clf_logits):
             raise ValueError(f'Y has {len(Y)} labels, clf_logits are for {len(clf_logits)} examples')
@@ -68,13 +64,11 @@ class MultipleChoiceLossCompute:
         """Mean next-token loss of each sequence over its real tokens, 0 for a sequence of one token: (N,)."""
         T = X.size(-2)
         if X.shape[:-1] != M.shape or len(lm_logits) * T != M.numel() * (T - 1):
-            raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)}, lm_logits {tuple(lm_logits.shape)}: must be '
-                             '(..., T, 2), (..., T), (N * (T-1), V)')
+            raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)}, lm_logits {tuple(lm_logits.shape)} do not fit')
         targets = X.reshape(-1, T, 2)[:, 1:, 0].long()                           # (N, T-1)  the next token
         mask = M.reshape(-1, T)[:, 1:]                                           # (N, T-1)  1 on real tokens
         losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
-        n_targets = mask.sum(1)                                                  # (N,)
-        return (losses * mask).sum(1) / n_targets.masked_fill(n_targets == 0, 1)
+        return (losses * mask).sum(1) / mask.sum(1).where(mask.any(1), 1)
 
 
 class ClassificationLossCompute(MultipleChoiceLossCompute):
