@@ -124,7 +124,7 @@ def receive_in_time(url, have):
         try:
             for item in receive(url, have):
                 queue.put(item)
-            queue.put(EOFError())
+            queue.put(None)
         except Exception as e:
             queue.put(e)
 
@@ -135,7 +135,7 @@ def receive_in_time(url, have):
             item = queue.get(timeout=max(start + WINDOW - time.monotonic(), 0))
         except Empty:
             raise ConnectionError(f'{url}: only {n:,} bytes in {WINDOW} s') from None
-        if isinstance(item, EOFError):
+        if item is None:
             return
         if isinstance(item, Exception):
             raise item
@@ -196,6 +196,8 @@ def get(name, to, source):
     part = to / f'{name}.part'
     if part.is_symlink() or part.exists() and not part.is_file():
         raise ValueError(f'{part} is a link or no file, and would be written through: remove it')
+    if part.exists() and too_long(name, part.stat().st_size):
+        part.unlink()
     if source and not source.startswith(('http://', 'https://')):
         copy(Path(source).expanduser(), part)
     else:

@@ -268,6 +268,8 @@ def test_what_is_no_file_is_neither_opened_nor_written_through(download, server,
     assert 'vocab.bpe.part is a link or no file' in one_line(capsys)
     assert (tmp_path / 'victim').read_bytes() == b'keep'
     (tmp_path / 'vocab.bpe.part').unlink()
+    with open(tmp_path / 'vocab.bpe.part', 'wb') as f:
+        f.truncate(10 ** 13)
     assert run(download, tmp_path, server.url) == 0
 
 
