@@ -12,12 +12,13 @@ import math
 import os
 import platform
 import re
-import secrets
 import signal
 import sys
 import time
 
 from tqdm import tqdm
+
+from interrupt import end_interrupted
 
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 29                   # bytes; the released vocabulary has 2 ** 20, MNLI 2 ** 26
 UTF_16 = 'UTF-16: save it as UTF-8'
@@ -100,7 +101,7 @@ def write_whole(path, mode='w'):
 
     Nobody can plant a link under the temporary name: it is random, and mode x refuses a name that exists.
     """
-    part = f'{make_path(path)}.{secrets.token_hex(8)}.part'
+    part = f'{make_path(path)}.{os.urandom(8).hex()}.part'
     options = {} if 'b' in mode else dict(encoding='utf-8', newline='\n')
     try:
         with errors_named(path):
@@ -311,18 +312,6 @@ def is_out_of_memory(e) -> bool:
     if isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError':
         return True
     return isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY)
-
-
-def end_interrupted(*_):
-    """Handler of SIGINT while torch is imported, which takes seconds and may catch a KeyboardInterrupt."""
-    print(f'{os.path.basename(sys.argv[0])}: interrupted', file=sys.stderr, flush=True)
-    os._exit(130)
-
-
-def begin_script():
-    """What a script calls before its imports, so that an interrupt during them is one line; `run_script` ends it."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where SIGINT is ignored (nohup, &)
-        signal.signal(signal.SIGINT, end_interrupted)
 
 
 def run_script(main, parse_args):

@@ -293,9 +293,10 @@ def test_a_bug_keeps_its_traceback(error):
 
 
 SCRIPT = """
-import time, utils
+import interrupt
 if __name__ == '__main__':
-    utils.begin_script()
+    interrupt.begin_script()
+import time, utils
 IMPORTING
 def main(args):
     WORK
