@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from interrupt import end_interrupted
 
-MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 29                   # bytes; the released vocabulary has 2 ** 20, MNLI 2 ** 26
+MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 28                   # bytes; the released vocabulary has 2 ** 20, MNLI 2 ** 26
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
@@ -141,9 +141,9 @@ def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
         raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
 
 
-def read_json(path, hint='') -> dict:
+def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     """The json object in a file. Raises OSError or ValueError, with its name."""
-    text = read_text(path, MAX_JSON, hint)
+    text = read_text(path, max_bytes, hint)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as e:
@@ -177,7 +177,8 @@ def read_table(path, delimiter=None):
             elif header is None:
                 header = row
             elif len(row) != len(header):
-                raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}')
+                hint = ': a tab or line break inside a field?' if delimiter == '\t' else ''
+                raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}{hint}')
             else:
                 rows.append((line, row))
             line = start + reader.line_num
