@@ -10,6 +10,10 @@ way than `TextEncoder`, so give that library ids. The special tokens of a fine-t
 a multiple-choice head that of `OpenAIGPTDoubleHeadsModel`.
 """
 
+if __name__ == '__main__':
+    from interrupt import begin_script
+    begin_script()
+
 import json
 import os
 import re

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from text_utils import PLAIN, TextEncoder, load_ftfy, split_chunk, text_standardize
-from utils import make_path, read_bytes, read_json, write_whole
+from utils import MAX_TEXT, make_path, read_bytes, read_json, write_whole
 
 PIECE = 2 ** 22                                         # bytes of text in a piece, and what is left of their last line
 LONGEST_LINE = 2 ** 30                                  # whole corpora are given away as one line
@@ -200,7 +200,7 @@ def write_vocabulary(args, pieces):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
-        words.update(read_json(path))
+        words.update(read_json(path, MAX_TEXT))
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
     encoder, merges = learn_vocabulary(words, args.vocab_size)

@@ -1,14 +1,22 @@
 """From the files of a task to fields of text, and from fields of ids to the arrays the network takes."""
 
+import contextlib
+import hashlib
+import importlib.metadata
+import itertools
+import json
 import os
+import platform
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
+import text_utils
 from text_utils import has_tokens
-from utils import find_columns, read_table
+from utils import find_columns, read_table, write_whole
 
 SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
 
@@ -210,6 +218,67 @@ def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
     """`pack` stories and their two endings, N id lists each: X (N, 2, n_ctx, 2), M (N, 2, n_ctx)."""
     stories = ([field[:max_len] for field in story] for story in zip(X1, X2, X3, strict=True))
     return pack([FORMS['choices'](*story) for story in stories], encoder, n_ctx)
+
+
+class Ragged:
+    """N lists of ids in one flat array: two bytes an id, where Python's lists take some forty."""
+
+    def __init__(self, ids, ends):
+        self.ids, self.ends = ids, ends                                # (all ids,), (N,)  where each list ends
+
+    def __len__(self):
+        return len(self.ends)
+
+    def __getitem__(self, i):
+        return self.ids[self.ends[i - 1] if i else 0:self.ends[i]]
+
+
+def encode_texts(texts, encoder, desc):
+    """The ids of N texts, as a Ragged. A progress bar named `desc` is shown at a terminal."""
+    dtype = np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.int32
+    parts, lengths = [np.empty(0, dtype)], []
+    for lo in tqdm(range(0, len(texts), 1024), desc, ncols=80, leave=False, disable=None):
+        encoded = encoder.encode(texts[lo:lo + 1024], verbose=False)
+        lengths += map(len, encoded)
+        parts.append(np.fromiter(itertools.chain.from_iterable(encoded), dtype))
+    return Ragged(np.concatenate(parts), np.cumsum(lengths))
+
+
+def encode_once(fields, encoder, files, folder):
+    """`encode_texts` of each field, remembered in `folder`: a second run needs neither the text tools nor their time.
+
+    fields: lists of texts. files: vocabulary and merges. The name of the file is a hash of all that ids depend on: the
+    texts, `files`, text_utils.py and the versions of the libraries. A damaged file is written anew (zip files have
+    check sums).
+    """
+    versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ('spacy', 'ftfy'))]
+    key = hashlib.sha256(json.dumps(versions).encode())
+    for path in (*files, text_utils.__file__):
+        with open(path, 'rb') as f:
+            key.update(hashlib.sha256(f.read()).digest())
+    key.update(hash_texts(fields).digest())
+    path = os.path.join(folder, f'{key.hexdigest()}.npz')
+    if os.path.isfile(path):
+        with contextlib.suppress(Exception):                           # numpy raises a dozen kinds for damaged files
+            with np.load(path, allow_pickle=False) as saved:
+                kept = [Ragged(saved[f'ids_{i}'], saved[f'ends_{i}']) for i in range(len(fields))]
+            if [len(one) for one in kept] == [len(field) for field in fields]:
+                return kept
+    encoded = [encode_texts(field, encoder, 'encoding') for field in fields]
+    with write_whole(path, 'wb') as f:
+        np.savez(f, **{f'ids_{i}': one.ids for i, one in enumerate(encoded)},
+                 **{f'ends_{i}': one.ends for i, one in enumerate(encoded)})
+    return encoded
+
+
+def hash_texts(fields):
+    """The sha256 of lists of texts; which text ends where counts."""
+    digest = hashlib.sha256()
+    for field in fields:
+        digest.update(f'{len(field)} texts\n'.encode())
+        for text in field:
+            digest.update(f'{len(text)} {text}'.encode('utf-8', 'surrogatepass'))
+    return digest
 
 
 class Examples:

@@ -8,6 +8,10 @@ tokens of the vocabulary are drawn and scored, never special or position rows. T
 continues a new line, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
+if __name__ == '__main__':
+    from interrupt import begin_script
+    begin_script()
+
 import io
 import math
 import sys

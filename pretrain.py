@@ -6,6 +6,10 @@ Prints at intervals: epochs updates tr_loss va_loss va_ppl tokens/s. Interrupted
 --resume.
 """
 
+if __name__ == '__main__':
+    from interrupt import begin_script
+    begin_script()
+
 import math
 import os
 import time

@@ -19,7 +19,7 @@ from itertools import groupby
 
 from tqdm import tqdm
 
-from utils import read_json, read_text
+from utils import MAX_JSON, read_json, read_text
 
 # Affixes of spacy/lang/punctuation.py and char_classes.py; every entry is a regular expression.
 PUNCT = r'… …… , : ; ! \? ¿ ؟ ¡ \( \) \[ \] { } < > _ # \* & 。 ？ ！ ， 、 ； ： ～ · । ، ؛ ٪'.split()
@@ -240,7 +240,7 @@ def has_tokens(text) -> bool:
 
 def load_vocabulary(path):
     """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 .. n-1."""
-    encoder = read_json(path, HOW_TO_GET)
+    encoder = read_json(path, hint=HOW_TO_GET)
     if not (encoder and all(type(i) is int for i in encoder.values())):
         raise ValueError(f'{path}: not a vocabulary, which is one json object {{token: id}}: download it again')
     if sorted(encoder.values()) != list(range(len(encoder))):
@@ -250,7 +250,7 @@ def load_vocabulary(path):
 
 def load_merges(path):
     """[(symbol, symbol)] in the order learned, from a file of subword-nmt. Raises OSError or ValueError."""
-    header, *lines = re.split('\r\n?|\n', read_text(path, hint=HOW_TO_GET))
+    header, *lines = re.split('\r\n?|\n', read_text(path, MAX_JSON, HOW_TO_GET))
     if not header.startswith('#version'):
         raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')
     merges = [tuple(line.split()) for line in lines[:-1]]  # as the original: what follows the last newline goes

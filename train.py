@@ -4,6 +4,10 @@ Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_
 the same command and --resume. Under torchrun its towers are spread over the processes.
 """
 
+if __name__ == '__main__':
+    from interrupt import begin_script
+    begin_script()
+
 import argparse
 import hashlib
 import math
@@ -19,9 +23,8 @@ from tqdm import tqdm
 
 import analysis
 import fast
-import text_utils
 from checkpoint import RunLife, environment, load_into, load_state, open_trained, save_state, sha256
-from datasets import METRICS, SPECIAL, TASKS, Examples, fit_n_ctx
+from datasets import METRICS, SPECIAL, TASKS, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import (
@@ -40,10 +43,7 @@ from utils import (
     add_path_args,
     add_run_args,
     defaults_of_model,
-    encode_once,
-    encode_texts,
     finish_paths,
-    hash_texts,
     number,
     run_script,
     write_whole,
@@ -149,7 +149,7 @@ def load_data(args, task):
     splits = task.load(args.data_dir, args.n_valid)
     warnings = labels_and_overlap(task, *splits)
     texts = [field for split in splits for field in split.texts]
-    encoded = iter(encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path, text_utils.__file__),
+    encoded = iter(encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
                                os.path.join(args.save_dir, '.encoded')))
     fields = [[next(encoded) for _ in split.texts] for split in splits]
     n_ctx, max_len, n_cut = fit_n_ctx(fields, args.n_ctx, task.form)

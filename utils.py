@@ -4,28 +4,24 @@ import argparse
 import contextlib
 import csv
 import errno
-import hashlib
-import importlib.metadata
 import io
-import itertools
 import json
 import math
 import os
-import platform
 import re
-import secrets
 import signal
 import sys
 import time
 
-import numpy as np
 from tqdm import tqdm
+
+from interrupt import end_interrupted
 
 # Options that do not change what a run computes: where files are (their contents are compared by hashes) and how the
 # run is interrupted. A run can be resumed with others, and runs that differ in them alone are one configuration.
 INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 'model_path', 'encoder_path',
               'bpe_path', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict', 'n_proc')
-MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 29                   # bytes; the released vocabulary has 2 ** 20, MNLI 2 ** 26
+MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30                   # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
@@ -40,67 +36,6 @@ def encode_dataset(*splits, encoder):
     """
     return [[encoder.encode(field) if len(field) and isinstance(field[0], str) else field for field in split]
             for split in splits]
-
-
-class Ragged:
-    """N lists of ids in one flat array: two bytes an id, where Python's lists take some forty."""
-
-    def __init__(self, ids, ends):
-        self.ids, self.ends = ids, ends                                # (all ids,), (N,)  where each list ends
-
-    def __len__(self):
-        return len(self.ends)
-
-    def __getitem__(self, i):
-        return self.ids[self.ends[i - 1] if i else 0:self.ends[i]]
-
-
-def encode_texts(texts, encoder, desc):
-    """The ids of N texts, as a Ragged. A progress bar named `desc` is shown at a terminal."""
-    dtype = np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.int32
-    parts, lengths = [np.empty(0, dtype)], []
-    for lo in tqdm(range(0, len(texts), 1024), desc, ncols=80, leave=False, disable=None):
-        encoded = encoder.encode(texts[lo:lo + 1024], verbose=False)
-        lengths += map(len, encoded)
-        parts.append(np.fromiter(itertools.chain.from_iterable(encoded), dtype))
-    return Ragged(np.concatenate(parts), np.cumsum(lengths))
-
-
-def encode_once(fields, encoder, files, folder):
-    """`encode_texts` of each field, remembered in `folder`: a second run needs neither the text tools nor their time.
-
-    fields: lists of texts. The name of the file is a hash of all that ids depend on: the texts, `files` (vocabulary,
-    merges and the code that splits) and the versions of the libraries. A file that is damaged is written anew; zip
-    files carry check sums.
-    """
-    versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ('spacy', 'ftfy'))]
-    key = hashlib.sha256(json.dumps(versions).encode())
-    for path in files:
-        with open(path, 'rb') as f:
-            key.update(hashlib.sha256(f.read()).digest())
-    key.update(hash_texts(fields).digest())
-    path = os.path.join(folder, f'{key.hexdigest()}.npz')
-    if os.path.isfile(path):
-        with contextlib.suppress(Exception):                           # numpy raises a dozen kinds for damaged files
-            with np.load(path, allow_pickle=False) as saved:
-                kept = [Ragged(saved[f'ids_{i}'], saved[f'ends_{i}']) for i in range(len(fields))]
-            if [len(one) for one in kept] == [len(field) for field in fields]:
-                return kept
-    encoded = [encode_texts(field, encoder, 'encoding') for field in fields]
-    with write_whole(path, 'wb') as f:
-        np.savez(f, **{f'ids_{i}': one.ids for i, one in enumerate(encoded)},
-                 **{f'ends_{i}': one.ends for i, one in enumerate(encoded)})
-    return encoded
-
-
-def hash_texts(fields):
-    """The sha256 of lists of texts; which text ends where counts."""
-    digest = hashlib.sha256()
-    for field in fields:
-        digest.update(f'{len(field)} texts\n'.encode())
-        for text in field:
-            digest.update(f'{len(text)} {text}'.encode('utf-8', 'surrogatepass'))
-    return digest
 
 
 def iter_data(*datas, n_batch=128, truncate=False, verbose=False, max_batches=float('inf')):
@@ -143,7 +78,7 @@ def write_whole(path, mode='w'):
 
     Nobody can plant a link under the temporary name: it is random, and mode x refuses a name that exists.
     """
-    part = f'{make_path(path)}.{secrets.token_hex(8)}.part'
+    part = f'{make_path(path)}.{os.urandom(8).hex()}.part'
     options = {} if 'b' in mode else dict(encoding='utf-8', newline='\n')
     try:
         with errors_named(path):
@@ -183,9 +118,9 @@ def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
         raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
 
 
-def read_json(path, hint='') -> dict:
+def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     """The json object in a file. Raises OSError or ValueError, with its name."""
-    text = read_text(path, MAX_JSON, hint)
+    text = read_text(path, max_bytes, hint)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as e:
@@ -219,7 +154,8 @@ def read_table(path, delimiter=None):
             elif header is None:
                 header = row
             elif len(row) != len(header):
-                raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}')
+                hint = ': a tab or line break inside a field?' if delimiter == '\t' else ''
+                raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}{hint}')
             else:
                 rows.append((line, row))
             line = start + reader.line_num
@@ -367,18 +303,6 @@ def is_out_of_memory(e) -> bool:
     if isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError':
         return True
     return isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY)
-
-
-def end_interrupted(*_):
-    """Handler of SIGINT while torch is imported, which takes seconds and may catch a KeyboardInterrupt."""
-    print(f'{os.path.basename(sys.argv[0])}: interrupted', file=sys.stderr, flush=True)
-    os._exit(130)
-
-
-def begin_script():
-    """What a script calls before its imports, so that an interrupt during them is one line; `run_script` ends it."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where SIGINT is ignored (nohup, &)
-        signal.signal(signal.SIGINT, end_interrupted)
 
 
 def run_script(main, parse_args):

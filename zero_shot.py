@@ -8,6 +8,10 @@ vocabulary: special and position rows count as impossible. The first token of a 
 is no start token.
 """
 
+if __name__ == '__main__':
+    from interrupt import begin_script
+    begin_script()
+
 import os
 import sys
 

@@ -6,12 +6,15 @@ Run again to continue a download that was interrupted.
 """
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import sys
+import threading
 import time
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
+from queue import Empty, Queue
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -32,12 +35,15 @@ FILES = {
     'params_8.npy': 'f980f4b393716f396ae5ae6401708dcf4f270dc9',
     'params_9.npy': 'd389eb2074dd74754444b8062aba78b49f6a9053',
 }
+SIZES = {'params_shapes.json': 1_478, 'encoder_bpe_40000.json': 815_973, 'vocab_40000.bpe': 458_495}
+SHARD = 4 * 11_653_479 + 1_024       # bytes of a params_*.npy at most: a tenth of 116,534,784 float32 and a header
 REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm'
 # master only where the host does not resolve the abbreviated commit: the blob ids decide what is accepted
 SOURCES = (f'{REPOSITORY}/a69b5c4/model', f'{REPOSITORY}/master/model')
 PAUSES = (1, 2, 4)       # seconds before each further try
 TIMEOUT = 30             # seconds without a byte
-CHUNK = 1 << 18          # bytes read at a time
+WINDOW, LEAST = 30, 30_000           # seconds in which so many bytes have to come
+CHUNK = 1 << 18          # bytes read at a time, at most
 
 
 def git_blob_id(path):
@@ -50,11 +56,17 @@ def git_blob_id(path):
     return digest.hexdigest()
 
 
+def too_long(name, size):
+    """Whether `size` bytes are more than the released file has."""
+    return size > SIZES.get(name, SHARD)
+
+
 def state(path):
     """'right', 'wrong' or 'missing': how the file at `path` compares with the released file of that name."""
-    if not path.exists():
+    if not path.is_file():
         return 'missing'
-    return 'right' if git_blob_id(path) == FILES[path.name] else 'wrong'
+    wrong = too_long(path.name, path.stat().st_size) or git_blob_id(path) != FILES[path.name]
+    return 'wrong' if wrong else 'right'
 
 
 def refuse(part, source):
@@ -80,7 +92,9 @@ def receive(url, have):
             if response.status == 206:
                 place = re.match(r'bytes (\d+)-\d+/(\d+)', response.headers['Content-Range'] or '')
                 offset, total = map(int, place.groups()) if place else (have, None)
-            while block := response.read(CHUNK):
+                if offset not in (0, have):
+                    raise ConnectionError(f'asked for byte {have:,} and on, the server answers with {offset:,} and on')
+            while block := response.read1(CHUNK):   # what is there: a slow server has to be noticed
                 yield offset, total, block
                 offset += len(block)
         if total is not None and offset < total:    # read() itself returns short and says nothing
@@ -99,6 +113,38 @@ def receive(url, have):
         raise ConnectionError(f'{url}: {getattr(reason, "strerror", None) or reason or repr(e)}') from e
 
 
+def receive_in_time(url, have):
+    """What `receive` yields, read in a thread. Raises ConnectionError if LEAST bytes take longer than WINDOW seconds.
+
+    TIMEOUT alone never ends a server that sends a byte now and then, in its headers or in the file.
+    """
+    queue = Queue(maxsize=16)
+
+    def work():
+        try:
+            for item in receive(url, have):
+                queue.put(item)
+            queue.put(None)
+        except Exception as e:
+            queue.put(e)
+
+    threading.Thread(target=work, daemon=True).start()
+    start, n = time.monotonic(), 0
+    while True:
+        try:
+            item = queue.get(timeout=max(start + WINDOW - time.monotonic(), 0))
+        except Empty:
+            raise ConnectionError(f'{url}: only {n:,} bytes in {WINDOW} s') from None
+        if item is None:
+            return
+        if isinstance(item, Exception):
+            raise item
+        yield item
+        n += len(item[-1])
+        if n >= LEAST:
+            start, n = time.monotonic(), 0
+
+
 def fetch(url, part):
     """Download `url` to the file `part`, going on where an earlier try ended, until its blob id is right.
 
@@ -109,7 +155,9 @@ def fetch(url, part):
             bar.initial = bar.n = have = part.stat().st_size if part.exists() else 0
             try:
                 with open(part, 'ab') as f:
-                    for offset, bar.total, block in receive(url, have):
+                    for offset, bar.total, block in receive_in_time(url, have):
+                        if too_long(part.stem, offset + len(block)):
+                            break
                         if offset != f.tell():      # the server ignores Range: from the beginning
                             f.seek(offset)
                             f.truncate()
@@ -136,6 +184,8 @@ def copy(folder, part):
     if source is None:
         raise FileNotFoundError(f'no {part.stem} in {folder} or {folder / "model"}; name the folder of a '
                                 'clone of openai/finetune-transformer-lm with --from')
+    if too_long(part.stem, source.stat().st_size):
+        raise ValueError(f'{source} is not the released file: {source.stat().st_size:,} bytes are too many')
     shutil.copyfile(source, part)
     if git_blob_id(part) != FILES[part.stem]:
         refuse(part, source)
@@ -144,6 +194,10 @@ def copy(folder, part):
 def get(name, to, source):
     """Put file `name` into folder `to` from `source`: a base URL, a folder, or None for OpenAI's own."""
     part = to / f'{name}.part'
+    if part.is_symlink() or part.exists() and not part.is_file():
+        raise ValueError(f'{part} is a link or no file, and would be written through: remove it')
+    if part.exists() and too_long(name, part.stat().st_size):
+        part.unlink()
     if source and not source.startswith(('http://', 'https://')):
         copy(Path(source).expanduser(), part)
     else:
@@ -162,28 +216,33 @@ def get(name, to, source):
 
 
 def check_or_fetch(to, source, only_check):
-    """Say what is wrong in folder `to` and, unless `only_check`, mend it; returns 0 if all is right, or 1."""
+    """Fetch what folder `to` lacks; with `only_check` say in one line what that is. Returns 0 if all is right, or 1."""
     if source and not source.startswith(('http://', 'https://')) and not Path(source).expanduser().is_dir():
         raise ValueError(f'--from {source}: neither a folder nor an address with http:// or https://')
     states = {name: state(to / name) for name in FILES}
     wanted = [name for name in FILES if states[name] != 'right']
+    if only_check:
+        what = ', '.join(f'{name} is {states[name]}' for name in wanted)
+        what = f'not the release: {what}' if wanted else f'the release: {len(FILES)} blob ids are right'
+        print(f'{to} is {what}', flush=True)
+        return 1 if wanted else 0
+    to.mkdir(parents=True, exist_ok=True)
     for name in wanted:
-        if only_check or states[name] == 'wrong':
-            print(f'{to / name}: {states[name]}' + ('' if only_check else ', fetching it anew'))
-    if wanted and not only_check:
-        to.mkdir(parents=True, exist_ok=True)
-        for name in wanted:
-            get(name, to, source)
-            print(f'{name}: {(to / name).stat().st_size:,} bytes, right', flush=True)
-        wanted = []
-    print(f'{len(FILES) - len(wanted)} of {len(FILES)} files are right in {to}')
-    return 1 if wanted else 0
+        if states[name] == 'wrong':
+            print(f'{to / name}: wrong, fetching it anew')
+        get(name, to, source)
+        print(f'{name}: {(to / name).stat().st_size:,} bytes, right', flush=True)
+    print(f'{len(FILES)} of {len(FILES)} files are right in {to}', flush=True)
+    return 0
 
 
 def main(args):
     """Returns the exit status: 0 all files right, 1 --check found a wrong one, 2 failed, 130 interrupted."""
     try:
         return check_or_fetch(args.to, args.source, args.check)
+    except BrokenPipeError:                         # nobody reads the output any more, as after | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print('interrupted; what has arrived is kept: run the same command to continue', file=sys.stderr)
         return 130
@@ -203,7 +262,7 @@ def parse_args(argv=None):
     parser.add_argument('--from', dest='source', metavar='URL_OR_DIR',
                         help="address of a mirror's folder, or a local clone (default: OpenAI's repository)")
     parser.add_argument('--check', action='store_true',
-                        help='only say which files are missing or wrong; exit status 1 if there are any')
+                        help='only say whether the folder is the release; exit status 1 if it is not')
     return parser.parse_args(argv)
 
 

@@ -1,10 +1,9 @@
 """Text to tokens: the ids, what is made once, and files that are damaged, many or not text."""
 
 import json
+import multiprocessing
 import os
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from reference import GOLDENS
 import corpus
 from text_utils import TextEncoder
 
-ROOT = Path(__file__).parents[1]
 TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens
 VOCABULARY = dict(encoder_path=f'{TOY}/encoder_bpe_40000.json', bpe_path=f'{TOY}/vocab_40000.bpe')
 LINES = ["Tom's dog didn't bark…", '', '  “Hello,” said Dr. Who &amp; left.\r', 'It cost $5 -- really?', 'naïve café']
@@ -120,29 +118,22 @@ def test_interrupted_encoding_goes_on_with_what_is_missing(tmp_path, monkeypatch
     assert sorted(os.listdir(tmp_path / 'tokens')) == [f'.{key}.npy.lock', f'{key}.npy']
 
 
-TWO_AT_ONCE = """
-import json, sys, time
-from types import SimpleNamespace
-import corpus
-for name in ('encode_piece', 'count_words'):
-    def slow(*args, work=getattr(corpus, name)):
-        time.sleep(0.05)
-        work(*args)
-    setattr(corpus, name, slow)
-print(corpus.load_tokens(SimpleNamespace(**json.loads(sys.argv[1])))[0].tolist())
-"""
-
-
-@pytest.mark.parametrize('options', [{}, dict(vocab_size=30, encoder_path=None, bpe_path=None)])
-def test_of_two_runs_that_encode_one_text_one_waits(tmp_path, options):
+@pytest.mark.parametrize('options', [{}, dict(vocab_size=30)])
+def test_of_two_runs_that_encode_one_text_one_waits(tmp_path, monkeypatch, capfd, options):
+    for name in ('encode_piece', 'count_words'):
+        work = getattr(corpus, name)
+        monkeypatch.setattr(corpus, name, lambda *args, work=work: (time.sleep(0.02), work(*args)))
     put(tmp_path, **{f't{i:02}': 'the cat sat' for i in range(12)})
-    argv = [sys.executable, '-c', TWO_AT_ONCE, json.dumps(vars(arguments(tmp_path, **options)))]
-    runs = [subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in runs]
-    assert [process.returncode for process in runs] == [0, 0], outputs
-    assert len({out for out, _ in outputs}) == 1 and outputs[0][0].count(',') > 30
-    assert sorted(err.count('waiting for it') > 0 for _, err in outputs) == [False, True]
+    context = multiprocessing.get_context('fork')
+    runs = [context.Process(target=tokens_of, args=(tmp_path,), kwargs=options) for _ in range(2)]
+    for process in runs:
+        process.start()
+    for process in runs:
+        process.join(60)
+    assert [process.exitcode for process in runs] == [0, 0] and 'waiting for it' in capfd.readouterr().err
+    monkeypatch.setattr(corpus, 'encode_piece', None)
+    tokens = tokens_of(tmp_path, **options)[0].tolist()
+    assert tokens == tokens[:len(tokens) // 12] * 12 and len(set(tokens)) > 3
 
 
 def test_hundreds_of_pieces_need_a_handful_of_open_files(tmp_path):

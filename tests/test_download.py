@@ -1,11 +1,13 @@
 """model/download.py against a small web server on this machine; made-up files, but for the last test."""
 import importlib.util
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,6 +33,8 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.removeprefix('/model/')
         if name not in self.server.content:
             return self.send_error(404)
+        if self.server.hostile:
+            return self.server.hostile(self)
         data = self.server.content[name]
         start = int(re.fullmatch(r'bytes=(\d+)-', asked)[1]) if asked and self.server.ranges else 0
         if start and start >= len(data):
@@ -54,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     server.content, server.requests, server.statuses, server.cuts = dict(CONTENT), [], [], []
-    server.ranges, server.stall = True, None
+    server.ranges, server.stall, server.hostile = True, None, None
     server.url = f'http://127.0.0.1:{server.server_port}/model'
     threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01}, daemon=True).start()
     yield server
@@ -234,15 +238,126 @@ def test_a_clone_with_a_wrong_or_missing_file_is_refused(download, tmp_path, cap
     assert f'no vocab.bpe in {clone}' in one_line(capsys)
 
 
-def test_check_names_what_is_missing_or_wrong_and_changes_nothing(download, server, tmp_path, capsys):
+def test_check_says_in_one_line_whether_a_folder_is_the_release(download, server, tmp_path, capsys):
     (tmp_path / 'params_0.npy').write_bytes(b'old')
     assert run(download, tmp_path, server.url, '--check') == 1
-    assert capsys.readouterr().out.splitlines() == [
-        f'{tmp_path / "params_0.npy"}: wrong', f'{tmp_path / "vocab.bpe"}: missing',
-        f'0 of 2 files are right in {tmp_path}']
+    assert capsys.readouterr().out == f'{tmp_path} is not the release: params_0.npy is wrong, vocab.bpe is missing\n'
     assert server.requests == [] and contents(tmp_path) == {'params_0.npy': b'old'}
     assert run(download, tmp_path, server.url) == 0
+    capsys.readouterr()
     assert run(download, tmp_path, server.url, '--check') == 0
+    assert capsys.readouterr().out == f'{tmp_path} is the release: 2 blob ids are right\n'
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='makes named pipes')
+def test_what_is_no_file_is_neither_opened_nor_written_through(download, server, tmp_path, capsys):
+    os.mkfifo(tmp_path / 'params_0.npy')
+    with open(tmp_path / 'vocab.bpe', 'wb') as f:
+        f.truncate(10 ** 13)                        # to read it would take hours
+    assert run(download, tmp_path, server.url, '--check') == 1
+    assert 'params_0.npy is missing, vocab.bpe is wrong' in capsys.readouterr().out
+    assert run(download, tmp_path / 'to', tmp_path) == 2
+    assert f'no params_0.npy in {tmp_path}' in one_line(capsys)
+    (tmp_path / 'params_0.npy').unlink()
+    (tmp_path / 'params_0.npy').write_bytes(CONTENT['params_0.npy'])
+    assert run(download, tmp_path / 'to', tmp_path) == 2
+    assert 'vocab.bpe is not the released file: 10,000,000,000,000 bytes' in one_line(capsys)
+    (tmp_path / 'victim').write_bytes(b'keep')
+    (tmp_path / 'vocab.bpe.part').symlink_to('victim')
+    assert run(download, tmp_path, server.url) == 2
+    assert 'vocab.bpe.part is a link or no file' in one_line(capsys)
+    assert (tmp_path / 'victim').read_bytes() == b'keep'
+    (tmp_path / 'vocab.bpe.part').unlink()
+    with open(tmp_path / 'vocab.bpe.part', 'wb') as f:
+        f.truncate(10 ** 13)
+    assert run(download, tmp_path, server.url) == 0
+
+
+def answer(handler, status=200, **headers):
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace('_', '-'), value)
+    handler.end_headers()
+
+
+def endless(handler):
+    answer(handler)
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b'x' * 100_000)
+
+
+def endless_chunks(handler):
+    answer(handler, Transfer_Encoding='chunked')
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b'186a0\r\n' + b'x' * 100_000 + b'\r\n')
+
+
+def far_away(handler):
+    answer(handler, 206, Content_Range=f'bytes {10 ** 13}-{10 ** 13 + 4}/{10 ** 13 + 5}', Content_Length='5')
+    handler.wfile.write(b'x' * 5)
+
+
+def said_to_be_huge(handler):
+    answer(handler, Content_Length=str(10 ** 13))
+    handler.wfile.write(CONTENT['params_0.npy'])
+
+
+def drip(handler, before=b''):
+    with suppress(OSError):
+        handler.wfile.write(before)
+        while True:
+            handler.wfile.write(b'1')
+            time.sleep(0.02)
+
+
+def dripping_body(handler):
+    answer(handler, Content_Length='512000')
+    drip(handler)
+
+
+def dripping_headers(handler):
+    drip(handler, b'HTTP/1.1 200 OK\r\nX-Long: ')
+
+
+def dripping_chunk(handler):
+    answer(handler, Transfer_Encoding='chunked')
+    drip(handler)
+
+
+def informational(handler):
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b'HTTP/1.1 100 Continue\r\n\r\n')
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize('hostile, words', [
+    (endless, 'is not the released file'), (endless_chunks, 'is not the released file'),
+    (far_away, 'asked for byte 0 and on, the server answers with 10,000,000,000,000 and on; run again'),
+    (said_to_be_huge, 'bytes; run again to continue'), (dripping_body, 'bytes in 0.3 s; run again to continue'),
+    (dripping_headers, 'only 0 bytes in 0.3 s; run again'), (dripping_chunk, 'only 0 bytes in 0.3 s; run again'),
+    (informational, 'only 0 bytes in 0.3 s; run again')])
+def test_a_hostile_server_gets_little_time_and_little_room(download, server, tmp_path, monkeypatch, capsys, hostile,
+                                                           words):
+    monkeypatch.setattr(download, 'SHARD', 600_000)
+    monkeypatch.setattr(download, 'WINDOW', 0.3)
+    server.hostile = hostile
+    begun = time.monotonic()
+    assert run(download, tmp_path, server.url) == 2
+    assert words in one_line(capsys) and time.monotonic() - begun < 10
+    assert all(path.stat().st_size <= 600_000 for path in tmp_path.iterdir())
+    server.hostile = None
+    assert run(download, tmp_path, server.url) == 0 and contents(tmp_path) == CONTENT
+
+
+def test_the_bounds_hold_every_released_file():
+    released = load()
+    for name in released.FILES:
+        numbers = released.SHARD - 1024 if name.startswith('params_') and name.endswith('.npy') else 0
+        assert numbers in (0, 46_613_916) and not released.too_long(name, numbers + 128)
+    assert released.too_long('params_0.npy', 46_700_000) and released.too_long('vocab_40000.bpe', 458_496)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(download, server, tmp_path, capsys):
@@ -288,6 +403,15 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_pa
     assert server.requests[1] == ('/model/params_0.npy', f'bytes={len(kept)}-')
 
 
+def test_output_that_nobody_reads_is_no_traceback(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, ROOT / 'model' / 'download.py', '--check', '--to', tmp_path]
+    process = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (process.returncode, process.stderr) == (141, b'')
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs a limit on the size of files')
 def test_a_disk_that_takes_no_more_is_one_line(server, tmp_path):
     process = start(tmp_path, server.url,
@@ -310,5 +434,5 @@ def test_the_released_files_have_the_ids_in_the_list(name):
     if path is None:
         pytest.skip(f'no {name}: python model/download.py fetches it')
     released = load()
-    assert released.git_blob_id(path) == released.FILES[name]
+    assert released.git_blob_id(path) == released.FILES[name] and path.stat().st_size == released.SIZES[name]
     assert len(released.FILES) == 13

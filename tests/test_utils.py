@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasets import encode_once
 from device import choose_device
 from model_pytorch import DEFAULT_CONFIG
 from utils import (
@@ -23,7 +24,6 @@ from utils import (
     add_path_args,
     defaults_of_model,
     encode_dataset,
-    encode_once,
     finish_paths,
     iter_data,
     make_path,
@@ -302,9 +302,10 @@ def test_a_bug_keeps_its_traceback(error):
 
 
 SCRIPT = """
-import time, utils
+import interrupt
 if __name__ == '__main__':
-    utils.begin_script()
+    interrupt.begin_script()
+import time, utils
 IMPORTING
 def main(args):
     WORK
