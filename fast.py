@@ -57,7 +57,7 @@ class Packing(NamedTuple):
 
 
 def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
-    """The layout for training: each real token is a row, and each sequence is a line of the grid.
+    """The layout for training: each real token is a row, and the grid (N, T) is that of X, a line for each sequence.
 
     X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens. Raises ValueError for other shapes, and if M is anything but ones,
     which include the classify token, followed by zeros.
@@ -70,7 +70,7 @@ def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
 
 def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     """The layout for evaluation: what all choices of an example begin with is in the rows once, and each example is a
-    line of the grid. A choice sees this beginning and itself, and no other choice. Arguments and errors as in `pack`.
+    line of the grid. A choice sees this beginning and itself, no other choice. Arguments and errors as in `pack`.
     """
     X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
     common = ((X == X[:, :1]).all(-1) & real).all(1)                   # (B, T)
@@ -78,13 +78,13 @@ def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     has_row = real.clone()                                             # (B, K, T)
     has_row[:, 1:] &= ~common[:, None]                                 # common tokens are rows of the first choice
     row_of = numbered(has_row)                                         # (B, K, T)
-    row_of = torch.where(has_row, row_of, row_of[:, :1])               # (B, K, T)
+    row_of = torch.where(has_row, row_of, row_of[:, :1])               # (B, K, T)  and all other choices use them
     example, choice, step = has_row.nonzero().unbind(1)                # each (R,)
     n_rows = has_row.sum((1, 2))                                       # (B,)
     filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
     grid = numbered(filled)                                            # (B, L)
-    choice, is_common = choice[grid], common[example, step][grid]      # each (B, L)
-    visible = (choice[:, :, None] == choice[:, None]) | is_common[:, None]               # (B, L, L)
+    choice_at, common_at = choice[grid], common[example, step][grid]   # each (B, L)  of the row in each slot
+    visible = (choice_at[:, :, None] == choice_at[:, None]) | common_at[:, None]         # (B, L, L)
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
                    filled.flatten().nonzero().squeeze(1), visible.tril()[:, None])
 
