@@ -125,19 +125,17 @@ def seed_list(text):
 
 
 def add_special(text_encoder):
-    """Append the special tokens to the vocabulary of a TextEncoder."""
+    """Append the special tokens to the vocabulary of a TextEncoder; returns the extended {token: id}."""
     for token in SPECIAL:
         if token in text_encoder.encoder:
             raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
         text_encoder.encoder[token] = len(text_encoder.encoder)
-    return text_encoder
+    return text_encoder.encoder
 
 
-def load_data(args, task):
-    """Read and encode the examples of the task: a namespace with train, valid, test Examples and what they imply."""
+def hash_files(args, n_vocab):
+    """Hashes of vocabulary, merges and weights. Raises ValueError if the weights are for another number of tokens."""
     hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    text_encoder = add_special(TextEncoder(args.encoder_path, args.bpe_path))
-    encoder, n_vocab = text_encoder.encoder, text_encoder.n_vocab
     if args.n_transfer != -1:
         shapes = read_shapes(args.model_path)
         list(open_shards(args.model_path, sum(map(math.prod, shapes))))         # fail now if a shard is missing
@@ -146,22 +144,31 @@ def load_data(args, task):
             raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
                              f'{n_stored}: they do not belong together')
         hashes['weights'] = sha256(*(os.path.join(args.model_path, f'params_{i}.npy') for i in range(N_SHARDS)))
+    return hashes
+
+
+def load_data(args, task):
+    """Read and encode the examples of the task: a namespace with train, valid, test Examples and what they imply."""
+    text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
+    hashes = hash_files(args, text_encoder.n_vocab)
+    encoder = add_special(text_encoder)
     splits = task.load(args.data_dir, args.n_valid)
     warnings = labels_and_overlap(task, *splits)
     texts = [field for split in splits for field in split.texts]
-    encoded = iter(encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
-                               os.path.join(args.save_dir, '.encoded')))
-    fields = [[next(encoded) for _ in split.texts] for split in splits]
+    encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
+                          os.path.join(args.save_dir, '.encoded'))
+    hashes['texts'] = hash_texts(texts).hexdigest()
+    hashes['ids'] = hashlib.sha256(b''.join(part.tobytes() for field in encoded for part in (field.ids, field.ends))
+                                   ).hexdigest()
+    n_fields = len(splits[0].texts)
+    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]         # of train, valid, test
     n_ctx, max_len, n_cut = fit_n_ctx(fields, args.n_ctx, task.form)
     if n_cut:
         warnings.append(f'{n_cut} examples are longer than n_ctx={args.n_ctx} allows: their texts are cut')
     train, valid, test = (Examples(task.form, ids, split.labels, encoder, n_ctx, max_len)
                           for ids, split in zip(fields, splits, strict=True))
-    hashes['texts'] = hash_texts(texts).hexdigest()
-    hashes['ids'] = hashlib.sha256(b''.join(part.tobytes() for split in fields for field in split
-                                            for part in (field.ids, field.ends))).hexdigest()
     digest = hashlib.sha256(repr([n_ctx, hashes, train.labels.tolist(), valid.labels.tolist()]).encode()).hexdigest()
-    return SimpleNamespace(train=train, valid=valid, test=test, n_vocab=n_vocab, n_ctx=n_ctx,
+    return SimpleNamespace(train=train, valid=valid, test=test, n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
                            clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes)
 
 
@@ -170,10 +177,10 @@ def labels_and_overlap(task, train, valid, test):
     warnings = [f'all {len(split.labels)} {name} examples have the same label'
                 for name, split in (('training', train), ('validation', valid)) if len(set(split.labels)) == 1]
     n_fields = 1 if task.form == 'choices' else None                   # the context alone tells such examples apart
-    known = {texts for split in (train, valid) for texts in zip(*split.texts[:n_fields], strict=True)}
-    n_known = sum(texts in known for texts in zip(*test.texts[:n_fields], strict=True))
-    if n_known:
-        warnings.append(f'{n_known} of {len(test.texts[0])} test examples are training or validation examples too')
+    labelled = {texts for split in (train, valid) for texts in zip(*split.texts[:n_fields], strict=True)}
+    n_again = sum(texts in labelled for texts in zip(*test.texts[:n_fields], strict=True))
+    if n_again:
+        warnings.append(f'{n_again} of {len(test.texts[0])} test examples are training or validation examples too')
     return warnings
 
 
@@ -455,9 +462,9 @@ def predict(args, device, autocast, ranks):
     options, n_ctx = trained.options, trained.config['n_ctx']
     task = TASKS[options.dataset]._replace(form=trained.config['form'], classes=tuple(trained.config['classes']))
     split = task.read(args.predict)
-    text_encoder = add_special(trained.encoder)
-    fields = [encode_texts(field, text_encoder, 'encoding') for field in split.texts]
-    examples = Examples(task.form, fields, split.labels, text_encoder.encoder, n_ctx, options.n_ctx // 2 - 2)
+    encoder = add_special(trained.encoder)
+    fields = [encode_texts(field, trained.encoder, 'encoding') for field in split.texts]
+    examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
     n_cut = sum(list(map(len, examples.texts(i))) != [len(field[i]) for field in fields] for i in range(len(examples)))
     if n_cut:
         print(f'{n_cut} examples are longer than the n_ctx={n_ctx} of the run allows: their texts are cut')
