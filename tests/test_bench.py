@@ -1,11 +1,13 @@
 """What `bench.py` writes; its figures are the machine's."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toy import TOY, toy_argv
 
+import train
 from scripts import bench, report
 
 
@@ -58,7 +60,9 @@ def test_without_stories_a_complete_run_is_left_out(tmp_path, capsys):
     assert not (tmp_path / 'B.md').exists()
 
 
-def test_times_of_a_run_come_from_its_log(folder):
+def test_times_of_a_run_come_from_its_log(folder, monkeypatch):
+    in_process = SimpleNamespace(run=lambda command, check: train.main(train.parse_args(command[2:])))
+    monkeypatch.setattr(bench, 'subprocess', in_process)
     seconds, *parts = bench.seconds_of_run([*toy_argv(folder), '--submit', '--desc', 'timed'],
                                            folder / 'log' / 'timed.jsonl')
     assert len(parts) == 4 and min(parts) > 0           # start, two epochs, predictions
