@@ -41,7 +41,7 @@ def test_the_report_keeps_what_was_measured_and_names_what_waits(tmp_path, capsy
     text = (tmp_path / 'B.md').read_text(encoding='utf-8')
     assert 'Not measured' not in text and 'old words' not in text
     *_, last = text.splitlines()
-    assert last == ('Waiting for a GPU: train, memory, evaluate, precision, run, generate, curves; `python '
+    assert last == ('Waiting for a GPU: train, memory, evaluate, precision, startup, run, generate, curves; `python '
                     'scripts/bench.py --device cuda` measures them.')
 
 
@@ -51,7 +51,7 @@ def test_what_a_gpu_has_measured_waits_no_more(tmp_path):
     assert path.read_text() == '# Benchmarks\n\nWords.\n\n## Training step at batch 8 (GPU)\n\nfigures\n'
     assert report.read_report(path) == sections
     measured(tmp_path, 'train')
-    assert 'Waiting for a GPU: memory, evaluate, precision, run, generate, curves;' in path.read_text()
+    assert 'Waiting for a GPU: memory, evaluate, precision, startup, run, generate, curves;' in path.read_text()
 
 
 def test_without_stories_a_complete_run_is_left_out(tmp_path, capsys):
