@@ -28,7 +28,14 @@ import torch
 from tqdm import tqdm
 
 from datasets import FORMS, SPECIAL, TASKS, head_type
-from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
+from model_pytorch import (
+    DEFAULT_CONFIG,
+    N_SHARDS,
+    DoubleHeadModel,
+    LMModel,
+    load_openai_pretrained_model,
+    read_shapes,
+)
 from text_utils import TextEncoder
 from utils import (
     INCIDENTAL,
@@ -332,6 +339,8 @@ def open_trained(args) -> Trained:
         for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
             if sha256(name) != config[kind]:
                 raise ValueError(f'{name} is not the {kind} that {args.desc} was trained with')
+        if written_hashes(folder).get('parameters', sha256(path)) != sha256(path):
+            raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
         state = load_state(path)
         table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
         if table.shape != (n_vocab + n_special + n_ctx, options.n_embd) or len(state) != 12 * options.n_layer + 4:
@@ -346,6 +355,8 @@ def open_trained(args) -> Trained:
         if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
             raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
                              f'n_layer={options.n_layer}, n_embd={options.n_embd}')
+        if written_hashes(folder):
+            hash_model(folder, encoder_path, bpe_path)
         n_ctx = min(args.n_ctx, n_stored)
         model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
         load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
@@ -449,6 +460,30 @@ def sha256(*paths) -> str:
     if len(digests) == 1:
         return digests[0].hexdigest()
     return hashlib.sha256(b''.join(digest.digest() for digest in digests)).hexdigest()
+
+
+def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
+    """Hashes of the vocabulary, the merges and the weights in a model folder, or of vocabulary and merges elsewhere.
+
+    A folder that pretrain.py wrote has them in results.json. Raises ValueError where they differ.
+    """
+    shards = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
+    hashes = dict(vocabulary=sha256(encoder_path or os.path.join(folder, VOCABULARY)),
+                  merges=sha256(bpe_path or os.path.join(folder, MERGES)), weights=sha256(*shards))
+    for name, value in written_hashes(folder).items():
+        if value != hashes.get(name):
+            raise ValueError(f'{folder}: these {name} are not those that were written there (results.json): they were '
+                             'damaged or replaced, or belong to another model')
+    return hashes
+
+
+def written_hashes(folder) -> dict:
+    """The hashes in results.json of the run that wrote a folder; empty where there is no such file."""
+    path = os.path.join(folder, 'results.json')
+    hashes = read_json(path).get('hashes', {}) if os.path.lexists(path) else {}
+    if not isinstance(hashes, dict):
+        raise ValueError(f'{path} is damaged, or no file of this program')
+    return hashes
 
 
 def environment() -> dict:

@@ -1,9 +1,9 @@
 """Train the language model on a folder of text: `python pretrain.py --data_dir books/ --vocab_size 40478`.
 
-The defaults are the paper's recipe (section 4.1). The result, in the layout of the released weights, is the folder
-save/DESC: a --model_path for train.py and generate.py. With --init PATH training starts from such a folder.
-Prints at intervals: epochs updates tr_loss va_loss va_ppl tokens/s. Interrupted, it goes on with the same command and
---resume.
+The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
+result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
+With --init PATH training starts from such a folder. Prints at intervals: epochs updates tr_loss va_loss va_ppl
+tokens/s. Interrupted, it goes on with the same command and --resume.
 """
 
 if __name__ == '__main__':
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 import fast
-from checkpoint import RunLife
+from checkpoint import RunLife, hash_model
 from corpus import load_tokens
 from device import Ranks, add_device_args, choose_device, grad_scaler, set_seed
 from model_pytorch import (
@@ -55,8 +55,8 @@ def parse_args(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
     group = parser.add_argument_group('vocabulary and first weights')
-    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens, characters '
-                       'included')
+    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens: characters '
+                       "and merges (the paper's 40,000 merges make 40,478 tokens)")
     group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
     group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
     group.add_argument('--init', dest='model_path', metavar='PATH', help='start from the weights in this folder')
@@ -140,6 +140,7 @@ def build(args, n_vocab, n_total, device):
         if n_stored != n_vocab:
             raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
                              f'{n_stored}: give the vocabulary that they were trained with')
+        hash_model(args.model_path, args.encoder_path, args.bpe_path)
         load_openai_pretrained_model(model, n_ctx=args.n_ctx, n_transfer=args.n_layer, path=args.model_path)
     model = fast.use_fast_dropout(model).to(device)
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine', t_total=n_total, l2=args.l2,
@@ -220,7 +221,7 @@ def finish(args, run, model):
     run.write_json('hparams.json', {name: getattr(args, name)
                                     for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
     save_openai_pretrained_model(model, run.folder)
-    results = run.finish(dict(log=run.state['log'][1:]))
+    results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder)))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
 

@@ -23,16 +23,14 @@ from tqdm import tqdm
 
 import analysis
 import fast
-from checkpoint import RunLife, environment, load_into, load_state, open_trained, save_state, sha256
+from checkpoint import RunLife, environment, hash_model, load_into, load_state, open_trained, save_state, sha256
 from datasets import METRICS, SPECIAL, TASKS, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import (
     DEFAULT_CONFIG,
-    N_SHARDS,
     DoubleHeadModel,
     load_openai_pretrained_model,
-    open_shards,
     read_shapes,
 )
 from opt import SCHEDULES, OpenAIAdam
@@ -134,17 +132,14 @@ def add_special(text_encoder):
 
 
 def hash_files(args, n_vocab):
-    """Hashes of vocabulary, merges and weights. Raises ValueError if the weights are for another number of tokens."""
-    hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    if args.n_transfer != -1:
-        shapes = read_shapes(args.model_path)
-        list(open_shards(args.model_path, sum(map(math.prod, shapes))))         # fail now if a shard is missing
-        n_stored = shapes[1][0]
-        if n_stored != n_vocab:
-            raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
-                             f'{n_stored}: they do not belong together')
-        hashes['weights'] = sha256(*(os.path.join(args.model_path, f'params_{i}.npy') for i in range(N_SHARDS)))
-    return hashes
+    """Hashes of vocabulary, merges and weights. Raises ValueError if they do not belong together."""
+    if args.n_transfer == -1:                                          # no weights are loaded
+        return dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
+    n_stored = read_shapes(args.model_path)[1][0]
+    if n_stored != n_vocab:
+        raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
+                         f'{n_stored}: they do not belong together')
+    return hash_model(args.model_path, args.encoder_path, args.bpe_path)
 
 
 def load_data(args, task):
@@ -410,7 +405,8 @@ def test(args, task, data, run, losses, autocast):
     best = max(lines, key=lambda line: line['va_score'])               # the first of equals, whose parameters are kept
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    best_epoch=best['n_epochs'], valid_score=best['va_score'], valid_accuracy=best.get('va_acc'),
-                   test_score=None, test_accuracy=None, test_logits=None, log_path=run.log_path, best_path=best_path)
+                   test_score=None, test_accuracy=None, test_logits=None, log_path=run.log_path, best_path=best_path,
+                   hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit:
         load_into(losses.model, load_state(best_path, run.device), best_path)
         logits = evaluate(losses, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
