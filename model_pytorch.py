@@ -391,7 +391,7 @@ def read_shapes(path: str) -> list[list[int]]:
 
 
 def shard_lengths(n_total: int) -> list[int]:
-    """The lengths into which np.array_split cuts n_total numbers: the first ones are one longer if ten does not divide."""
+    """The lengths of the pieces into which np.array_split cuts n_total numbers: the first ones may be one longer."""
     return [(n_total + N_SHARDS - 1 - i) // N_SHARDS for i in range(N_SHARDS)]
 
 

@@ -299,8 +299,8 @@ def score(task, logits, labels):
 
 
 def build(args, task, data, device, ranks, t_total):
-    """The network with the released weights in its `Losses`; what is called to train, which is the same or, with several
-    processes, DistributedDataParallel around it; and the optimizer."""
+    """The network with the released weights in its `Losses`; what is called to train, the same or, with several processes,
+    DistributedDataParallel around it; and the optimizer."""
     set_seed(args.seed)
     model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
     load_openai_pretrained_model(model, n_ctx=data.n_ctx, n_special=len(SPECIAL), n_transfer=args.n_transfer,
