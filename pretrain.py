@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 import fast
-from checkpoint import RunLife, hash_model
+from checkpoint import Run
 from corpus import load_tokens
 from device import Ranks, add_device_args, choose_device, grad_scaler, set_seed
 from model_pytorch import (
@@ -31,6 +31,7 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from opt import OpenAIAdam
+from trained import hash_model
 from utils import (
     Parser,
     add_model_args,
@@ -88,6 +89,8 @@ def parse_args(argv=None):
 def lm_loss(model, tokens, n_targets):
     """Sum of the next-token losses of tokens (N, T+1), divided by n_targets; logits exist only in chunks."""
     we = model.dropped_table()                                         # one draw for lookup and decoding
+    if not torch.is_grad_enabled():
+        we = we.detach()                                               # then no gradients are made
     ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
     positions = torch.arange(len(we) - model.n_ctx, len(we) - model.n_ctx + ids.size(1), device=ids.device)
     h = model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
@@ -111,12 +114,12 @@ class Sequences:
         self.epoch, self.starts = None, None
 
     def cut_out(self, starts, n_tokens):
-        """(N, n_ctx + 1) tokens from each start on; the text is a ring of n_tokens."""
+        """(N, n_ctx + 1) tokens from each start on; after n_tokens the text begins again."""
         places = (np.asarray(starts)[:, None] + np.arange(self.n_ctx + 1)) % n_tokens
         return torch.from_numpy(self.tokens[places].astype(np.int64))
 
     def batch(self, n_updates):
-        """The sequences of update n_updates. Those of an epoch begin at another offset each time, in random order."""
+        """The sequences of update n_updates. Each epoch shifts all starts by one random offset and shuffles them."""
         epoch, i = divmod(n_updates, self.per_epoch)
         if self.epoch != epoch:
             rng = np.random.default_rng([self.seed, epoch])
@@ -181,7 +184,7 @@ def main(args):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
-    with RunLife(args, ranks, device) as run:
+    with Run(args, ranks, device) as run:
         if run.results:
             return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
         tokens, key, n_vocab = load_tokens(args)
@@ -191,6 +194,7 @@ def main(args):
         scaler = grad_scaler(device, args.dtype)
         state = run.begin(dict(model=model, opt=opt, scaler=scaler), key,
                           dict(n_updates=0, n_total=n_total, losses=[]))
+        state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
         since, n_tokens = time.time(), 0
 
         bar = tqdm(total=n_total, initial=state['n_updates'], ncols=80, disable=None)

@@ -123,6 +123,9 @@ def test_a_second_run_keeps_the_files_of_the_first(toy, tmp_path, capsys):
     first = toy('--desc', 'twice')
     log = Path(first.log_path).read_text()
     toy('--desc', 'twice', '--seed', '1')
+    for _ in range(2):
+        toy('--desc', 'lr.01', '--n_iter', '1')
+    assert (tmp_path / 'log' / 'lr.01.1.jsonl').exists() and (tmp_path / 'save' / 'lr.01.1').is_dir()
     assert (tmp_path / 'log' / 'twice.1.jsonl').read_text() == log
     assert (tmp_path / 'save' / 'twice.1' / 'best_params.pt').exists()
     assert 'earlier run are now in' in capsys.readouterr().out
