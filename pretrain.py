@@ -190,6 +190,8 @@ def main(args):
         scaler = grad_scaler(device, args.dtype)
         state = run.begin(dict(model=model, opt=opt, scaler=scaler), key,
                           dict(n_updates=0, n_total=n_total, losses=[]))
+        if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
+            raise ValueError(f'{run.last_path} is damaged')
         since, n_tokens = time.time(), 0
 
         bar = tqdm(total=n_total, initial=state['n_updates'], ncols=80, disable=None)
