@@ -20,7 +20,7 @@ import re
 
 import torch
 
-from checkpoint import load_state
+from checkpoint import is_plain, load_state
 from datasets import SPECIAL
 from model_pytorch import DEFAULT_CONFIG, MultipleChoiceHead, TransformerModel, dotdict, save_openai_pretrained_model
 from text_utils import load_merges, load_vocabulary
@@ -73,12 +73,6 @@ def read_config(path: str) -> dict:
     if type(config['n_head']) is not int or config['n_head'] < 1:
         raise ValueError(f'{path}: n_head is {config["n_head"]!r}, want a number of at least 1')
     return config
-
-
-def is_plain(tensor) -> bool:
-    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
-    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == 'cpu'
-            and tensor.untyped_storage().nbytes() >= tensor.nbytes)
 
 
 def read_weights(path: str) -> dict:

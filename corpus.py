@@ -200,7 +200,10 @@ def write_vocabulary(args, pieces):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
-        words.update(read_json(path, MAX_TEXT))
+        n_of_word = read_json(path, MAX_TEXT)
+        if not all(type(n) is int and n > 0 and word.split() == [word] for word, n in n_of_word.items()):
+            raise ValueError(f'{path} does not hold counts of words: remove it, and they are counted again')
+        words.update(n_of_word)
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
     encoder, merges = learn_vocabulary(words, args.vocab_size)

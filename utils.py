@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import zipfile
 
 from tqdm import tqdm
 
@@ -103,6 +104,18 @@ def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
         raise ValueError(f'{path} has {size:,} bytes, but such a file has at most {max_bytes:,}')
     with errors_named(path), open(path, 'rb') as f:
         return f.read(max_bytes)
+
+
+def check_archive(path):
+    """Raise ValueError for a zip archive that is damaged, or that unpacks to more than the file has."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError('compressed')                             # neither torch nor numpy's savez does it
+        if sum(member.file_size for member in members) > os.path.getsize(path):
+            raise ValueError('members overlap')
+        if archive.testzip():
+            raise ValueError('check sums differ')                      # torch does not compare them
 
 
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
@@ -332,7 +345,8 @@ def run_script(main, parse_args):
         else:
             raise
     if message:
-        print(f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())[:1000]}', file=sys.stderr)
+        message = f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())}'
+        print(message if len(message) < 500 else f'{message[:300]} ... {message[-150:]}', file=sys.stderr)
     try:
         print(end='', flush=True)
     except OSError:                                                    # or Python would try, and complain, at its end

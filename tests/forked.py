@@ -20,19 +20,26 @@ TESTS = Path(__file__).parent
 
 
 
-def start(folder, argv, **kwargs):
-    """Start `python train.py ARGV`, or another script; see `script` for the rest. Returns the process."""
+def start_process(target, *args, **kwargs):
+    """Call `target(*args, connection, **kwargs)` in a new process; returns the process and our end of the connection."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['forked', 'warm'])
     before = os.environ.get('PYTHONPATH', '')
     os.environ['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent), before])
-    process = context.Process(target=script, args=(folder, argv), kwargs=kwargs)
+    ours, other = multiprocessing.Pipe()
+    process = context.Process(target=target, args=(*args, other), kwargs=kwargs)
     process.start()                                                     # the first starts the server too
+    other.close()                                                       # so that its end shows here
     os.environ['PYTHONPATH'] = before
-    return process
+    return process, ours
 
 
-def script(folder, argv, name='train', signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
+def start(folder, argv, **kwargs):
+    """Start `python train.py ARGV`, or another script; see `script` for the rest. Returns the process."""
+    return start_process(script, folder, argv, **kwargs)[0]
+
+
+def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
     """What `python NAME.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
 
     signal_at: (signal, 'update' or 'evaluate', n) has it send itself a signal in the n-th of them. limit: no file may
