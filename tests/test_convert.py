@@ -316,16 +316,16 @@ def test_an_option_without_effect_is_refused(argv, words):
 def test_nothing_is_overwritten(tmp_path):
     their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
     argv = ['--from_transformers', str(tmp_path / 'hf')]
-    with pytest.raises(ValueError, match='params_shapes.json is there already'):
+    with pytest.raises(ValueError, match='params_shapes.json exists already'):
         main(parse_args([*argv, '--model_path', str(TOY)]))
     (tmp_path / 'mine.json').write_text('{}')
-    with pytest.raises(ValueError, match='mine.json is there already'):
+    with pytest.raises(ValueError, match='mine.json exists already'):
         main(parse_args([*argv, '--model_path', str(tmp_path / 'new'), '--encoder_path', str(tmp_path / 'mine.json')]))
     assert (tmp_path / 'mine.json').read_text() == '{}' and not (tmp_path / 'new').exists()
     for name in ('vocab.json', 'merges.txt', 'config.json', 'model.safetensors'):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text('')
-        with pytest.raises(ValueError, match=f'{name} is there already'):
+        with pytest.raises(ValueError, match=f'{name} exists already'):
             main(parse_args(['--to_transformers', str(tmp_path / name), '--model_path', str(TOY), *SIZE]))
 
 

@@ -71,8 +71,8 @@ def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
     (text / 'link').symlink_to(tmp_path / 'elsewhere')
     tokens, _, _ = tokens_of(tmp_path)
     assert tokens.tolist() == ids_of('the dog\nthe cat\nthe end')
-    assert capsys.readouterr().err == (f'{text}: 3 left out that are no *.txt files: {text}/link, {text}/notes.md, '
-                                       f'{text}/pipe.txt\n')
+    assert capsys.readouterr().err == (f'{text}: ignored 3 files that are not *.txt: {text}/link, '
+                                       f'{text}/notes.md, {text}/pipe.txt\n')
 
 
 def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):
@@ -200,7 +200,7 @@ def test_learned_vocabulary_has_the_form_of_the_released_one(tmp_path):
 
 
 @pytest.mark.parametrize('texts, options, words', [
-    (None, {}, 'text is not a folder'), (dict(), {}, 'has no \\*.txt file'),
+    (None, {}, 'text is not a folder'), (dict(), {}, 'have no \\*.txt file'),
     (dict(a='', b='\n \n'), {}, 'the text is empty'), (dict(a='', b='\n \n'), dict(vocab_size=80), 'the text is empty'),
     (dict(a='&nbsp;\x01\n'), {}, 'the text is empty'), (dict(a='\x1b[0m'), dict(vocab_size=80), 'the text is empty'),
     (dict(a='fine', b=b'one\ntwo \xff'), {}, 'b.txt, line 2: byte 8, 0xff, is not UTF-8'),

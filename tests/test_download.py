@@ -1,4 +1,4 @@
-"""model/download.py against a small web server on this machine; made-up files, but for the last test."""
+"""model/download.py against a small web server on this machine. All tests but the last use made-up files."""
 import importlib.util
 import os
 import re
@@ -150,7 +150,7 @@ def test_a_part_of_something_else_is_dropped_and_the_file_fetched(download, serv
     (tmp_path / 'params_0.npy.part').write_bytes(part)
     assert run(download, tmp_path, server.url) == 0
     assert [asked for _, asked in server.requests] == [f'bytes={len(part)}-', None, None]
-    assert 'params_0.npy.part was no beginning of the released file' in capsys.readouterr().err
+    assert 'params_0.npy.part was not a part of the released file' in capsys.readouterr().err
     assert contents(tmp_path) == CONTENT
 
 
@@ -171,7 +171,7 @@ def test_a_wrong_file_stays_until_a_right_one_replaces_it(download, server, tmp_
     assert run(download, tmp_path, server.url) == 2
     assert (tmp_path / 'params_0.npy').read_bytes() == b'old'
     assert run(download, tmp_path, server.url) == 0
-    assert f'{tmp_path / "params_0.npy"}: wrong, fetching it anew' in capsys.readouterr().out
+    assert f'{tmp_path / "params_0.npy"}: wrong, fetching it again' in capsys.readouterr().out
     assert contents(tmp_path) == CONTENT
     assert {path for path, _ in server.requests} == {'/model/params_0.npy'}      # vocab.bpe was left alone
 
@@ -265,7 +265,7 @@ def test_what_is_no_file_is_neither_opened_nor_written_through(download, server,
     (tmp_path / 'victim').write_bytes(b'keep')
     (tmp_path / 'vocab.bpe.part').symlink_to('victim')
     assert run(download, tmp_path, server.url) == 2
-    assert 'vocab.bpe.part is a link or no file' in one_line(capsys)
+    assert 'vocab.bpe.part is a link or not a regular file' in one_line(capsys)
     assert (tmp_path / 'victim').read_bytes() == b'keep'
     (tmp_path / 'vocab.bpe.part').unlink()
     with open(tmp_path / 'vocab.bpe.part', 'wb') as f:
@@ -395,7 +395,7 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err == 'interrupted; what has arrived is kept: run the same command to continue\n'
+    assert err == 'interrupted; the bytes received are kept: run the same command to continue\n'
     kept = part.read_bytes()
     assert 0 < len(kept) <= 400_000 and CONTENT['params_0.npy'].startswith(kept)
     server.stall.set()

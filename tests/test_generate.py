@@ -178,7 +178,7 @@ def test_an_empty_prompt_continues_a_new_line(toy, tmp_path, capsys):
     assert text == encoder.decode([int(i) for i in after_new_line])
     tokens = json.loads((TOY / VOCABULARY).read_text())
     (tmp_path / 'none.json').write_text(json.dumps({token.replace('\n', '¶'): i for token, i in tokens.items()}))
-    with pytest.raises(ValueError, match='the prompt is empty and the vocabulary has no new line'):
+    with pytest.raises(ValueError, match='the prompt is empty and the vocabulary has no newline'):
         main(toy_args('--prompt', '', '--encoder_path', str(tmp_path / 'none.json')))
 
 

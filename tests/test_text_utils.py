@@ -274,9 +274,9 @@ def test_decode_names_special_tokens_that_were_added(toy):
         encoder.encoder[name] = len(encoder.encoder)
     cat, = encoder.encode(['the cat'], verbose=False)
     assert encoder.decode([124, *cat, 125, *cat, 126]) == '_start_ the cat _delimiter_ the cat _classify_'
-    with pytest.raises(ValueError, match='id 127 at place 1 '):
+    with pytest.raises(ValueError, match='id 127 at index 1 '):
         encoder.decode([3, 127])
-    with pytest.raises(ValueError, match='id -1 at place 0 '):
+    with pytest.raises(ValueError, match='id -1 at index 0 '):
         encoder.decode([-1])
 
 

@@ -271,7 +271,7 @@ def test_a_device_that_is_not_there_is_named():
     (ValueError('n_ctx=4 is short'), 2, 'error: n_ctx=4 is short'),
     (FileNotFoundError('x is missing'), 2, 'x is missing'),
     (ArithmeticError('loss is nan'), 2, 'loss is nan'), (KeyboardInterrupt(), 130, 'interrupted'),
-    (ValueError('two\nlines'), 2, 'error: two lines'), (BrokenPipeError(), 141, 'nobody reads the output'),
+    (ValueError('two\nlines'), 2, 'error: two lines'), (BrokenPipeError(), 141, 'the reader of the output has ended'),
     (MemoryError(), 2, 'not enough memory'), (type('OutOfMemoryError', (RuntimeError,), {})('CUDA'), 2, 'memory: CUDA'),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), 2, 'not enough memory')])
 def test_a_mistake_ends_in_one_line(capsys, error, status, words):
@@ -341,7 +341,7 @@ def test_output_that_nobody_reads_is_no_traceback(work, status):
     with script(work, stdout=write) as process:
         os.close(write)
         err = process.communicate(timeout=20)[1]
-    message = {141: 'stopped: nobody reads the output any more', 2: 'error: no', 3: ''}[status]
+    message = {141: 'stopped: the reader of the output has ended', 2: 'error: no', 3: ''}[status]
     assert err == (f'-c: {message}\n' if message else '') and process.returncode == status
 
 

@@ -144,7 +144,7 @@ def test_scores_that_are_not_finite_end_the_run(toy):
 
 def test_a_network_of_one_position_has_no_scores(tmp_path):
     (tmp_path / 'text.txt').write_text('the cat')
-    with pytest.raises(ValueError, match='n_ctx=1: at least 2'):
+    with pytest.raises(ValueError, match='n_ctx=1: must be at least 2'):
         generate.main(score_args(str(tmp_path / 'text.txt'), '--n_ctx', '1'))
 
 
