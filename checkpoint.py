@@ -139,9 +139,9 @@ class RunLife:
     def begin(self, parts, data_hash, state, **about):
         """Take up the checkpoint with --resume; otherwise make room for a new run without losing an old one.
 
-        parts: objects with a state_dict, by name: the `model`, the optimizer `opt`. data_hash: of the data; a run continues with
-        the same data only. about: what the first line of the log says besides the options. Returns the state of the
-        checkpoint, or the one given, with `log` (the lines) and `seconds`.
+        parts: objects with a state_dict, by name: the `model`, the optimizer `opt`. data_hash: of the data; a run
+        continues with the same data only. about: what the first line of the log says besides the options. Returns the
+        state of the checkpoint, or the one given, with `log` (the lines) and `seconds`.
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
@@ -457,7 +457,8 @@ def load_into(model, state: dict, path: str):
 def same_kind(value, fresh) -> bool:
     """Whether a value that was read has the types, and the shapes of tensors, of one made here; None stands for any."""
     if isinstance(fresh, dict):
-        return isinstance(value, dict) and set(value) == set(fresh) and all(same_kind(value[k], fresh[k]) for k in fresh)
+        return (isinstance(value, dict) and set(value) == set(fresh)
+                and all(same_kind(value[name], fresh[name]) for name in fresh))
     if isinstance(fresh, torch.Tensor):
         return is_plain(value) and (value.dtype, value.shape) == (fresh.dtype, fresh.shape)
     return fresh is None or type(value) is type(fresh)

@@ -347,7 +347,7 @@ def is_early(state):
 
 
 def is_whole(state, n_train):
-    """Whether the order of the examples, the losses and the log in the state of a checkpoint are what this run wrote."""
+    """Whether order of examples, losses and log in the state of a checkpoint are as `fine_tune` writes them."""
     order = torch.arange(n_train) if state['order'] is None else state['order']
     return (isinstance(order, torch.Tensor) and order.dtype == torch.int64
             and torch.equal(order.sort(0).values, torch.arange(n_train))
