@@ -1,11 +1,10 @@
-"""The life of a run and its files: begin or resume, save, stop on a signal, log, finish; opening a trained network.
+"""One run and its files: begin or resume, save, stop on a signal, log, finish.
 
 A run DESC has a log, log/DESC.jsonl, and a folder, save/DESC. While it trains the folder holds checkpoint.pt; when it
 is complete results.json is written, the last of its files, and the checkpoint goes. The folder of a fine-tuned network
 holds all that is needed to use it (config.json, best_params.pt, vocabulary and merges), so it can be moved or sent.
 """
 
-import argparse
 import glob
 import hashlib
 import importlib.metadata
@@ -22,27 +21,12 @@ import time
 import warnings
 import zipfile
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets import SPECIAL, TASKS, head_type
-from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
-from text_utils import TextEncoder
-from utils import (
-    INCIDENTAL,
-    ResultLogger,
-    add_model_args,
-    add_path_args,
-    check_archive,
-    defaults_of_model,
-    make_path,
-    read_json,
-    run_name,
-    write_whole,
-)
+from utils import INCIDENTAL, ResultLogger, check_archive, make_path, read_json, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
 CHANGING = ('t', 'betas', 'eps', 'weight_decay')                        # in the groups of an optimizer, at each step
@@ -57,14 +41,14 @@ class Stopped(Exception):
 
 
 class Signals:
-    """From `note` to `restore`, the first Ctrl-C, SIGTERM or SIGHUP is only noted, as `received`; a second one has its
+    """From `catch` to `release`, the first Ctrl-C, SIGTERM or SIGHUP is only noted, as `received`; a second one has its
     usual effect. Outside the main thread Python allows no handlers, and signals keep their usual effect.
     """
 
     def __init__(self):
         self.received, self.handlers = 0, {}
 
-    def note(self):
+    def catch(self):
         if threading.current_thread() is threading.main_thread():
             names = ('SIGINT', 'SIGTERM', 'SIGHUP')                    # Windows has no SIGHUP
             numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -73,21 +57,21 @@ class Signals:
 
     def receive(self, number, _):
         self.received = number
-        self.restore()
+        self.release()
 
-    def restore(self):
+    def release(self):
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
 
 
-class RunLife:
+class Run:
     """The files of one run, from its beginning to its end. The script keeps the loop:
 
-        with RunLife(args, ranks, device) as run:                          # no other process has this --desc
+        with Run(args, ranks, device) as run:                          # no other process has this --desc
             if run.results:                                                # --resume of a complete run
                 return run.results
-            state = run.begin(dict(model=model, opt=opt), data_hash, state)        # or as the checkpoint has it
+            state = run.begin(dict(model=model, opt=opt), data_hash, dict(n_updates=0, n_total=n_total))
             while state['n_updates'] < n_total:
                 ...
                 run.log(n_updates=..., loss=...)
@@ -112,7 +96,7 @@ class RunLife:
         return os.path.join(self.folder, name)
 
     def __enter__(self):
-        with self.stack as stack:
+        with self.stack as stack:                                      # an error below releases the locks
             if self.ranks.rank == 0:
                 for folder in sorted({os.path.realpath(self.args.log_dir), os.path.realpath(self.args.save_dir)}):
                     stack.enter_context(lock(os.path.join(folder, f'.{self.args.desc}.lock')))
@@ -121,8 +105,8 @@ class RunLife:
         return self
 
     def __exit__(self, *_):
-        self.signals.restore()
-        self.parts = {}                                                # see Ranks.leave
+        self.signals.release()
+        self.parts = {}                                                # so that Ranks.leave can free the model
         self.stack.close()
 
     def read_results(self):
@@ -137,11 +121,12 @@ class RunLife:
         return results
 
     def begin(self, parts, data_hash, state, **about):
-        """Take up the checkpoint with --resume; otherwise make room for a new run without losing an old one.
+        """Continue from the checkpoint with --resume; otherwise rename the files of an earlier run, and begin.
 
-        parts: objects with a state_dict, by name: the `model`, the optimizer `opt`. data_hash: of the data; a run
-        continues with the same data only. about: what the first line of the log says besides the options. Returns the
-        state of the checkpoint, or the one given, with `log` (the lines) and `seconds`.
+        parts: objects with a state_dict, by name, at least the `model` and the optimizer `opt`. data_hash: of the data;
+        a run continues with the same data only. state: at least n_updates and n_total. about: what the first line of
+        the log says besides the options. Returns the state of the checkpoint, or the one given, with `log` (its first
+        line has the options, the others are what `log` was called with) and `seconds`.
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
@@ -161,12 +146,12 @@ class RunLife:
             options, *earlier = self.state['log']
             self.logger = ResultLogger(self.log_path, *earlier, **options)
             self.stack.callback(self.logger.close)
-        self.signals.note()
+        self.signals.catch()
         return self.state
 
     def restore(self):
-        """Take up the checkpoint. Raises ValueError where it is damaged or of other options, data or processes."""
-        path, saved = self.last_path, load_state(self.last_path)       # generator states stay on the CPU
+        """Continue from the checkpoint. Raises ValueError if it is damaged, or of other options, data or processes."""
+        path, saved = self.last_path, load_state(self.last_path)       # on the CPU, where generator states must be
         if not isinstance(saved, dict) or set(saved) != {*self.parts, 'generators', 'data', 'state'}:
             raise ValueError(f'{path} is no checkpoint of a run')
         try:
@@ -241,7 +226,7 @@ class RunLife:
         """Add a line to the log. Raises ArithmeticError if one of its numbers is not finite."""
         for name, value in line.items():
             if isinstance(value, float) and not math.isfinite(value):
-                self.diverged(f'{name} is {value} after update {self.state["n_updates"]}')
+                self.raise_diverged(f'{name} is {value} after update {self.state["n_updates"]}')
         line['time'] = time.time()
         if self.ranks.rank == 0:
             self.logger.log(**line)
@@ -250,9 +235,9 @@ class RunLife:
     def check_parameters(self):
         """Raise ArithmeticError if parameters of the model are not finite: they are not worth keeping."""
         if not all_finite(self.parts['model'].state_dict()):
-            self.diverged(f'parameters are not finite after update {self.state["n_updates"]}')
+            self.raise_diverged(f'parameters are not finite after update {self.state["n_updates"]}')
 
-    def diverged(self, what):
+    def raise_diverged(self, what):
         """End the run: `what` is not finite."""
         last = f'last checkpoint: {self.last_path}' if os.path.isfile(self.last_path) else 'no checkpoint yet'
         raise ArithmeticError(f'{what}: lower --lr? {last}')
@@ -282,7 +267,7 @@ class RunLife:
 
     def finish(self, results):
         """Write results.json, which makes the run complete; returns the results with the run's options and seconds."""
-        self.signals.restore()
+        self.signals.release()
         results = dict(results, desc=self.args.desc, options=vars(self.args), seconds=self.seconds())
         if self.ranks.rank == 0:
             with write_whole(self.results_path) as f:
@@ -299,105 +284,6 @@ def lock(path: str):
         return FileLock(make_path(path)).acquire(blocking=False)
     except Timeout:
         raise ValueError(f'another run holds {path}: wait for it, or choose another --desc') from None
-
-
-class Trained(NamedTuple):
-    """A trained network and what belongs to it."""
-    model: torch.nn.Module          # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
-    encoder: TextEncoder            # the vocabulary alone, without special tokens
-    options: argparse.Namespace     # n_embd, n_head, ..., of the network
-    n_special: int                  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
-    config: dict                    # config.json of the run; empty for a model folder
-    encoder_path: str               # the vocabulary
-    bpe_path: str                   # the merges
-
-
-def parse_trained_args(parser, argv):
-    """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
-    group = parser.add_argument_group('a trained run')
-    group.add_argument('--desc', type=run_name, help='run of train.py to take instead of --model_path')
-    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
-    add_path_args(parser)
-    add_model_args(parser, DEFAULT_CONFIG)
-    if parser.parse_known_args(argv)[0].desc:
-        refuse_options(parser, argv, ('model_path', 'n_ctx', *DEFAULT_CONFIG), 'with --desc: the run has a network')
-        return parser.parse_args(argv)
-    refuse_options(parser, argv, ('save_dir',), 'without --desc')
-    defaults_of_model(parser, argv)
-    return parser.parse_args(argv)
-
-
-def refuse_options(parser, argv, names, reason: str):
-    """Raise ValueError if the command line has one of these options, which would have no effect."""
-    args = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names))))     # None: not given
-    for name in names:
-        if args[name] is not None:
-            raise ValueError(f'--{name} has no effect {reason}')
-
-
-def open_trained(args) -> Trained:
-    """The network of --desc, a run in --save_dir, or of --model_path, a folder with weights in the released layout.
-
-    Vocabulary and merges lie in the same folder; --encoder_path and --bpe_path, where given, take their place and must
-    be the same. Raises ValueError or FileNotFoundError where files are missing, damaged, or do not belong together.
-    """
-    folder = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
-    encoder_path = args.encoder_path or os.path.join(folder, VOCABULARY)
-    bpe_path = args.bpe_path or os.path.join(folder, MERGES)
-    if args.desc and os.path.isfile(os.path.join(folder, 'params_shapes.json')):
-        raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
-    if args.desc:
-        config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
-        n_vocab, n_ctx, n_special = config['n_vocab'], config['n_ctx'], len(SPECIAL)
-        options = argparse.Namespace(**config['options'])
-        for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
-            if sha256(name) != config[kind]:
-                raise ValueError(f'{name} is not the {kind} that {args.desc} was trained with')
-        state = load_state(path)
-        table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
-        if table.shape != (n_vocab + n_special + n_ctx, options.n_embd) or len(state) != 12 * options.n_layer + 4:
-            raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
-        model = DoubleHeadModel(options, config['clf_token'], head_type(config['form'], config['classes']),
-                                vocab=n_vocab + n_special + n_ctx, n_ctx=n_ctx)
-        load_into(model, state, path)
-    else:
-        options, config, n_special = args, {}, 0
-        shapes = read_shapes(folder)
-        (n_stored, n_embd), (n_vocab, _) = shapes[:2]
-        if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
-            raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
-                             f'n_layer={options.n_layer}, n_embd={options.n_embd}')
-        n_ctx = min(args.n_ctx, n_stored)
-        model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
-        load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
-    encoder = TextEncoder(encoder_path, bpe_path)
-    if encoder.n_vocab != n_vocab:
-        raise ValueError(f'{encoder_path} has {encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
-                         'they do not belong together')
-    return Trained(model.eval(), encoder, options, n_special, config, encoder_path, bpe_path)
-
-
-def read_config(folder) -> dict:
-    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
-    path = os.path.join(folder, 'config.json')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
-    config = read_json(path)
-    kinds = dict(options=dict, form=str, classes=list, n_vocab=int, n_ctx=int, clf_token=int, vocabulary=str,
-                 merges=str)
-    wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
-    if not wrong:
-        options = config['options']
-        wrong = [name for name, value in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
-                 if not isinstance(options.get(name), (int, float) if isinstance(value, float) else type(value))]
-        if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
-            wrong.append('clf_token')
-        task = TASKS.get(options['dataset'])
-        if task is None or (config['form'], tuple(config['classes'])) != (task.form, task.classes):
-            wrong.append('task')
-    if wrong:
-        raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
-    return config
 
 
 def generator_states() -> dict:
@@ -458,7 +344,7 @@ def same_kind(value, fresh) -> bool:
     """Whether a value that was read has the types, and the shapes of tensors, of one made here; None stands for any."""
     if isinstance(fresh, dict):
         return (isinstance(value, dict) and set(value) == set(fresh)
-                and all(same_kind(value[name], fresh[name]) for name in fresh))
+                and all(same_kind(value[key], fresh[key]) for key in fresh))
     if isinstance(fresh, torch.Tensor):
         return is_plain(value) and (value.dtype, value.shape) == (fresh.dtype, fresh.shape)
     return fresh is None or type(value) is type(fresh)
@@ -513,5 +399,6 @@ def set_aside(paths) -> list[str]:
 
 
 def numbered(path, n):
-    stem, extension = os.path.splitext(path)
+    """log/a.jsonl -> log/a.1.jsonl, save/a -> save/a.1"""
+    stem, extension = os.path.splitext(path) if path.endswith('.jsonl') else (path, '')
     return f'{stem}.{n}{extension}'

@@ -20,10 +20,11 @@ import re
 
 import torch
 
-from checkpoint import is_plain, load_state, open_trained, parse_trained_args, refuse_options
+from checkpoint import is_plain, load_state
 from datasets import SPECIAL
 from model_pytorch import DEFAULT_CONFIG, MultipleChoiceHead, TransformerModel, dotdict, save_openai_pretrained_model
 from text_utils import load_merges, load_vocabulary
+from trained import open_trained, parse_trained_args, refuse_options
 from utils import Parser, finish_paths, read_json, read_text, run_script, write_whole
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # of this network, among those of the library

@@ -29,14 +29,14 @@ LABEL = 'AnswerRightEnding'
 
 
 def cloze_rank(name: str, kind: str):
-    """How well a file name says 'val' or 'test' of the Story Cloze Test: the least is the best; None: not at all.
+    """A key that sorts the names of story files of a kind, 'val' or 'test', the best first; None for other files.
 
-    A further word `test` comes before `cloze_test` alone, and the hand-out of 2016 before later ones.
+    A name with the word `test` besides `cloze_test` wins over one with `cloze_test` alone, 2016 over later years.
     """
     words = [word.lower() for word in re.findall('[Cc]loze|[A-Z]?[a-z]+|[A-Z]+|[0-9]+', os.path.splitext(name)[0])]
     text = ' '.join(words)
     explicit = kind in text.replace('cloze test', 'cloze').split()
-    implicit = kind == 'test' and 'cloze test' in text and 'val' not in words
+    implicit = kind == 'test' and 'cloze test' in text and not {'val', 'valid', 'validation', 'train', 'dev'} & {*words}
     if name.startswith(('.', '~$')) or not (explicit or implicit) or not re.search('cloze|2016|2018', text):
         return None                                                    # hidden files and the locks of Excel are no data
     return not explicit, 0 if '2016' in words else 2 if '2018' in words else 1
@@ -53,7 +53,7 @@ def find_cloze_file(data_dir: str, kind: str) -> str:
         return os.path.join(data_dir, exact)
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the Story Cloze files')
-    names = [name for name in sorted(os.listdir(data_dir)) if cloze_rank(name, kind)]
+    names = [name for name in sorted(os.listdir(data_dir)) if cloze_rank(name, kind) is not None]
     tables = [name for name in names if name.lower().endswith(('.csv', '.tsv'))]
     if not tables:
         raise FileNotFoundError(
@@ -115,8 +115,8 @@ def split_cloze(path: str, n_valid: int, n_train: int | None = None):
 
 
 def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):
-    """The Story Cloze Test: training and validation as `split_cloze` has them, and (stories, endings 1, endings 2) of
-    the test file."""
+    """The Story Cloze Test as the port returns it: training and validation as `split_cloze` has them, and (stories,
+    endings 1, endings 2) of the test file."""
     train, valid = split_cloze(find_cloze_file(data_dir, 'val'), n_valid, n_train)
     return train, valid, read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
 
@@ -153,14 +153,16 @@ def head_type(form: str, classes):
     """DoubleHeadModel's task_head_type for a form and its classes; no classes: the label is a number."""
     if form == 'choices':
         return 'multiple_choice'
-    return ('similarity' if form == 'both' else 'classification', len(classes) or 1)
+    n_out = len(classes) or 1                                          # no classes: one output, the number
+    return ('similarity' if form == 'both' else 'classification', n_out)
 
 
 def cut(form: str, fields, n_ctx: int, max_len: int) -> list:
     """The fields (ids) of one example, short enough for sequences of n_ctx.
 
-    choices: each field is cut to max_len, as in the original, then the context loses its end. Otherwise the longer
-    text loses its end first.
+    choices: each field is cut to max_len, as in the original; then, with --predict, the end of the context where the
+    run had shorter examples. Otherwise the longer text loses its end first: with room for 6 ids, 9 and 2 become 4 and
+    2, and 9 and 8 become 3 and 3.
     """
     if form == 'choices':
         context, *answers = (field[:min(max_len, n_ctx - 3)] for field in fields)
@@ -196,7 +198,7 @@ def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]
 def pack(sequences, encoder, n_ctx: int):
     """Pack [_start_] text [_delimiter_] text [_classify_], or with one text [_start_] text [_classify_].
 
-    sequences: N lists of K tuples of texts (ids). encoder: token -> id, the three special tokens included.
+    sequences: N lists of K tuples of texts, as ids. encoder: token -> id, the three special tokens included.
     Returns X (N, K, n_ctx, 2) int32, token and position ids, and M (N, K, n_ctx) float32, 1 on real tokens.
     """
     start, delimiter, classify = (encoder[token] for token in SPECIAL)
@@ -288,19 +290,19 @@ class Examples:
     def __init__(self, form: str, fields, labels, encoder, n_ctx: int, max_len: int):
         self.form, self.fields, self.encoder, self.n_ctx, self.max_len = form, fields, encoder, n_ctx, max_len
         self.labels = labels if labels is None else np.array(labels)   # (N,)  integers, or floats
-        lengths = [sequence_lengths(form, self.texts(i)) for i in range(len(fields[0]))]
+        lengths = [sequence_lengths(form, self.fields_of(i)) for i in range(len(fields[0]))]
         self.lengths = np.array(lengths)                               # (N, K)  real tokens of each sequence
 
     def __len__(self):
         return len(self.lengths)
 
-    def texts(self, i):
-        """The fields of example i, cut to n_ctx."""
+    def fields_of(self, i):
+        """The fields (ids) of example i, cut to n_ctx."""
         return cut(self.form, [field[i] for field in self.fields], self.n_ctx, self.max_len)
 
     def batch(self, indices):
         """X (B, K, n_ctx, 2), M (B, K, n_ctx) of the examples `indices`; see `pack`."""
-        return pack([FORMS[self.form](*self.texts(i)) for i in indices], self.encoder, self.n_ctx)
+        return pack([FORMS[self.form](*self.fields_of(i)) for i in indices], self.encoder, self.n_ctx)
 
 
 def accuracy(labels, predictions):

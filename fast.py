@@ -1,7 +1,7 @@
-"""The numbers of `model_pytorch.py` and `loss.py` with less arithmetic: train.py trains and evaluates with this file.
+"""The results of `model_pytorch.py` and `loss.py` with less arithmetic: train.py trains and evaluates with this file.
 
 `model_pytorch.py` is the network to read, and `train.py --plain` runs it. This file calls the same layers, and tests
-hold it to the same numbers. Nothing but attention is computed on padding. Language-model logits are made only where
+hold it to the same numbers. Only attention computes on padding. Language-model logits are made only where
 the loss needs them, a few rows at a time. Evaluation computes the last block only at the classify token, and what all
 choices of an example begin with only once: without dropout, causal attention gives it the same states in each choice.
 
@@ -32,8 +32,8 @@ LM_CHUNK = 256                              # rows of language-model logits in m
 
 
 class Packing(NamedTuple):
-    """R rows of N = B * K sequences of at most T tokens, and a grid of G lines of L slots. In padding stands the number
-    of some row, which no real token sees."""
+    """R rows of N = B * K sequences of at most T tokens, and a grid of G lines of L slots. A slot of padding holds the
+    number of some row; no real token sees that slot."""
     ids: Tensor             # (R, 2)  token and position id of each row
     row_of: Tensor          # (N, T)  the row of each token
     clf_row: Tensor         # (N,)    the row of each classify token
@@ -63,7 +63,7 @@ def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     which include the classify token, followed by zeros.
     """
     X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
-    row_of = numbered(real)                                            # (B, K, T)
+    row_of = row_numbers(real)                                            # (B, K, T)
     grid, clf_row = row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten()          # (N, T), (N,)
     return Packing(X[real], grid, clf_row, grid, real.flatten().nonzero().squeeze(1), None)
 
@@ -77,12 +77,12 @@ def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     common = common.int().cumprod(-1).bool()                           # (B, T)  up to the first difference
     has_row = real.clone()                                             # (B, K, T)
     has_row[:, 1:] &= ~common[:, None]                                 # common tokens are rows of the first choice
-    row_of = numbered(has_row)                                         # (B, K, T)
+    row_of = row_numbers(has_row)                                         # (B, K, T)
     row_of = torch.where(has_row, row_of, row_of[:, :1])               # (B, K, T)  and all other choices use them
     example, choice, step = has_row.nonzero().unbind(1)                # each (R,)
     n_rows = has_row.sum((1, 2))                                       # (B,)
     filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
-    grid = numbered(filled)                                            # (B, L)
+    grid = row_numbers(filled)                                            # (B, L)
     choice_at, common_at = choice[grid], common[example, step][grid]   # each (B, L)  of the row in each slot
     visible = (choice_at[:, :, None] == choice_at[:, None]) | common_at[:, None]         # (B, L, L)
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
@@ -96,12 +96,12 @@ def cut_to_longest(X, M, clf_token):
     real = M.bool()                                                    # (B, K, T)
     clf_step = (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)                   # (B, K, 1)
     if (real[..., 1:] > real[..., :-1]).any() or not real.gather(-1, clf_step).all():
-        raise ValueError('M must have ones, also at the classify token, and then only zeros in each sequence')
+        raise ValueError('M must have ones and then zeros in each sequence, and the classify token under a one')
     T = int(real.sum(-1).max())
     return X[:, :, :T], real[:, :, :T], clf_step
 
 
-def numbered(mask):
+def row_numbers(mask):
     """The numbers 0, 1, 2 and so on where the mask is True, elsewhere that of the last True before; same shape."""
     return (mask.flatten().cumsum(0) - 1).view_as(mask)
 
@@ -210,15 +210,18 @@ class WeightedCrossEntropy(torch.autograd.Function):
         dtype = (h[:1] @ we[:1].T).dtype                               # that of autocast, where it is on
         wide = torch.promote_types(h.dtype, torch.float32)
         h_, we_ = h.to(dtype), we.to(dtype)                            # (R, C), (V, C)
-        # float16 cannot hold the gradient of a small weight, so the largest weight comes in with the backward pass
+        # small weights would make gradients that float16 rounds to zero: they come in with the backward pass
         scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
         grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)        # (R, C), (V, C)
         losses = torch.empty_like(weights, dtype=wide)                 # (R,)
+        wants_gradients = any(ctx.needs_input_grad[:2])
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
         for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):     # of equal length
             log_p = (h_[lo:hi] @ we_.T).log_softmax(1, dtype=wide)     # (chunk, V)
             at_target = torch.arange(hi - lo, device=h.device), targets[lo:hi]
             losses[lo:hi] = -log_p[at_target]
+            if not wants_gradients:                                    # as in validation
+                continue
             grad = log_p.exp_()                                        # (chunk, V)  of the logits
             grad[at_target] -= 1
             grad = grad.mul_(weights[lo:hi, None] / scale).to(dtype)

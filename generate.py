@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import zero_shot
-from checkpoint import open_trained, parse_trained_args, refuse_options
 from device import add_device_args, choose_device
+from trained import open_trained, parse_trained_args, refuse_options
 from utils import Parser, number, read_text, run_script
 from zero_shot import score_texts, with_positions
 

@@ -8,11 +8,13 @@ Tokens, special tokens and positions share a single table, `embed`, in that orde
 another id, and the two embeddings are summed. So a network input `x` has two ids per step:
 
     x[..., 0] = [ _start_  story ...  _delimiter_  ending ...  _classify_  0 0 ]     token ids
-    x[..., 1] = [ V+0      V+1   ...                                       V+T-1 ]   position ids, V = tokens + special
+    x[..., 1] = [ n+0      n+1   ...                                       n+T-1 ]   position ids, n = tokens + special
 
-Shapes below: N sequences (batch B times K choices), T steps, C = n_embd, H = n_head, V = rows of the table.
+Shapes below: N sequences (batch B times K choices), T steps (positions in a sequence), C = n_embd, H = n_head, V = rows
+of the table. "The original" is OpenAI's TensorFlow code, "the port" huggingface/pytorch-openai-transformer-lm.
 
-train.py and pretrain.py compute the same numbers through fast.py; `train.py --plain` runs this file as written.
+train.py computes the same numbers through fast.py; `train.py --plain` runs this file as written. pretrain.py runs
+`TransformerModel` below, with dropout and loss of fast.py.
 """
 
 import errno
@@ -106,7 +108,7 @@ class Attention(nn.Module):
     def attend(self, q, k, v):
         """softmax(q k' / sqrt(C/H)) v, where a step sees itself and the steps before it; all (N, H, T, C/H)."""
         if not self.scale:
-            q = q * math.sqrt(q.size(-1))                              # cancels the division, which the port leaves out
+            q = q * math.sqrt(q.size(-1))                              # undoes the division below, as the port asks
         if not (self.training and self.attn_dropout.p > 0):
             return F.scaled_dot_product_attention(q, k, v, is_causal=True)
         w = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))                              # (N, H, T, T)
@@ -171,7 +173,7 @@ class TransformerModel(nn.Module):
         self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
 
     def dropped_table(self) -> Tensor:
-        """The table `we` (V, C) of one step: in training the *whole* of it is dropped out, before the lookup."""
+        """The table `we` (V, C) of one update: in training dropout is applied to all of it once, before the lookup."""
         return self.drop(self.embed.weight)
 
     def forward(self, x: Tensor, we: Tensor | None = None) -> Tensor:
@@ -199,13 +201,13 @@ class LMHead(nn.Module):
     def __init__(self, model: TransformerModel, cfg, trunc_and_reshape: bool = True):
         super().__init__()
         self.trunc_and_reshape = trunc_and_reshape
-        self.decoder = nn.Linear(cfg.n_embd, model.vocab, bias=False, device='meta')
+        self.decoder = nn.Linear(cfg.n_embd, model.vocab, bias=False, device='meta')     # without memory of its own
         self.decoder.weight = model.embed.weight
 
     def forward(self, h: Tensor, we: Tensor | None = None) -> Tensor:
         """h (N, T, C) -> (N * (T-1), V): the last step predicts nothing; without truncation (N, T, V).
 
-        we: the table of this step (see `TransformerModel.dropped_table`), by default the clean one.
+        we: the table of this update (see `TransformerModel.dropped_table`), by default the clean one.
         """
         if self.trunc_and_reshape:
             h = h[:, :-1].flatten(0, 1)
@@ -215,12 +217,16 @@ class LMHead(nn.Module):
 def states_at(token: int, h: Tensor, x: Tensor) -> Tensor:
     """Hidden state at the first `token` of each sequence: (N, T, C), (..., T, 2) -> (N, C)."""
     ids = x[..., 0].reshape(-1, x.size(-2))                            # (N, T)
-    where = (ids == token).int().argmax(-1)                            # (N,)
+    is_token = ids == token                                            # (N, T)
+    if not is_token.any(-1).all():
+        raise ValueError(f'a sequence has no token {token}, whose state is asked for')
+    where = is_token.int().argmax(-1)                                  # (N,)
     return h[torch.arange(len(h), device=h.device), where]
 
 
 class TaskHead(nn.Module):
-    """The one new layer of fine-tuning, with dropout, at the classify tokens: h (N, T, C), x -> `score` of (N, C)."""
+    """The one new layer of fine-tuning, with dropout: the `score` of the states (N, C) at the classify tokens of h
+    (N, T, C)."""
     shape = '(B, K, T, 2)'
 
     def __init__(self, clf_token: int, cfg, n_class: int = 1):
@@ -341,7 +347,8 @@ def accept_other_names(module, state_dict, prefix, *_):
     own = {plain_name(name): name for name, _ in module.named_parameters(remove_duplicate=False)}
     plain = {plain_name(name[len(prefix):]): state_dict.pop(name) for name in list(state_dict)}
     table, decoder = plain.get('transformer.embed.weight'), plain.get('lm_head.decoder.weight')
-    if table is not None and decoder is not None and not torch.equal(decoder.to(table), table):
+    is_tied = table is None or decoder is None or torch.equal(decoder.to(table).nan_to_num(), table.nan_to_num())
+    if not is_tied:
         raise ValueError('lm_head.decoder.weight differs from transformer.embed.weight, but the decoder of this '
                          'network is its table: these parameters are those of another network')
     for name, value in plain.items():
@@ -379,13 +386,12 @@ def read_shapes(path: str) -> list[list[int]]:
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(f'{name} does not list the shapes of a released model (positions, tokens, '
                          f'12 arrays a block): {HOW_TO_GET}') from None
-    if os.path.exists(os.path.join(path, 'params_0.npy')):             # so nobody allocates what is not there
-        list(open_shards(path, sum(map(math.prod, shapes))))
+    list(open_shards(path, sum(map(math.prod, shapes))))               # before anything of such a size is allocated
     return shapes
 
 
 def shard_lengths(n_total: int) -> list[int]:
-    """The lengths into which np.array_split cuts n_total numbers: the first are one longer where there is a rest."""
+    """The lengths of the pieces into which np.array_split cuts n_total numbers: the first ones may be one longer."""
     return [(n_total + N_SHARDS - 1 - i) // N_SHARDS for i in range(N_SHARDS)]
 
 

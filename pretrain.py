@@ -1,9 +1,9 @@
 """Train the language model on a folder of text: `python pretrain.py --data_dir books/ --vocab_size 40478`.
 
-The defaults are the paper's recipe (section 4.1). The result, in the layout of the released weights, is the folder
-save/DESC: a --model_path for train.py and generate.py. With --init PATH training starts from such a folder.
-Prints at intervals: epochs updates tr_loss va_loss va_ppl tokens/s. Interrupted, it goes on with the same command and
---resume.
+The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
+result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
+With --init PATH training starts from such a folder. Prints at intervals: epochs updates tr_loss va_loss va_ppl
+tokens/s. Interrupted, it goes on with the same command and --resume.
 """
 
 if __name__ == '__main__':
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 import fast
-from checkpoint import RunLife
+from checkpoint import Run
 from corpus import load_tokens
 from device import Ranks, add_device_args, choose_device, grad_scaler, set_seed
 from model_pytorch import (
@@ -31,6 +31,7 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from opt import OpenAIAdam
+from trained import hash_model
 from utils import (
     Parser,
     add_model_args,
@@ -55,8 +56,8 @@ def parse_args(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
     group = parser.add_argument_group('vocabulary and first weights')
-    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens, characters '
-                       'included')
+    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens: characters '
+                       "and merges (the paper's 40,000 merges make 40,478 tokens)")
     group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
     group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
     group.add_argument('--init', dest='model_path', metavar='PATH', help='start from the weights in this folder')
@@ -88,6 +89,8 @@ def parse_args(argv=None):
 def lm_loss(model, tokens, n_targets):
     """Sum of the next-token losses of tokens (N, T+1), divided by n_targets; logits exist only in chunks."""
     we = model.dropped_table()                                         # one draw for lookup and decoding
+    if not torch.is_grad_enabled():
+        we = we.detach()                                               # then no gradients are made
     ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
     positions = torch.arange(len(we) - model.n_ctx, len(we) - model.n_ctx + ids.size(1), device=ids.device)
     h = model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
@@ -111,12 +114,12 @@ class Sequences:
         self.epoch, self.starts = None, None
 
     def cut_out(self, starts, n_tokens):
-        """(N, n_ctx + 1) tokens from each start on; the text is a ring of n_tokens."""
+        """(N, n_ctx + 1) tokens from each start on; after n_tokens the text begins again."""
         places = (np.asarray(starts)[:, None] + np.arange(self.n_ctx + 1)) % n_tokens
         return torch.from_numpy(self.tokens[places].astype(np.int64))
 
     def batch(self, n_updates):
-        """The sequences of update n_updates. Those of an epoch begin at another offset each time, in random order."""
+        """The sequences of update n_updates. Each epoch shifts all starts by one random offset and shuffles them."""
         epoch, i = divmod(n_updates, self.per_epoch)
         if self.epoch != epoch:
             rng = np.random.default_rng([self.seed, epoch])
@@ -140,6 +143,7 @@ def build(args, n_vocab, n_total, device):
         if n_stored != n_vocab:
             raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
                              f'{n_stored}: give the vocabulary that they were trained with')
+        hash_model(args.model_path, args.encoder_path, args.bpe_path)
         load_openai_pretrained_model(model, n_ctx=args.n_ctx, n_transfer=args.n_layer, path=args.model_path)
     model = fast.use_fast_dropout(model).to(device)
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine', t_total=n_total, l2=args.l2,
@@ -180,7 +184,7 @@ def main(args):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
-    with RunLife(args, ranks, device) as run:
+    with Run(args, ranks, device) as run:
         if run.results:
             return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
         tokens, key, n_vocab = load_tokens(args)
@@ -192,6 +196,7 @@ def main(args):
                           dict(n_updates=0, n_total=n_total, losses=[]))
         if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
             raise ValueError(f'{run.last_path} is damaged')
+        state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
         since, n_tokens = time.time(), 0
 
         bar = tqdm(total=n_total, initial=state['n_updates'], ncols=80, disable=None)
@@ -222,7 +227,7 @@ def finish(args, run, model):
     run.write_json('hparams.json', {name: getattr(args, name)
                                     for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
     save_openai_pretrained_model(model, run.folder)
-    results = run.finish(dict(log=run.state['log'][1:]))
+    results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder)))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
 

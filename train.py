@@ -23,20 +23,19 @@ from tqdm import tqdm
 
 import analysis
 import fast
-from checkpoint import RunLife, environment, load_into, load_state, open_trained, save_state, sha256
+from checkpoint import Run, environment, load_into, load_state, save_state, sha256
 from datasets import METRICS, SPECIAL, TASKS, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import (
     DEFAULT_CONFIG,
-    N_SHARDS,
     DoubleHeadModel,
     load_openai_pretrained_model,
-    open_shards,
     read_shapes,
 )
 from opt import SCHEDULES, OpenAIAdam
 from text_utils import TextEncoder
+from trained import hash_model, open_trained
 from utils import (
     Parser,
     add_model_args,
@@ -96,12 +95,13 @@ def parse_args(argv=None):
     group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
                        'written, not with the faster equivalents of fast.py')
     add_device_args(parser)
+    # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
     parser.set_defaults(**TASKS[parser.parse_known_args(argv)[0].dataset].defaults)
     defaults_of_model(parser, argv)
     args = parser.parse_args(argv)
     if args.n_embd % args.n_head:
         raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
-    if args.n_transfer > max(12, args.n_layer):
+    if args.n_transfer > max(12, args.n_layer):                        # 12, the default, means all of a smaller network
         raise ValueError(f'n_transfer={args.n_transfer}: the network has n_layer={args.n_layer} blocks')
     if args.n_ctx < 6:
         raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
@@ -125,43 +125,47 @@ def seed_list(text):
 
 
 def add_special(text_encoder):
-    """Append the special tokens to the vocabulary of a TextEncoder."""
+    """Append the special tokens to the vocabulary of a TextEncoder; returns the extended {token: id}."""
     for token in SPECIAL:
         if token in text_encoder.encoder:
             raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
         text_encoder.encoder[token] = len(text_encoder.encoder)
-    return text_encoder
+    return text_encoder.encoder
+
+
+def hash_files(args, n_vocab):
+    """Hashes of vocabulary, merges and weights. Raises ValueError if they do not belong together."""
+    if args.n_transfer == -1:                                          # no weights are loaded
+        return dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
+    n_stored = read_shapes(args.model_path)[1][0]
+    if n_stored != n_vocab:
+        raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
+                         f'{n_stored}: they do not belong together')
+    return hash_model(args.model_path, args.encoder_path, args.bpe_path)
 
 
 def load_data(args, task):
     """Read and encode the examples of the task: a namespace with train, valid, test Examples and what they imply."""
-    hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    text_encoder = add_special(TextEncoder(args.encoder_path, args.bpe_path))
-    encoder, n_vocab = text_encoder.encoder, text_encoder.n_vocab
-    if args.n_transfer != -1:
-        shapes = read_shapes(args.model_path)
-        list(open_shards(args.model_path, sum(map(math.prod, shapes))))         # fail now if a shard is missing
-        n_stored = shapes[1][0]
-        if n_stored != n_vocab:
-            raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
-                             f'{n_stored}: they do not belong together')
-        hashes['weights'] = sha256(*(os.path.join(args.model_path, f'params_{i}.npy') for i in range(N_SHARDS)))
+    text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
+    hashes = hash_files(args, text_encoder.n_vocab)
+    encoder = add_special(text_encoder)
     splits = task.load(args.data_dir, args.n_valid)
     warnings = labels_and_overlap(task, *splits)
     texts = [field for split in splits for field in split.texts]
-    encoded = iter(encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
-                               os.path.join(args.save_dir, '.encoded')))
-    fields = [[next(encoded) for _ in split.texts] for split in splits]
+    encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
+                          os.path.join(args.save_dir, '.encoded'))
+    hashes['texts'] = hash_texts(texts).hexdigest()
+    hashes['ids'] = hashlib.sha256(b''.join(part.tobytes() for field in encoded for part in (field.ids, field.ends))
+                                   ).hexdigest()
+    n_fields = len(splits[0].texts)
+    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]         # of train, valid, test
     n_ctx, max_len, n_cut = fit_n_ctx(fields, args.n_ctx, task.form)
     if n_cut:
         warnings.append(f'{n_cut} examples are longer than n_ctx={args.n_ctx} allows: their texts are cut')
     train, valid, test = (Examples(task.form, ids, split.labels, encoder, n_ctx, max_len)
                           for ids, split in zip(fields, splits, strict=True))
-    hashes['texts'] = hash_texts(texts).hexdigest()
-    hashes['ids'] = hashlib.sha256(b''.join(part.tobytes() for split in fields for field in split
-                                            for part in (field.ids, field.ends))).hexdigest()
     digest = hashlib.sha256(repr([n_ctx, hashes, train.labels.tolist(), valid.labels.tolist()]).encode()).hexdigest()
-    return SimpleNamespace(train=train, valid=valid, test=test, n_vocab=n_vocab, n_ctx=n_ctx,
+    return SimpleNamespace(train=train, valid=valid, test=test, n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
                            clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes)
 
 
@@ -170,10 +174,10 @@ def labels_and_overlap(task, train, valid, test):
     warnings = [f'all {len(split.labels)} {name} examples have the same label'
                 for name, split in (('training', train), ('validation', valid)) if len(set(split.labels)) == 1]
     n_fields = 1 if task.form == 'choices' else None                   # the context alone tells such examples apart
-    known = {texts for split in (train, valid) for texts in zip(*split.texts[:n_fields], strict=True)}
-    n_known = sum(texts in known for texts in zip(*test.texts[:n_fields], strict=True))
-    if n_known:
-        warnings.append(f'{n_known} of {len(test.texts[0])} test examples are training or validation examples too')
+    labelled = {texts for split in (train, valid) for texts in zip(*split.texts[:n_fields], strict=True)}
+    n_again = sum(texts in labelled for texts in zip(*test.texts[:n_fields], strict=True))
+    if n_again:
+        warnings.append(f'{n_again} of {len(test.texts[0])} test examples are training or validation examples too')
     return warnings
 
 
@@ -217,7 +221,8 @@ class Losses(nn.Module):
 
     def __init__(self, model, lm_coef, plain=False):
         super().__init__()
-        self.model, self.lm_coef, self.plain = model if plain else fast.use_fast_dropout(model), lm_coef, plain
+        self.model = model if plain else fast.use_fast_dropout(model)
+        self.lm_coef, self.plain = lm_coef, plain
         self.compute = MultipleChoiceLossCompute(nn.CrossEntropyLoss(reduction='none'), task_losses, lm_coef)
 
     def forward(self, X, M, Y):
@@ -248,7 +253,8 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
     runner.train()
     losses = []
     for i, tower in enumerate(zip(*(t.chunk(n_towers) for t in batch), strict=True)):
-        is_last = i + 1 == n_towers                                    # then processes exchange their gradients
+        is_last = i + 1 == n_towers
+        # processes exchange their gradients once an update, after the last tower
         with nullcontext() if is_last or not isinstance(runner, DistributedDataParallel) else runner.no_sync():
             with autocast:
                 loss, clf_losses, lm_losses = runner(*tower)
@@ -261,23 +267,23 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
     return torch.stack(losses).mean(0)
 
 
-def evaluate(losses, examples, n, n_batch, autocast, ranks, check=None):
+def evaluate(module, examples, n, n_batch, autocast, ranks, check=None):
     """Task logits (n, n_out) of the first n examples, in evaluation mode; batches are spread over the processes.
 
-    check: called between batches; it may raise to end the run.
+    module: `Losses`. check: called between batches; it may raise to end the run.
     """
-    losses.eval()
+    module.eval()
+    linear = module.model.task_head.linear
+    n_out = examples.lengths.shape[1] if examples.form == 'choices' else linear.out_features
+    logits = torch.zeros(n, n_out, device=linear.weight.device)
     order = examples.lengths[:n].max(1).argsort(kind='stable')         # like lengths together: less padding
-    logits = None
     with autocast:
         for i in tqdm(range(ranks.rank * n_batch, n, ranks.size * n_batch), desc='evaluating', ncols=80, leave=False,
                       disable=None):
             if check:
                 check()
             batch = order[i:i + n_batch]
-            part = losses.logits(*map(torch.from_numpy, examples.batch(batch))).float()
-            logits = part.new_zeros(n, part.size(1)) if logits is None else logits
-            logits[batch] = part
+            logits[batch] = module.logits(*map(torch.from_numpy, examples.batch(batch))).float()
     return ranks.sum(logits).cpu()                      # each row was computed by one process and is 0 on the others
 
 
@@ -293,41 +299,43 @@ def score(task, logits, labels):
 
 
 def build(args, task, data, device, ranks, t_total):
-    """The network with the released weights, its `Losses`, what is called to train (DistributedDataParallel around them
-    where there are several processes), and the optimizer."""
+    """The network with the released weights in its `Losses`; what is called to train, which with several processes is
+    DistributedDataParallel around it; and the optimizer."""
     set_seed(args.seed)
     model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
     load_openai_pretrained_model(model, n_ctx=data.n_ctx, n_special=len(SPECIAL), n_transfer=args.n_transfer,
                                  path=args.model_path)
-    runner = losses = Losses(model.to(device), args.lm_coef, args.plain)
+    runner = module = Losses(model.to(device), args.lm_coef, args.plain)
     if ranks.size > 1:
-        runner = DistributedDataParallel(losses)
+        runner = DistributedDataParallel(module)
         torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, warmup=args.lr_warmup, t_total=t_total,
                      b1=args.b1, b2=args.b2, e=args.e, l2=args.l2, vector_l2=args.vector_l2,
                      max_grad_norm=args.max_grad_norm)
-    return model, losses, runner, opt
+    return module, runner, opt
 
 
 def fetch(pending, run, per_epoch):
     """Bring the losses of the last updates to the host, into the state. A loss that is not finite ends the run."""
     losses = run.state['losses']
-    for clf_loss, lm_loss in (run.ranks.sum(torch.stack(pending)) / run.ranks.size).tolist() if pending else ():
+    if not pending:
+        return
+    for clf_loss, lm_loss in (run.ranks.sum(torch.stack(pending)) / run.ranks.size).tolist():
         if not math.isfinite(clf_loss + lm_loss):
             epoch, i = divmod(len(losses), per_epoch)
-            run.diverged(f'the loss of update {len(losses) + 1} (epoch {epoch + 1}, batch {i + 1}) is {clf_loss} '
+            run.raise_diverged(f'the loss of update {len(losses) + 1} (epoch {epoch + 1}, batch {i + 1}) is {clf_loss} '
                          f'(classification), {lm_loss} (language model)')
         losses.append([clf_loss, lm_loss if run.args.lm_coef else None])
     pending.clear()
 
 
-def log(n_epochs, task, data, losses, run, autocast):
+def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     """Evaluate, print and log; keep the parameters if they are the best so far on the validation examples."""
     n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
-    check = run.save_or_stop if run.ranks.size == 1 else None
+    check = run.save_or_stop if run.ranks.size == 1 else None          # processes have different numbers of batches
     line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
     for name, examples, n in (('tr', data.train, min(n_valid, len(data.train))), ('va', data.valid, n_valid)):
-        logits = evaluate(losses, examples, n, n_batch, autocast, run.ranks, check)
+        logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
         line[f'{name}_cost'], scores = score(task, logits, examples.labels[:n])
         line[f'{name}_score'] = scores[task.metrics[0]]
         if 'accuracy' in scores:
@@ -336,7 +344,7 @@ def log(n_epochs, task, data, losses, run, autocast):
     run.log(**line)
     if is_best and run.ranks.rank == 0:
         run.check_parameters()
-        save_state(run.path('best_params.pt'), losses.model.state_dict())
+        save_state(run.path('best_params.pt'), module.model.state_dict())
     run.print('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_score:.2f} {va_score:.2f}'.format(**line))
 
 
@@ -347,7 +355,7 @@ def is_early(state):
 
 
 def is_whole(state, n_train):
-    """Whether order of examples, losses and log in the state of a checkpoint are as `fine_tune` writes them."""
+    """Whether order, losses and log in the state of a checkpoint are such as this run writes."""
     order = torch.arange(n_train) if state['order'] is None else state['order']
     return (isinstance(order, torch.Tensor) and order.dtype == torch.int64
             and torch.equal(order.sort(0).values, torch.arange(n_train))
@@ -363,13 +371,13 @@ def fine_tune(args, task, data, device, autocast, ranks):
         raise ValueError(f'{len(data.train)} training examples do not fill one batch of --n_batch {args.n_batch} x '
                          f'--n_gpu {args.n_gpu}')
     check_memory(args, data, device)
-    with RunLife(args, ranks, device) as run:
+    with Run(args, ranks, device) as run:
         if run.results:
             return summary(run, run.results)
-        model, losses, runner, opt = build(args, task, data, device, ranks, per_epoch * args.n_iter)
+        module, runner, opt = build(args, task, data, device, ranks, per_epoch * args.n_iter)
         scaler = grad_scaler(device, args.dtype)
         name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
-        state = run.begin(dict(model=model, opt=opt, scaler=scaler), data.digest,
+        state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data.digest,
                           dict(n_updates=0, n_total=per_epoch * args.n_iter, n_epochs=0, order=None, losses=[]),
                           environment={**environment(), **data.hashes, 'device': name, 'processes': ranks.size})
         if not is_whole(state, len(data.train)):
@@ -384,40 +392,41 @@ def fine_tune(args, task, data, device, autocast, ranks):
         for epoch in range(state['n_epochs'], args.n_iter):
             if state['order'] is None:
                 order = np.arange(len(data.train))
-                np.random.shuffle(order)                               # as scikit-learn's shuffle: same batches
+                np.random.shuffle(order)                               # as scikit-learn's shuffle in the original
                 state['order'] = torch.from_numpy(order)
             n_done = state['n_updates'] - epoch * per_epoch
             for i in tqdm(range(n_done, per_epoch), f'epoch {epoch + 1}/{args.n_iter}', initial=n_done, total=per_epoch,
                           ncols=80, leave=False, disable=True if ranks.rank else None):
                 if is_early(state):
                     fetch(pending, run, per_epoch)
-                    log(0, task, data, losses, run, autocast)
+                    evaluate_and_log(0, task, data, module, run, autocast)
                 where = state['order'][i * n_batch:(i + 1) * n_batch].chunk(ranks.size)[ranks.rank].numpy()
                 batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
                 pending.append(update(runner, opt, batch, args.n_gpu // ranks.size, autocast, scaler))
                 state['n_updates'] += 1
-                if len(pending) == fetch_every:                        # a GPU computes on in between
+                if len(pending) == fetch_every:                        # until then a GPU is not waited for
                     fetch(pending, run, per_epoch)
                     run.save_or_stop()
             fetch(pending, run, per_epoch)
             if is_early(state):
-                log(0, task, data, losses, run, autocast)
-            log(epoch + 1, task, data, losses, run, autocast)
+                evaluate_and_log(0, task, data, module, run, autocast)
+            evaluate_and_log(epoch + 1, task, data, module, run, autocast)
             state['n_epochs'], state['order'] = epoch + 1, None
         run.save()
-        return test(args, task, data, run, losses, autocast)
+        return finish(args, task, data, run, module, autocast)
 
 
-def test(args, task, data, run, losses, autocast):
+def finish(args, task, data, run, module, autocast):
     """Predict the test file with the best parameters; write and return the results of the run."""
     best_path, lines = run.path('best_params.pt'), run.state['log'][1:]
     best = max(lines, key=lambda line: line['va_score'])               # the first of equals, whose parameters are kept
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    best_epoch=best['n_epochs'], valid_score=best['va_score'], valid_accuracy=best.get('va_acc'),
-                   test_score=None, test_accuracy=None, test_logits=None, log_path=run.log_path, best_path=best_path)
+                   test_score=None, test_accuracy=None, test_logits=None, log_path=run.log_path, best_path=best_path,
+                   hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit:
-        load_into(losses.model, load_state(best_path, run.device), best_path)
-        logits = evaluate(losses, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
+        load_into(module.model, load_state(best_path, run.device), best_path)
+        logits = evaluate(module, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
         predictions = predictions_of(task, logits)
         results['test_logits'] = logits.tolist()
         results['submission'] = os.path.join(args.submission_dir, task.filename)
@@ -466,14 +475,15 @@ def predict(args, device, autocast, ranks):
     options, n_ctx = trained.options, trained.config['n_ctx']
     task = TASKS[options.dataset]._replace(form=trained.config['form'], classes=tuple(trained.config['classes']))
     split = task.read(args.predict)
-    text_encoder = add_special(trained.encoder)
-    fields = [encode_texts(field, text_encoder, 'encoding') for field in split.texts]
-    examples = Examples(task.form, fields, split.labels, text_encoder.encoder, n_ctx, options.n_ctx // 2 - 2)
-    n_cut = sum(list(map(len, examples.texts(i))) != [len(field[i]) for field in fields] for i in range(len(examples)))
+    encoder = add_special(trained.encoder)
+    fields = [encode_texts(field, trained.encoder, 'encoding') for field in split.texts]
+    examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
+    n_cut = sum(list(map(len, examples.fields_of(i))) != [len(field[i]) for field in fields]
+                for i in range(len(examples)))
     if n_cut:
         print(f'{n_cut} examples are longer than the n_ctx={n_ctx} of the run allows: their texts are cut')
-    losses = Losses(trained.model.to(device), options.lm_coef, args.plain)
-    logits = evaluate(losses, examples, len(examples), args.n_batch * args.n_gpu, autocast, ranks)
+    module = Losses(trained.model.to(device), options.lm_coef, args.plain)
+    logits = evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, ranks)
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
     write_predictions(path, task, predictions_of(task, logits), logits)
@@ -482,7 +492,7 @@ def predict(args, device, autocast, ranks):
     return SimpleNamespace(path=path, logits=logits, scores=scores, accuracy=scores.get('accuracy'))
 
 
-def of_seed(args, seed):
+def options_of_seed(args, seed):
     """The options of one run of --seeds: what --seed and --desc alone would have given."""
     desc = f'{args.desc}-{seed}'
     return argparse.Namespace(**{**vars(args), 'seeds': None, 'seed': seed, 'desc': desc,
@@ -496,6 +506,8 @@ def main(args):
         raise ValueError(f'{ranks.size} processes cannot share --n_gpu {args.n_gpu} towers equally')
     device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
     if args.predict:
+        if ranks.size > 1:
+            raise ValueError('--predict runs in one process: start it without torchrun')
         return predict(args, device, autocast, ranks)
     ranks.join(device)
     try:
@@ -504,7 +516,7 @@ def main(args):
             print(f'warning: {warning}')
         if args.seeds is None:
             return fine_tune(args, task, data, device, autocast, ranks)
-        runs = [fine_tune(of_seed(args, seed), task, data, device, autocast, ranks) for seed in args.seeds]
+        runs = [fine_tune(options_of_seed(args, seed), task, data, device, autocast, ranks) for seed in args.seeds]
         if ranks.rank == 0:
             for kind in ('valid', 'test'):
                 print(f'{kind} {task.metrics[0]}: {analysis.describe([getattr(run, kind + "_score") for run in runs])}')

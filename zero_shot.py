@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fast
-from checkpoint import open_trained, parse_trained_args
 from datasets import find_cloze_file, read_cloze
 from device import add_device_args, choose_device
 from text_utils import has_tokens
+from trained import open_trained, parse_trained_args
 from utils import Parser, find_columns, iter_data, read_table, run_script
 
 N_BATCH = 16                                            # examples at a time

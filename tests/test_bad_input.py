@@ -17,7 +17,7 @@ from toy import HEADER, TOY, VOCABULARY, as_csv, story, toy_argv, toy_stories, w
 import analysis
 import train
 from checkpoint import Stopped
-from datasets import read_cloze
+from datasets import VAL_NAME, read_cloze
 from text_utils import has_tokens
 
 NEW, RESUME = ['--n_iter', '1'], ['--desc', 'stopped', '--resume']

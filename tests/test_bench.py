@@ -1,11 +1,13 @@
 """What `bench.py` writes; its figures are the machine's."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toy import TOY, toy_argv
 
+import train
 from scripts import bench, report
 
 
@@ -39,7 +41,7 @@ def test_the_report_keeps_what_was_measured_and_names_what_waits(tmp_path, capsy
     text = (tmp_path / 'B.md').read_text(encoding='utf-8')
     assert 'Not measured' not in text and 'old words' not in text
     *_, last = text.splitlines()
-    assert last == ('Waiting for a GPU: train, memory, evaluate, precision, run, generate, curves; `python '
+    assert last == ('Waiting for a GPU: train, memory, evaluate, precision, startup, run, generate, curves; `python '
                     'scripts/bench.py --device cuda` measures them.')
 
 
@@ -49,7 +51,7 @@ def test_what_a_gpu_has_measured_waits_no_more(tmp_path):
     assert path.read_text() == '# Benchmarks\n\nWords.\n\n## Training step at batch 8 (GPU)\n\nfigures\n'
     assert report.read_report(path) == sections
     measured(tmp_path, 'train')
-    assert 'Waiting for a GPU: memory, evaluate, precision, run, generate, curves;' in path.read_text()
+    assert 'Waiting for a GPU: memory, evaluate, precision, startup, run, generate, curves;' in path.read_text()
 
 
 def test_without_stories_a_complete_run_is_left_out(tmp_path, capsys):
@@ -58,7 +60,9 @@ def test_without_stories_a_complete_run_is_left_out(tmp_path, capsys):
     assert not (tmp_path / 'B.md').exists()
 
 
-def test_times_of_a_run_come_from_its_log(folder):
+def test_times_of_a_run_come_from_its_log(folder, monkeypatch):
+    in_process = SimpleNamespace(run=lambda command, check: train.main(train.parse_args(command[2:])))
+    monkeypatch.setattr(bench, 'subprocess', in_process)
     seconds, *parts = bench.seconds_of_run([*toy_argv(folder), '--submit', '--desc', 'timed'],
                                            folder / 'log' / 'timed.jsonl')
     assert len(parts) == 4 and min(parts) > 0           # start, two epochs, predictions

@@ -11,9 +11,10 @@ from toy import TOY, toy_run, with_stories
 
 import convert
 import generate
-from checkpoint import load_state, open_trained, read_config
+from checkpoint import load_state
 from convert import main, parse_args
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+from trained import open_trained, read_config
 from zero_shot import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')

@@ -16,6 +16,7 @@ from forked import finish, start
 from toy import TOY, with_stories
 
 import corpus
+import generate
 import pretrain
 import train
 from model_pytorch import (
@@ -257,6 +258,30 @@ def test_the_result_is_a_model_path(run, tmp_path):
         ['--model_path', result.path, '--data_dir', str(tmp_path), '--n_valid', '10', '--n_iter', '1', '--save_dir',
          str(tmp_path / 'tuned'), '--log_dir', str(tmp_path / 'tuned'), '--device', 'cpu']))
     assert tuned.n_updates == 1
+
+
+@pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy'])
+def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
+    """Another vocabulary of the same size, or other weights of the same shape, in the folder of a run."""
+    put(tmp_path, a=random_text(60))
+    folder = run(*VOCABULARY, '--n_ctx', '24').path
+    path = Path(folder, name)
+    if name == 'encoder_bpe_40000.json':
+        tokens = json.loads(path.read_text())
+        path.write_text(json.dumps(dict(zip(tokens, list(tokens.values())[::-1], strict=True))))
+    elif name == 'params_3.npy':
+        np.save(path, np.load(path) + 1e-3)
+    else:
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text(''.join([lines[0], *lines[:0:-1]]))
+    with_stories(tmp_path)
+    what = {'encoder_bpe_40000.json': 'vocabulary', 'params_3.npy': 'weights'}.get(name, 'merges')
+    for main in (lambda: run('--init', folder, '--desc', 'more'),
+                 lambda: generate.main(generate.parse_args(['--model_path', folder, '--prompt', 'the cat'])),
+                 lambda: train.main(train.parse_args(['--model_path', folder, '--data_dir', str(tmp_path), '--n_valid',
+                                                      '10', '--save_dir', str(tmp_path), '--log_dir', str(tmp_path)]))):
+        with pytest.raises(ValueError, match=f'these {what} are not those that were written there'):
+            main()
 
 
 def test_init_goes_on_from_given_weights(run, tmp_path):

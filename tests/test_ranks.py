@@ -28,6 +28,21 @@ def test_two_processes_train_and_evaluate_as_one(folder):
         assert_close(without_noise(name, b[name]), without_noise(name, a[name]), atol=1e-6, what=name)
 
 
+def test_a_process_without_a_batch_to_evaluate_waits_for_the_others(folder):
+    """10 validation stories are one batch of 20: the second process has none."""
+    argv = [*NO_DROPOUT, '--lr', '1e-3', '--n_batch', '10', '--submit']
+    one = train.main(train.parse_args(toy_argv(folder, '--desc', 'one', *argv)))
+    run_two(folder, '--desc', 'two', *argv)
+    two = json.loads((folder / 'save' / 'two' / 'results.json').read_text())
+    assert_close(torch.tensor(two['test_logits']), torch.tensor(one.test_logits), atol=2e-5)
+
+
+def test_prediction_is_the_work_of_one_process(folder, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='--predict runs in one process'):
+        train.main(train.parse_args(toy_argv(folder, '--predict', 'x.csv')))
+
+
 def test_processes_that_cannot_share_the_towers_are_told_so(folder, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(ValueError, match='2 processes cannot share --n_gpu 3 towers equally'):

@@ -347,3 +347,7 @@ def test_a_run_has_all_it_needs_and_can_be_moved(folder, tmp_path):
     argv += ['--encoder_path', str(TOY / VOCABULARY), '--bpe_path', str(TOY / MERGES)]
     (tmp_path / 'elsewhere' / 'sent' / VOCABULARY).unlink()
     assert train.main(train.parse_args(argv)).accuracy == 100
+    with pytest.raises(ValueError, match='best_params.pt is not what the run wrote'):
+        other = train.main(train.parse_args(toy_argv(folder, '--desc', 'other', '--seed', '1')))
+        shutil.copy(other.best_path, tmp_path / 'elsewhere' / 'sent' / 'best_params.pt')
+        train.main(train.parse_args(argv))

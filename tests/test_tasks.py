@@ -10,8 +10,8 @@ from reference import assert_close
 from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 
 import train
-from checkpoint import open_trained
 from datasets import FORMS, Examples, Split, Task, cut, fit_n_ctx, pack, transform_roc
+from trained import open_trained
 
 N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4}             # choices: a context and three answers
 ROWS = {                                                               # form, classes, metrics

@@ -1,0 +1,149 @@
+"""Opening a trained network: a run of train.py (--desc), or a folder of weights in the released layout (--model_path).
+
+Vocabulary, merges and weights must belong together: their sizes are compared, and their hashes where they were written.
+"""
+
+import argparse
+import os
+from typing import NamedTuple
+
+import torch
+
+from checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
+from datasets import FORMS, SPECIAL, TASKS, head_type
+from model_pytorch import (
+    DEFAULT_CONFIG,
+    N_SHARDS,
+    DoubleHeadModel,
+    LMModel,
+    load_openai_pretrained_model,
+    read_shapes,
+)
+from text_utils import TextEncoder
+from utils import add_model_args, add_path_args, defaults_of_model, read_json, run_name
+
+
+class Trained(NamedTuple):
+    """A trained network and what belongs to it."""
+    model: torch.nn.Module          # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
+    encoder: TextEncoder            # the vocabulary alone, without special tokens
+    options: argparse.Namespace     # n_embd, n_head, ..., of the network
+    n_special: int                  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
+    config: dict                    # config.json of the run; empty for a model folder
+    encoder_path: str               # the vocabulary
+    bpe_path: str                   # the merges
+
+
+def parse_trained_args(parser, argv):
+    """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
+    group = parser.add_argument_group('a trained run')
+    group.add_argument('--desc', type=run_name, help='run of train.py to take instead of --model_path')
+    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
+    add_path_args(parser)
+    add_model_args(parser, DEFAULT_CONFIG)
+    if parser.parse_known_args(argv)[0].desc:
+        refuse_options(parser, argv, ('model_path', 'n_ctx', *DEFAULT_CONFIG), 'with --desc: the run has a network')
+        return parser.parse_args(argv)
+    refuse_options(parser, argv, ('save_dir',), 'without --desc')
+    defaults_of_model(parser, argv)
+    return parser.parse_args(argv)
+
+
+def refuse_options(parser, argv, names, reason: str):
+    """Raise ValueError if the command line has one of these options, which would have no effect."""
+    args = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names))))     # None: not given
+    for name in names:
+        if args[name] is not None:
+            raise ValueError(f'--{name} has no effect {reason}')
+
+
+def open_trained(args) -> Trained:
+    """The network of --desc, a run in --save_dir, or of --model_path, a folder with weights in the released layout.
+
+    Vocabulary and merges lie in the same folder; --encoder_path and --bpe_path, where given, take their place and must
+    be the same. Raises ValueError or FileNotFoundError where files are missing, damaged, or do not belong together.
+    """
+    folder = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
+    encoder_path = args.encoder_path or os.path.join(folder, VOCABULARY)
+    bpe_path = args.bpe_path or os.path.join(folder, MERGES)
+    if args.desc and os.path.isfile(os.path.join(folder, 'params_shapes.json')):
+        raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
+    if args.desc:
+        config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
+        n_vocab, n_ctx, n_special = config['n_vocab'], config['n_ctx'], len(SPECIAL)
+        options = argparse.Namespace(**config['options'])
+        for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
+            if sha256(name) != config[kind]:
+                raise ValueError(f'{name} is not the {kind} that {args.desc} was trained with')
+        if written_hashes(folder).get('parameters', sha256(path)) != sha256(path):
+            raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
+        state = load_state(path)
+        table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
+        if table.shape != (n_vocab + n_special + n_ctx, options.n_embd) or len(state) != 12 * options.n_layer + 4:
+            raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
+        model = DoubleHeadModel(options, config['clf_token'], head_type(config['form'], config['classes']),
+                                vocab=n_vocab + n_special + n_ctx, n_ctx=n_ctx)
+        load_into(model, state, path)
+    else:
+        options, config, n_special = args, {}, 0
+        shapes = read_shapes(folder)
+        (n_stored, n_embd), (n_vocab, _) = shapes[:2]
+        if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
+            raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
+                             f'n_layer={options.n_layer}, n_embd={options.n_embd}')
+        if written_hashes(folder):
+            hash_model(folder, encoder_path, bpe_path)
+        n_ctx = min(args.n_ctx, n_stored)
+        model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
+        load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
+    encoder = TextEncoder(encoder_path, bpe_path)
+    if encoder.n_vocab != n_vocab:
+        raise ValueError(f'{encoder_path} has {encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
+                         'they do not belong together')
+    return Trained(model.eval(), encoder, options, n_special, config, encoder_path, bpe_path)
+
+
+def read_config(folder) -> dict:
+    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
+    path = os.path.join(folder, 'config.json')
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
+    config = read_json(path)
+    kinds = dict(options=dict, form=str, classes=list, n_vocab=int, n_ctx=int, clf_token=int, vocabulary=str,
+                 merges=str)
+    wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
+    if not wrong:
+        options = config['options']
+        wrong = [name for name, value in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
+                 if not isinstance(options.get(name), (int, float) if isinstance(value, float) else type(value))]
+        if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
+            wrong.append('clf_token')
+        if config['form'] not in FORMS or options['dataset'] not in TASKS or {*map(type, config['classes'])} - {str}:
+            wrong.append('task')
+    if wrong:
+        raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
+    return config
+
+
+def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
+    """Hashes of the vocabulary, the merges and the weights in a model folder, or of vocabulary and merges elsewhere.
+
+    A folder that pretrain.py wrote has them in results.json. Raises ValueError where they differ.
+    """
+    shards = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
+    hashes = dict(vocabulary=sha256(encoder_path or os.path.join(folder, VOCABULARY)),
+                  merges=sha256(bpe_path or os.path.join(folder, MERGES)), weights=sha256(*shards))
+    for name, value in written_hashes(folder).items():
+        if value != hashes.get(name):
+            raise ValueError(f'{folder}: these {name} are not those that were written there (results.json): they were '
+                             'damaged or replaced, or belong to another model')
+    return hashes
+
+
+def written_hashes(folder) -> dict:
+    """The hashes in results.json of the run that wrote a folder; empty where there is no such file."""
+    path = os.path.join(folder, 'results.json')
+    hashes = read_json(path).get('hashes', {}) if os.path.lexists(path) else {}
+    if not isinstance(hashes, dict):
+        raise ValueError(f'{path} is damaged, or no file of this program')
+    return hashes
