@@ -149,12 +149,20 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
     return texts
 
 
+def lines_of(file):
+    """Lines that are not blank. Raises ValueError for what is not text."""
+    try:
+        yield from (line for line in file if line.strip())
+    except UnicodeDecodeError as e:
+        raise ValueError(f'standard input is not {e.encoding} text: {e.reason}') from None
+
+
 def continue_lines(transformer, encoder, args) -> list[str]:
     """`continue_prompt` for each line of standard input. At a terminal, a wrong prompt does not end the program."""
     terminal, texts = sys.stdin.isatty(), []
     if terminal:
         print('Type a prompt and press return; Ctrl-D ends.', file=sys.stderr)
-    for i, line in enumerate(line for line in sys.stdin if line.strip()):
+    for i, line in enumerate(lines_of(sys.stdin)):
         try:
             texts += continue_prompt(transformer, encoder, line, args, args.seed + i)
         except ValueError as e:

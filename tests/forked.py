@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 
 
 def start_process(target, *args, **kwargs):
-    """Call `target(*args, connection, **kwargs)` in a new process; returns the process and our end of the connection."""
+    """Call `target(*args, connection, **kwargs)` in a new process; returns it and the other end of the connection."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['forked', 'warm'])
     before = os.environ.get('PYTHONPATH', '')
@@ -39,7 +39,8 @@ def start(folder, argv, **kwargs):
     return start_process(script, folder, argv, **kwargs)[0]
 
 
-def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
+def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, poison_after=None,
+           touch_at_update=None):
     """What `python NAME.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
 
     signal_at: (signal, 'update' or 'evaluate', n) has it send itself a signal in the n-th of them. limit: no file may

@@ -1,4 +1,4 @@
-"""Every file that is read, damaged in every way: the command goes well, or ends in one line and status 2, soon and small.
+"""Every file that is read, damaged in every way: the command goes well, or ends in one line and status 2.
 
 A case is a seed: `draw` says which file is damaged how, and which command then reads it. Cases run one after the other
 in a process of their own, whose memory is limited and which is killed when a case takes too long.
@@ -16,10 +16,12 @@ import random
 import re
 import resource
 import shutil
+import stat
 import sys
 import time
 import zipfile
-from collections import defaultdict
+import zlib
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +41,11 @@ from datasets import TEST_NAME, VAL_NAME
 from utils import run_script
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='limits of memory as Linux has them')
-LONGEST, MORE_MEMORY, MOST_MEMORY = 20, 2 ** 32, 2 ** 30              # seconds; bytes: may be asked for; may be used
+LONGEST, MORE_MEMORY, MOST_MEMORY = 20, 2 ** 32, 2 ** 30              # seconds; bytes that can be had; that may be used
 
 SIZE = ['--n_layer', '1', '--n_embd', '16', '--n_head', '2', '--n_ctx', '16']
-TRAIN = ['--data_dir', '.', '--model_path', 'model', '--n_valid', '10', '--n_batch', '20', '--n_gpu', '1', '--lr', '1e-2',
-         '--n_iter', '1', '--submit']
+TRAIN = ['--data_dir', '.', '--model_path', 'model', '--n_valid', '10', '--n_batch', '20', '--n_gpu', '1',
+         '--lr', '1e-2', '--n_iter', '1', '--submit']
 PRETRAIN = ['--data_dir', 'corpus', '--token_dir', 'tokens', '--n_proc', '1', '--n_iter', '1', '--n_batch', '4']
 INIT, LEARN = [*PRETRAIN, '--init', 'model'], [*PRETRAIN, *SIZE, '--vocab_size', '60']
 MODEL = [f'model/{name}' for name in (VOCABULARY, MERGES, 'params_shapes.json', 'params_0.npy', 'params_7.npy',
@@ -79,15 +81,16 @@ COMMANDS = (                                                           # script,
     ('convert', ['--to_transformers', 'out', '--desc', 'done'], RUN),
     ('analysis', ['log/done.jsonl', 'log/other.jsonl', '--no_figures'], ['log/done.jsonl'] * 2),
     ('analysis', ['log/done.jsonl', 'log/other.jsonl'], ['log/other.jsonl']),
-    ('analysis.rocstories', [], [TEST_NAME, 'submission/ROCStories.tsv', 'log/done.jsonl']),
+    ('rocstories', [], [TEST_NAME, 'submission/ROCStories.tsv', 'log/done.jsonl']),
 )
 PAIRS = [(command, name) for command in COMMANDS for name in command[2]]
 SCRIPTS = dict(train=train, pretrain=pretrain, generate=generate, zero_shot=zero_shot, convert=convert,
                analysis=analysis)
 
 
-def prepare(folder):
+def prepare(folder, _):
     """Make a folder with all the files, from real runs of the scripts."""
+    torch.set_num_threads(1)
     os.chdir(folder)
     with_stories(folder)
     shutil.copytree(TOY, 'model')
@@ -99,25 +102,32 @@ def prepare(folder):
     write('text.txt', 'the cat sat\n\nmom and dad like the rain .\n')
     write('prompts.txt', 'the cat\n')
     write('tables/dev.tsv', 'sentence\tlabel\nthe cat sat\t1\nold rain day\t0\n')
-    write('tables/winograd.tsv', 'sentence\tcandidate1\tcandidate2\tlabel\nthe cat saw dad and _ ran off\tcat\tdad\t1\n')
-    for name, argv in (('train', [*TRAIN, '--desc', 'done']), ('train', [*TRAIN, '--desc', 'other', '--seed', '7']),
-                       ('pretrain', INIT), ('pretrain', [*LEARN, '--desc', 'learned', '--token_dir', 'learned'])):
-        SCRIPTS[name].main(SCRIPTS[name].parse_args(argv))
+    write('tables/winograd.tsv', 'sentence\tcandidate1\tcandidate2\tlabel\nthe cat saw dad and _ ran\tcat\tdad\t1\n')
+    call('train', [*TRAIN, '--desc', 'done'])
+    call('train', ['--desc', 'done', '--predict', 'predict.csv'])
+    write('log/other.jsonl', Path('log/done.jsonl').read_text().replace('"seed": 42', '"seed": 7'))
+    call('pretrain', INIT)
+    call('pretrain', [*LEARN, '--desc', 'learned', '--token_dir', 'learned'])
     for name, argv in (('train', [*TRAIN, '--desc', 'stopped']), ('pretrain', [*INIT, '--desc', 'half'])):
         before_call(SCRIPTS[name], 'update', 2, stop)
         with pytest.raises(KeyboardInterrupt):
-            SCRIPTS[name].main(SCRIPTS[name].parse_args([*argv, '--checkpoint_minutes', '0']))
-    for path in Path('tokens').glob('*.npy'):                          # what an interruption leaves: a piece
-        write(f'pieces/{path.stem}/{PIECE}', path.read_bytes())
-    [learned] = Path('learned').glob('vocabulary-*')
-    Path('pieces', learned.name, 'counts').mkdir(parents=True)
-    corpus.count_words((('corpus/a.txt', 0, 10 ** 6), f'pieces/{learned.name}/counts/{PIECE}'))
-    convert.main(convert.parse_args(['--to_transformers', 'hf', '--model_path', 'model']))
+            call(name, [*argv, '--checkpoint_minutes', '0'])
+    [tokens], [words] = Path('tokens').glob('*.npy'), Path('learned').glob('vocabulary-*')
+    write(f'pieces/{tokens.stem}/{PIECE}', tokens.read_bytes())        # what an interruption leaves
+    Path('pieces', words.name, 'counts').mkdir(parents=True)
+    corpus.count_words((('corpus/a.txt', 0, 10 ** 6), f'pieces/{words.name}/counts/{PIECE}'))
+    call('convert', ['--to_transformers', 'hf', '--model_path', 'model'])
     state = convert.read_weights('hf/model.safetensors')
     for folder, name in (('bin', 'pytorch_model.bin'), ('index', 'one.bin')):
         write(f'{folder}/config.json', Path('hf/config.json').read_bytes())
         torch.save(state, f'{folder}/{name}')
     write('index/pytorch_model.bin.index.json', json.dumps(dict(weight_map=dict.fromkeys(state, 'one.bin'))))
+
+
+def call(script, argv):
+    if script == 'rocstories':
+        return analysis.rocstories('.', 'submission/ROCStories.tsv', 'log/done.jsonl')
+    return SCRIPTS[script].main(SCRIPTS[script].parse_args(argv))
 
 
 def stop(*_):
@@ -154,8 +164,8 @@ def bits_flipped(path, rng):
     path.write_bytes(data)
 
 
-PIECES = (b'\0', b'\xff', b'\xed\xa0\x80', b'\n', b'\r', b'"', b'\t', b',', b'-', b'9' * 30, b'\x1b[0m', '\u2028'.encode(),
-          b'[' * 100_000, b'x' * 2 ** 21, b'\n' * 2 ** 18, b'\0' * 2 ** 21)
+PIECES = (b'\0', b'\xff', b'\xed\xa0\x80', b'\n', b'\r', b'"', b'\t', b',', b'-', b'9' * 30, b'\x1b[0m',
+          '\u2028'.encode(), b'[' * 100_000, b'x' * 2 ** 21, b'\n' * 2 ** 18, b'\0' * 2 ** 21)
 
 
 def piece_replaced(path, rng):
@@ -171,8 +181,8 @@ def swapped(path, rng):
 
 def of_other_encoding(path, rng):
     text = path.read_bytes().decode('latin-1')
-    path.write_bytes(rng.choice((lambda: text.encode('utf-16'), lambda: text.encode('utf-16-le'), lambda: gzip.compress(
-        text.encode()), lambda: b'\xef\xbb\xbf' + text.encode(), lambda: text.replace('\n', '\r').encode('latin-1')))())
+    path.write_bytes(rng.choice((text.encode('utf-16'), text.encode('utf-16-le'), gzip.compress(text.encode()),
+                                 b'\xef\xbb\xbf' + text.encode(), text.replace('\n', '\r').encode('latin-1'))))
 
 
 def replaced(make):
@@ -201,6 +211,10 @@ def symlink_loop(path):
 
 def missing(path):
     pass
+
+
+def unreadable(path, rng):
+    path.chmod(0)                                                      # root reads it all the same
 
 
 def absurd_inside(value, rng):
@@ -248,19 +262,19 @@ def field_changed(path, rng):
     i, end = rng.randrange(len(lines)), next((end for end in '\t, ' if end in lines[0]), ' ')
     fields = lines[i].split(end)
     k = rng.randrange(len(fields))
-    value = rng.choice((*map(str, ABSURD), 'nan', '１', '3', '&nbsp;', '"', 'x"y', '_', '\r', '[' * 10_000, 'e\u0301' * 9999,
-                        '<b>' * 3000, '.' * 30_000, "'" * 30_000, 'http://' * 3000, 'a-' * 9999))
+    value = rng.choice((*map(str, ABSURD), 'nan', '１', '3', '&nbsp;', '"', 'x"y', '_', '\r', '[' * 10_000,
+                        'e\u0301' * 9999, '<b>' * 3000, '.' * 30_000, "'" * 30_000, 'http://' * 3000, 'a-' * 9999))
     lines[i] = end.join(rng.choice(([*fields[:k], value, *fields[k + 1:]], fields[:k] + fields[k + 1:],
                                     [*fields, value], [fields[k]] * len(fields))))
     write(path, '\n'.join(lines))
 
 
 TENSORS = (
-    lambda x: x[None], lambda x: x.double(), lambda x: x.half(), lambda x: torch.full_like(x, math.nan), lambda x: x[:0],
-    lambda x: x.to_sparse(), lambda x: x.to('meta'), lambda x: torch.zeros(1).expand(2 ** 36), lambda x: x.flatten()[:1],
-    lambda x: torch.zeros(1).expand(x.shape), lambda x: torch.zeros(1, 1).expand(2 ** 20, 2 ** 20), lambda x: x.bool(),
-    lambda x: torch.full_like(x, 10 ** 9), lambda x: torch.tensor(3), lambda x: x.cfloat(), lambda x: x.t().t()[..., :1],
-    lambda x: torch.quantize_per_tensor(x.float(), 1, 0, torch.qint8))
+    lambda x: x[None], lambda x: x.double(), lambda x: x.half(), lambda x: x.bool(), lambda x: x.cfloat(),
+    lambda x: x[:0], lambda x: x.flatten()[:1], lambda x: x.to_sparse(), lambda x: x.to('meta'),
+    lambda x: torch.tensor(3), lambda x: torch.full_like(x, math.nan), lambda x: torch.full_like(x, 10 ** 9),
+    lambda x: torch.zeros(1).expand(x.shape), lambda x: torch.zeros(1).expand(2 ** 36),
+    lambda x: torch.zeros(1, 1).expand(2 ** 20, 2 ** 20))
 
 
 def tensor_changed(path, rng):
@@ -288,36 +302,37 @@ def tensor_changed(path, rng):
 
 @functools.cache
 def compressed(n_bytes):
-    """A zip with one member of so many zeros, as bytes."""
-    out, zeros = io.BytesIO(), bytes(2 ** 24)
-    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open('ids_0.npy', 'w', force_zip64=True) as f:
-            np.lib.format.write_array_header_1_0(f, dict(descr='<u2', fortran_order=False, shape=(n_bytes // 2,)))
-            for _ in range(n_bytes // len(zeros)):
-                f.write(zeros)
-    return out.getvalue()
+    """So many zeros as zip files keep them, after the header of an array of numpy."""
+    header, out = io.BytesIO(), zlib.compressobj(wbits=-15)
+    np.lib.format.write_array_header_1_0(header, dict(descr='<u2', fortran_order=False, shape=(n_bytes // 2,)))
+    first = out.compress(header.getvalue()) + out.flush(zlib.Z_FULL_FLUSH)
+    part = out.compress(bytes(2 ** 24)) + out.flush(zlib.Z_FULL_FLUSH)
+    return first + part * (n_bytes // 2 ** 24) + out.flush()
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def zip_bomb(path, rng):
-    """One that unpacks to three times the memory that may be used; a member, or all of the file."""
-    path.write_bytes(compressed(3 * 2 ** 29))
-    if path.suffix != '.npz' and rng.random() < 0.8:
-        return
-    with zipfile.ZipFile(path, 'a') as archive:
-        for name in ('ids_1', 'ids_2', 'ends_0', 'ends_1', 'ends_2'):
-            out = io.BytesIO()
-            np.save(out, np.arange(3))
-            archive.writestr(f'{name}.npy', out.getvalue())
+    """One member unpacks to more memory than may be used."""
+    members, n_bytes = members_of(path), 3 * 2 ** 29
+    large = rng.choice(list(members))
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, data in members.items():
+            archive.writestr(name, compressed(n_bytes) if name == large else data)
+        info = archive.getinfo(large)
+        info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, n_bytes
 
 
 def member_changed(path, rng):
     """Write the archive anew with one member damaged; its check sums are right."""
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    members = members_of(path)
     name = rng.choice([*members, *[name for name in members if name.endswith('.pkl')] * 3])
     part = path.parent / 'member'
     part.write_bytes(members[name] or b'x')
-    rng.choice((truncated, bits_flipped, piece_replaced, header_changed if name.endswith('.npy') else bits_flipped))(part, rng)
+    rng.choice((truncated, bits_flipped, piece_replaced, *[header_changed] * name.endswith('.npy')))(part, rng)
     members[name] = part.read_bytes()
     part.unlink()
     with zipfile.ZipFile(path, 'w', rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2))) as archive:
@@ -325,20 +340,19 @@ def member_changed(path, rng):
             archive.writestr(name, data)
 
 
-HEADERS = ("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,)}",
-           "{'descr': '<u2', 'fortran_order': False, 'shape': (1000000000,)}",
-           "{'descr': '<f4', 'fortran_order': True, 'shape': (1000000, 1000000, 1000000)}",
-           "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "{'descr': '|O', 'fortran_order': False, 'shape': (3,)}",
-           "{'descr': '|V2000000000', 'fortran_order': False, 'shape': (3,)}", "{'descr': '<f4', 'shape': ()}", '', '{}',
-           "{'descr': [('x', '<f4', (1000000000,))], 'fortran_order': False, 'shape': (1,)}", '(' * 9000, '-' * 9000 + '1',
-           '[' * 60_000, "{'descr': '<f4', 'fortran_order': False, 'shape': (1e9,)}")
+HEADERS = (
+    *(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}}}" for descr, order, shape in (
+        ("'<f4'", False, '(1000000000000000,)'), ("'<u2'", False, '(1000000000,)'), ("'<f4'", False, '(-1,)'),
+        ("'<f4'", True, '(1000000, 1000000, 1000000)'), ("'|O'", False, '(3,)'), ("'<f4'", False, '(1e9,)'),
+        ("'|V2000000000'", False, '(3,)'), ("[('x', '<f4', (1000000000,))]", False, '(1,)'))),
+    "{'descr': '<f4', 'shape': ()}", '', '{}', '(' * 9000, '-' * 9000 + '1', '[' * 60_000)
 
 
 def header_changed(path, rng):
     data, header = path.read_bytes()[128:], rng.choice(HEADERS).encode()
-    version = rng.choice((b'\1\0', b'\2\0', b'\3\0', b'\x09\0'))
-    n = len(header) + rng.choice((0, 0, 1, 40_000))
-    path.write_bytes(b'\x93NUMPY' + version + n.to_bytes(2 if version == b'\1\0' else 4, 'little') + header + data)
+    version, size = rng.choice(((1, 2), (2, 4), (3, 4), (9, 4)))
+    n = min(len(header) + rng.choice((0, 0, 1, 40_000)), 2 ** (8 * size) - 1)
+    path.write_bytes(b'\x93NUMPY' + bytes((version, 0)) + n.to_bytes(size, 'little') + header + data)
 
 
 def safetensors_header_changed(path, rng):
@@ -352,7 +366,7 @@ def safetensors_header_changed(path, rng):
 
 CONTENT = [truncated, bits_flipped, piece_replaced, piece_replaced, swapped, of_other_encoding, empty, pickled,
            torch_pickled]
-ANY = [*CONTENT, replaced(missing), replaced(Path.mkdir), replaced(os.mkfifo), replaced(symlink_loop)]
+ANY = [*CONTENT, unreadable, replaced(missing), replaced(Path.mkdir), replaced(os.mkfifo), replaced(symlink_loop)]
 OF_KIND = {'.json': [json_changed], '.jsonl': [line_changed], '.csv': [field_changed], '.npy': [header_changed],
            '.pt': [tensor_changed] * 4 + [member_changed, zip_bomb], '.npz': [member_changed, zip_bomb],
            '.safetensors': [safetensors_header_changed]}
@@ -377,26 +391,52 @@ def existing(name):
     raise FileNotFoundError(name)
 
 
-def contents():
-    """{path: bytes} of the files in the working directory, but for locks."""
-    return {str(path): path.read_bytes() for path in Path('.').rglob('*') if path.is_file() and path.suffix != '.lock'}
+def stamps():
+    """What tells whether a file in the working directory was touched, by its path; None for a folder."""
+    paths = {str(path): path.lstat() for path in Path('.').rglob('*')}
+    return {path: None if stat.S_ISDIR(info.st_mode) else (info.st_mtime_ns, info.st_ino, info.st_size)
+            for path, info in paths.items()}
 
 
-def roc(_):
-    analysis.rocstories('.', 'submission/ROCStories.tsv', 'log/done.jsonl')
+class Copy:
+    """A copy of the folder `base` as the working directory; a case changes it and `restore` mends what was touched."""
+
+    def __init__(self, base, folder):
+        self.base = base
+        shutil.copytree(base, folder)
+        os.chdir(folder)
+        self.stamps = stamps()
+
+    def touched(self):
+        now = stamps()
+        return sorted(path for path in {**self.stamps, **now} if self.stamps.get(path, 0) != now.get(path, 0))
+
+    def restore(self):
+        touched = self.touched()
+        for path in map(Path, touched):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                path.unlink()
+        for path in touched:
+            if path in self.stamps and self.stamps[path] is None:
+                os.mkdir(path)
+            elif path in self.stamps:
+                shutil.copy(self.base / path, path)
+        if touched:
+            self.stamps = stamps()
 
 
 def run(script, argv, name):
     """Run a script as from a shell: its status, None for a traceback, and what it wrote on stderr."""
     out, err = io.StringIO(), io.StringIO()
-    module = SCRIPTS.get(script)
     sys.argv = [f'{script}.py']
+    parse_args = SCRIPTS[script].parse_args if script in SCRIPTS else list
+    main = SCRIPTS[script].main if script in SCRIPTS else functools.partial(call, script)
     try:
-        with redirected(out, err, name if name == 'prompts.txt' else os.devnull):
-            if module:
-                run_script(module.main, lambda: module.parse_args(argv))
-            else:
-                run_script(roc, list)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            with open(name if name == 'prompts.txt' else os.devnull, encoding='utf-8') as sys.stdin:
+                run_script(main, lambda: parse_args(argv))
         return 0, err.getvalue()
     except SystemExit as e:
         return e.code, err.getvalue()
@@ -404,49 +444,51 @@ def run(script, argv, name):
         return None, f'{type(e).__name__}: {e}'[:300]
 
 
-@contextlib.contextmanager
-def redirected(out, err, stdin):
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        with open(stdin, encoding='utf-8') as sys.stdin:
-            yield
-
-
-def judge(status, err, path, damage, before, after):
+def judge(status, err, path, damage, copy):
     """What is wrong with the end of a case; an empty string if all is well."""
-    lines = [line for line in err.splitlines() if 'left out that are no *.txt' not in line]
+    lines = [line for line in re.split('[\n\r]+', err) if line and not re.search(r'%\||are no \*\.txt files', line)]
     if status is None:
         return f'traceback: {err}'
     if os.path.exists('unpickled'):
         return 'unpickled'
+    changed = [file for file in copy.touched() if copy.stamps.get(file) and file != str(path)
+               and not file.endswith('.lock') and (not os.path.isfile(file)
+               or Path(file).read_bytes() != (copy.base / file).read_bytes())]
     if status == 0 and damage == 'truncated' and path.suffix in ('.json', '.npy', '.pt', '.bin', '.safetensors'):
         return 'a truncated file was taken'
+    if status == 0 and damage == 'bits_flipped' and path.suffix == '.pt':
+        results = [file for file in changed if file.startswith('submission')]
+        results += [str(file) for file in Path('save/half').glob('params_*')
+                    if file.read_bytes() != (copy.base / 'save/pretrained' / file.name).read_bytes()]
+        return f'other results: {results}' if results else ''
     if status == 0:
         return ''
-    if status != 2 or len(lines) != 1 or max(map(len, lines)) >= 500 or ' error: ' not in lines[0]:
-        return f'status {status}, {len(lines)} lines: {err[:300]}'
-    if not any(word and word in lines[0] for word in (path.name, path.parent.name, *path.stem.split('_'), 'n_', 'afn')):
+    if status != 2 or len(lines) != 1 or len(lines[0]) >= 500 or ' error: ' not in lines[0]:
+        return f'status {status}, {len(lines)} lines: {lines}'[:500]
+    words = (path.name, path.parent.name, *path.stem.split('_'), 'n_', 'afn', 'lower --lr', 'standard input')
+    if not any(word and word in lines[0] for word in words):
         return f'no name of a file: {lines[0]}'
-    lost = [path for path, data in before.items() if after.get(path) != data]
-    return f'{lost} changed, though it ended with {lines[0]}' if lost else ''
+    return f'{changed} changed, though it ended with {lines[0]}' if changed else ''
 
 
-def run_case(base, scratch, seed):
+def run_case(copy, seed):
     """A dict that says how the case ended."""
     (script, argv, _), name, damage, rng = draw(seed)
-    os.chdir(base)
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(base, scratch)
-    os.chdir(scratch)
     path = existing(name)
     damage(path, rng)
-    before = contents()
     with contextlib.suppress(OSError), open('/proc/self/clear_refs', 'w') as f:
         f.write('5')                                                   # the peak begins anew
     start = time.time()
     status, err = run(script, argv, name)
-    wrong = judge(status, err, path, damage.__name__, before, contents())
-    return dict(seed=seed, what=f'{script} {" ".join(argv)}: {name} {damage.__name__}', name=name, status=status,
-                seconds=time.time() - start, peak=of_process('VmHWM'), wrong=wrong, err=err[:500])
+    end = dict(described(seed), status=status, seconds=time.time() - start, peak=of_process('VmHWM'), err=err[:500],
+               wrong=judge(status, err, path, damage.__name__, copy))
+    copy.restore()
+    return end
+
+
+def described(seed):
+    (script, argv, _), name, damage, _ = draw(seed)
+    return dict(seed=seed, name=name, what=f'{script} {" ".join(argv)}: {name} {damage.__name__}')
 
 
 def of_process(name):
@@ -454,33 +496,32 @@ def of_process(name):
     return 1024 * int(re.search(rf'{name}:\s*(\d+)', Path('/proc/self/status').read_text())[1])
 
 
-def work(base, scratch, seeds, connection):
+def work(base, folder, seeds, connection):
     """Run cases in a process of its own, and send how each ended."""
     torch.set_num_threads(1)
+    copy = Copy(base, folder)
     limit = of_process('VmSize') + MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for seed in seeds:
-        connection.send(run_case(base, scratch, seed))
+        connection.send(run_case(copy, seed))
 
 
-def run_cases(base, scratch, seeds):
+def run_cases(base, folder, seeds):
     """How each case ended, in a list. A process that ends or hangs is replaced for the cases that are left."""
-    ends = []
+    ends, seeds = [], list(seeds)
     while len(ends) < len(seeds):
-        process, connection = start_process(work, base, scratch, seeds[len(ends):])
-        while len(ends) < len(seeds):
-            waits = LONGEST if ends else 60                            # the first imports
+        process, connection = start_process(work, base, folder / str(len(ends)), seeds[len(ends):])
+        wrong, waits = None, 60                                        # the first imports
+        while not wrong and len(ends) < len(seeds):
             try:
-                ends.append(connection.recv() if connection.poll(waits) else None)
+                wrong = None if connection.poll(waits) else 'hangs'
+                ends += [] if wrong else [connection.recv()]
+                waits = LONGEST
             except EOFError:
                 process.join()
-                ends.append(f'the process ended with {process.exitcode}')
-            if not isinstance(ends[-1], dict):
-                seed = seeds[len(ends) - 1]
-                (script, argv, _), name, damage, _ = draw(seed)
-                ends[-1] = dict(seed=seed, name=name, what=f'{script} {" ".join(argv)}: {name} {damage.__name__}', status=None,
-                                seconds=waits, peak=0, err='', wrong=ends[-1] or 'hangs')
-                break
+                wrong = f'the process ended with {process.exitcode}'
+        if wrong:
+            ends.append(dict(described(seeds[len(ends)]), status=None, seconds=waits, peak=0, err='', wrong=wrong))
         process.kill()
         process.join()
     return ends
@@ -491,19 +532,21 @@ def table(ends):
     by_file = defaultdict(list)
     for end in ends:
         by_file[end['name']].append(end)
-    yield 'file | cases | ended well | one line, status 2 | wrong | longest, s | largest peak, MiB'
+    yield 'file | cases | ended well | one line, status 2 | traceback | hang | otherwise wrong | longest, s | peak, MiB'
     for name, of_file in [*sorted(by_file.items()), ('all', ends)]:
-        n = [sum(not end['wrong'] and end['status'] == status for end in of_file) for status in (0, 2)]
-        yield (f'{name} | {len(of_file)} | {n[0]} | {n[1]} | {len(of_file) - sum(n)} | '
-               f'{max(end["seconds"] for end in of_file):.1f} | {max(end["peak"] for end in of_file) / 2 ** 20:.0f}')
+        n = Counter(end['wrong'].partition(':')[0] or end['status'] for end in of_file)
+        rest = len(of_file) - n[0] - n[2] - n['traceback'] - n['hangs']
+        numbers = (len(of_file), n[0], n[2], n['traceback'], n['hangs'], rest)
+        yield ' | '.join([name, *map(str, numbers), f'{max(end["seconds"] for end in of_file):.1f}',
+                          f'{max(end["peak"] for end in of_file) / 2 ** 20:.0f}'])
 
 
-def check(base, scratch, seeds):
-    ends = run_cases(base, scratch, seeds)
-    print('\n'.join(table(ends)))
+def check(base, folder, seeds):
+    ends = run_cases(base, folder, seeds)
     for end in ends:
         if not end['wrong'] and end['peak'] > MOST_MEMORY:
             end['wrong'] = f'took {end["peak"] / 2 ** 20:.0f} MiB'
+    print('\n'.join(table(ends)))
     wrong = [f'case {end["seed"]}: {end["what"]}: {end["wrong"]}' for end in ends if end['wrong']]
     assert not wrong, '\n'.join([f'{len(wrong)} of {len(ends)}:', *wrong])
 
@@ -511,20 +554,14 @@ def check(base, scratch, seeds):
 @pytest.fixture(scope='module')
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp('base')
-    process, _ = start_process(prepare_for, folder)
-    finish(process, 0)
+    finish(start_process(prepare, folder)[0], 0)
     return folder
 
 
-def prepare_for(folder, _):
-    torch.set_num_threads(1)
-    prepare(folder)
-
-
 def test_damaged_files_get_one_line_or_do_no_harm(base, tmp_path):
-    check(base, tmp_path / 'copy', range(150))
+    check(base, tmp_path, range(150))
 
 
 @pytest.mark.slow
 def test_thousands_of_damaged_files(base, tmp_path):
-    check(base, tmp_path / 'copy', range(150, 5150))
+    check(base, tmp_path, range(150, 5150))
