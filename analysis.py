@@ -44,15 +44,15 @@ def read_log(path: str) -> list[dict]:
     except (ValueError, RecursionError):
         raise ValueError(f'{path} is not a log of train.py: a line is not json') from None
     for number, line in enumerate(lines, start=1):
-        where = f'{path} is not a log of train.py: line {number}'
+        prefix = f'{path} is not a log of train.py: line {number}'
         if not isinstance(line, dict):
-            raise ValueError(f'{where} is no object')
+            raise ValueError(f'{prefix} is no object')
         for key, (what, low, high) in RANGES.items():
             if key in line and not (type(line[key]) in (int, float) and low <= line[key] <= high):
-                raise ValueError(f'{where}: {key} is no {what} from {low} to {high}')
+                raise ValueError(f'{prefix}: {key} is no {what} from {low} to {high}')
         indices = line.get('wrong') or []
         if type(indices) is not list or not all(type(i) is int and 0 <= i < 10 ** 7 for i in indices):
-            raise ValueError(f'{where}: wrong is no list of indices of test examples')
+            raise ValueError(f'{prefix}: wrong is no list of indices of test examples')
     return lines
 
 

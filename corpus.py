@@ -126,9 +126,9 @@ def open_tokens(path, n_vocab):
     dtype, size = dtype_of(n_vocab), os.path.getsize(path)
     n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
     with open(path, 'rb') as f:
-        right = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
-    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if right else []
-    if not right or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
+        is_valid = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
+    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if is_valid else []
+    if not is_valid or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
         raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
     return tokens
 
@@ -182,11 +182,11 @@ def make_once(path, make):
         return
     lock = FileLock(make_path(os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')))
     try:
-        held = lock.acquire(blocking=False)
+        acquired = lock.acquire(blocking=False)
     except Timeout:
         print(f'another process makes {path}: waiting for it', file=sys.stderr)
-        held = lock.acquire()
-    with held:
+        acquired = lock.acquire()
+    with acquired:
         if not os.path.isfile(path):
             make()
 

@@ -17,7 +17,7 @@ DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': 
 def add_device_args(parser):
     """Add --device, --dtype and --deterministic."""
     group = parser.add_argument_group('device')
-    group.add_argument('--device', default='auto', help='cuda, cuda:1, mps or cpu; auto takes cuda if possible, or mps')
+    group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
     group.add_argument('--dtype', default='float32', choices=DTYPES, help='dtype of matrix products; parameters, '
                        'softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales the loss')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '

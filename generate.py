@@ -39,7 +39,8 @@ def parse_args(argv=None):
     group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
     group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
     group.add_argument('--greedy', action='store_true', help='always take the most probable token')
-    group.add_argument('--num_samples', type=number(int, 1), default=1, help='continuations of each prompt')
+    group.add_argument('--num_samples', type=number(int, 1), default=1,
+                       help='continuations of each prompt; a single one is printed word by word')
     group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
     parser.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
     parser.add_argument('--data_dir', default='data/', help='with --zero_shot: ' + zero_shot.DATA_HELP)
@@ -83,8 +84,7 @@ class CachedModel:
 def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp: float = 1.) -> Tensor:
     """Logits (N, V) to the probabilities (N, V) to draw from: first temperature, then top-k, then top-p (nucleus).
 
-    temperature 0: the most probable token has probability 1. topk 0: no limit. topp: keep the fewest tokens whose
-    probabilities sum to at least this number.
+    temperature 0: only the most probable token. topk 0: no limit. topp: the fewest tokens with this total probability.
     """
     if not (0 <= temperature < math.inf and topk >= 0 and 0 < topp <= 1):
         raise ValueError(f'temperature={temperature}, topk={topk}, topp={topp}: want temperature >= 0, topk >= 0 and '

@@ -89,7 +89,7 @@ def write_whole(path, mode='w'):
 
 
 def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
-    """The content of a file. FileNotFoundError, with the hint, for other than regular files; ValueError if too long."""
+    """The content of a file. FileNotFoundError, with the hint, if it is not a regular file; ValueError if too long."""
     if not os.path.isfile(path):                                       # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
     size = os.path.getsize(path)

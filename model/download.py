@@ -243,8 +243,8 @@ def main(args):
         return 130
     except (OSError, ValueError) as e:
         if isinstance(e, OSError) and e.errno:      # from the file system; `receive` words those of the network
-            where = e.filename2 or e.filename or args.to
-            e = f'{where}: {e.strerror}; make room or name another folder with --to, then run again'
+            path = e.filename2 or e.filename or args.to
+            e = f'{path}: {e.strerror}; make room or name another folder with --to, then run again'
         print(f'download.py: {e}', file=sys.stderr)
         return 2
 

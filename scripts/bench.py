@@ -457,7 +457,7 @@ def parse_args(argv=None):
     parser.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
     parser.add_argument('--against', metavar='PATH', help='checkout of a port to compare with')
     parser.add_argument('--data_dir', default='data/', help='folder with the Story Cloze files, if you have them')
-    parser.add_argument('--device', default='auto', help='cuda, mps or cpu; auto takes cuda if possible, or mps')
+    parser.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
     parser.add_argument('--out', help='file to write; the picture is beside it (default: BENCHMARKS[.toy].md)')
     parser.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
     add_path_args(parser)
