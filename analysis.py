@@ -1,7 +1,7 @@
-"""What the logs of runs say, over seeds: `python analysis.py log/*.jsonl`.
+"""Summarise the logs of runs over seeds: `python analysis.py log/*.jsonl`.
 
-Runs that differ in nothing but the seed are one configuration. Prints the accuracies of each, compares configurations
-on the seeds they share, lists the test stories that most seeds get wrong, and draws two figures.
+Runs that differ only in the seed are one configuration. Prints the accuracies of each configuration, compares
+configurations on the seeds that they share, lists the test stories that most runs predict wrong, and draws two figures.
 """
 
 import csv
@@ -17,7 +17,7 @@ from utils import INCIDENTAL, Parser, read_text, run_script, write_whole
 
 PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
              ('PyTorch port, one run: 85.84', 85.84, ':'))
-# These options may differ between runs of one configuration. Of files the contents count, by their hashes.
+# These options may differ between runs of one configuration. Files are compared by the hashes of their contents.
 NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', *INCIDENTAL)
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
 RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
@@ -35,41 +35,41 @@ def read_predictions(path: str) -> list[int]:
 
 
 def read_log(path: str) -> list[dict]:
-    """The lines of a run's log: options, evaluations, the result if it is known. A last line cut short is left out."""
+    """The lines of a run's log: options, evaluations, test result if there is one. Ignores a partial last line."""
     *lines, last = read_text(path).split('\n')
     try:
         lines = [json.loads(line) for line in lines]
-        with suppress(ValueError):                                     # a crash may have cut it short
+        with suppress(ValueError):                                     # after a crash the last line may be partial
             lines.append(json.loads(last))
     except (ValueError, RecursionError):
         raise ValueError(f'{path} is not a log of train.py: a line is not json') from None
     for number, line in enumerate(lines, start=1):
-        where = f'{path} is not a log of train.py: line {number}'
+        prefix = f'{path} is not a log of train.py: line {number}'
         if not isinstance(line, dict):
-            raise ValueError(f'{where} is no object')
+            raise ValueError(f'{prefix} is no object')
         for key, (what, low, high) in RANGES.items():
             if key in line and not (type(line[key]) in (int, float) and low <= line[key] <= high):
-                raise ValueError(f'{where}: {key} is no {what} from {low} to {high}')
+                raise ValueError(f'{prefix}: {key} is no {what} from {low} to {high}')
         indices = line.get('wrong') or []
         if type(indices) is not list or not all(type(i) is int and 0 <= i < 10 ** 7 for i in indices):
-            raise ValueError(f'{where}: wrong is no list of indices of test examples')
+            raise ValueError(f'{prefix}: wrong is no list of indices of test examples')
     return lines
 
 
 def score(line: dict, kind='va'):
-    """The task's first metric in a line of a log; the accuracy, if the line has no other. None if it has neither."""
+    """The task's first metric in a line of a log, or the accuracy, or None if the line has neither."""
     return line.get(f'{kind}_score', line.get(f'{kind}_acc'))
 
 
 def report(name: str, valid: float, test: float | None):
-    """Print the two accuracies of a run, in percent, as the original does, and return them."""
+    """Print the two accuracies of a run, in percent, in the original's words, and return them."""
     print(f'{name} Valid Accuracy: {valid:.2f}')
     print(f'{name} Test Accuracy:  ' + ('unknown, the test file has no labels' if test is None else f'{test:.2f}'))
     return valid, test
 
 
 def rocstories(data_dir: str, pred_path: str, log_path: str):
-    """`report` the best validation accuracy in the log and the accuracy on the test file, None without labels."""
+    """Print and return the best validation accuracy in the log, and the test accuracy (None without labels)."""
     from sklearn.metrics import accuracy_score
     scores = [score(line) for line in read_log(log_path) if score(line) is not None]
     if not scores:
@@ -82,21 +82,21 @@ def rocstories(data_dir: str, pred_path: str, log_path: str):
 
 
 def wrong(labels, predictions) -> list[int]:
-    """Indices of the examples that are predicted wrong."""
+    """Indices of the wrong predictions."""
     return np.flatnonzero(np.asarray(labels) != np.asarray(predictions)).tolist()
 
 
 def read_run(path: str) -> tuple[dict, list[dict]]:
-    """A row for the frame of runs, and the rows for the frame of evaluations, from one log."""
+    """One log as a row of the frame of runs, and rows of the frame of evaluations."""
     options, *lines = read_log(path) or [{}]
     environment = options.get('environment') if isinstance(options.get('environment'), dict) else {}
     configuration = {'dataset': None} | {key: value for key, value in options.items() if key not in NOT_CONFIGURATION}
     configuration |= {key: value for key, value in environment.items() if key in HASHES}
-    result = [{}, *(line for line in lines if score(line, 'test') is not None)][-1]
+    result = next((line for line in lines[::-1] if score(line, 'test') is not None), {})
     try:
         evaluations = [dict(path=path, n_epochs=line['n_epochs'], n_updates=line['n_updates'], va_cost=line['va_cost'],
                             va_acc=line.get('va_acc'), score=score(line)) for line in lines if score(line) is not None]
-        # ascii() leaves no line break and nothing that a console cannot print
+        # ascii() removes line breaks and characters that a console may not have
         return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in configuration.items()} | dict(
             path=path, seed=options['seed'], time=options['time'], test=score(result, 'test'),
             wrong=result.get('wrong'), validation=max((line['score'] for line in evaluations), default=None),
@@ -106,8 +106,8 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
 
 
 def read_runs(paths):
-    """A frame of the complete runs in the logs, the latest of each configuration and seed; a frame of evaluations; and
-    a line on each log left out. The column `name` says in what the configuration of a run differs from the others.
+    """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and messages about the
+    ignored logs. The column `name` has the options in which configurations differ.
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
@@ -127,7 +127,7 @@ def read_runs(paths):
 
 
 def describe(accuracies) -> str:
-    """Median, best, spread, mean and the 95 % interval of the mean by Student's t, of accuracies in percent."""
+    """Median, best, range, quartiles, mean and the 95 % t interval of the mean, of accuracies in percent."""
     import pandas as pd
     from scipy.stats import t
     x = pd.Series(accuracies, dtype=float).dropna()
@@ -140,7 +140,7 @@ def describe(accuracies) -> str:
 
 
 def comparisons(runs, metric):
-    """A line for each two configurations of one task that share two seeds or more, for each kind of accuracy."""
+    """A line for each pair of configurations of a task with two or more common seeds, and each kind of accuracy."""
     from scipy.stats import permutation_test
     for _, of_task in runs.groupby('dataset', sort=False):
         for (a, b), kind in product(combinations(of_task.name.unique(), 2), KINDS):
@@ -148,13 +148,13 @@ def comparisons(runs, metric):
             d = (by_seed[a] - by_seed[b]).dropna()
             if len(d) > 1:
                 test = permutation_test((d,), np.sum, permutation_type='samples', n_resamples=2 ** 16, random_state=0)
-                least = 2 / min(2 ** len(d), 2 ** 16 + 1)              # from 17 seeds on the signs are drawn
+                least = 2 / min(2 ** len(d), 2 ** 16 + 1)              # with 17 seeds or more the signs are drawn
                 yield (f'{a} minus {b}: {d.mean():+.2f} {kind} {metric} on {len(d)} shared seeds, '
                        f'p = {test.pvalue:.3g} (paired sign-flip test; the least possible is {least:.2g})')
 
 
 def draw(runs, evaluations, metric, folder):
-    """Learning curves and the distribution of accuracies, as two PNGs."""
+    """Draw learning curves and the distribution of accuracies as two PNG files."""
     try:
         import matplotlib
     except ImportError:
@@ -191,9 +191,9 @@ def draw(runs, evaluations, metric, folder):
 
 def parse_args(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument('logs', nargs='+', help='logs of train.py, one a seed')
-    parser.add_argument('--figure_dir', default='log/', help='learning_curves.png and accuracies.png go here')
-    parser.add_argument('--no_figures', action='store_true', help='only print')
+    parser.add_argument('logs', nargs='+', help='logs of train.py, one for each seed')
+    parser.add_argument('--figure_dir', default='log/', help='folder for learning_curves.png and accuracies.png')
+    parser.add_argument('--no_figures', action='store_true', help='do not draw figures')
     return parser.parse_args(argv)
 
 

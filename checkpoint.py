@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from contextlib import ExitStack, suppress
 
@@ -25,9 +26,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import INCIDENTAL, ResultLogger, make_path, read_json, write_whole
+from utils import INCIDENTAL, ResultLogger, check_archive, make_path, read_json, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
+CHANGING = ('t', 'betas', 'eps', 'weight_decay')                        # in the groups of an optimizer, at each step
 
 
 class Stopped(Exception):
@@ -121,10 +123,10 @@ class Run:
     def begin(self, parts, data_hash, state, **about):
         """Continue from the checkpoint with --resume; otherwise rename the files of an earlier run, and begin.
 
-        parts: objects with a state_dict, by name; one is the `model`. data_hash: of the data; a run continues with
-        the same data only. state: at least n_updates and n_total. about: what the first line of the log says besides
-        the options. Returns the state of the checkpoint, or the one given, with `log` (its first line has the options,
-        the others are what `log` was called with) and `seconds`.
+        parts: objects with a state_dict, by name, at least the `model` and the optimizer `opt`. data_hash: of the data;
+        a run continues with the same data only. state: at least n_updates and n_total. about: what the first line of
+        the log says besides the options. Returns the state of the checkpoint, or the one given, with `log` (its first
+        line has the options, the others are what `log` was called with) and `seconds`.
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
@@ -161,14 +163,32 @@ class Run:
                                  f'generator of its own, this one has {self.ranks.size}: start as many')
             if set(saved['state']) != set(self.state):
                 raise ValueError(f'{path} was written by another version of this program')
+            self.check_kinds(saved)
             load_into(self.parts['model'], saved['model'], path)
             for name, part in self.parts.items():
                 if name != 'model':
                     part.load_state_dict(saved[name])
             set_generator_states(saved['generators'][self.ranks.rank])
-        except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as e:
+        except (TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, ValueError) as e:
+            if str(e).startswith(path):                                # one of those above
+                raise
             raise ValueError(f'{path} is damaged ({type(e).__name__})') from None
         self.state = saved['state']
+
+    def check_kinds(self, saved):
+        """Raise TypeError where a checkpoint has other kinds of values than this run, where nothing else would look."""
+        opt, state = self.parts['opt'], saved['state']
+        moments = [dict(step=torch.tensor(0.), exp_avg=p, exp_avg_sq=p) for group in opt.param_groups
+                   for p in group['params']]
+        fixed = [[{name: value for name, value in group.items() if name not in CHANGING} for group in groups]
+                 for groups in (opt.state_dict()['param_groups'], saved['opt']['param_groups'])]
+        numbers = [state['n_updates'], *(group['t'] for group in saved['opt']['param_groups'])]
+        if not (fixed[0] == fixed[1] and same_kind(saved['opt']['state'], dict(enumerate(moments)))
+                and all(type(n) is int and 0 <= n <= state['n_total'] for n in numbers)
+                and all(same_kind(state[name], value) for name, value in self.state.items() if type(value) is not list)
+                and state['n_total'] == self.state['n_total'] and type(state['losses']) is list
+                and all(isinstance(name, str) for line in state['log'] for name in dict(line))):
+            raise TypeError
 
     def refuse_other_options(self, options, path):
         """Raise ValueError where a run, whose options `path` holds, cannot be continued with the present ones."""
@@ -299,12 +319,9 @@ def load_state(path: str, device='cpu') -> dict:
         raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as members:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in members.infolist()):
-                    raise ValueError('compressed')                     # torch writes none: could unpack to any size
-                if members.testzip():
-                    raise ValueError('check sums differ')              # torch does not compare them
-        return torch.load(path, map_location=device, weights_only=True)
+            check_archive(path)
+        with warnings.catch_warnings(action='ignore'):                 # of pickles that it then refuses
+            return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:                                             # torch raises a dozen kinds for damaged files
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None
@@ -313,12 +330,30 @@ def load_state(path: str, device='cpu') -> dict:
 def load_into(model, state: dict, path: str):
     """`model.load_state_dict(state)`, or a ValueError of one line if `state`, from `path`, is of another network."""
     try:
+        if not all(is_plain(tensor) and tensor.is_floating_point() for tensor in state.values()):
+            raise TypeError('not plain tensors of floating-point numbers')
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError, ValueError) as e:
         reason = str(e).splitlines()[-1].strip()[:120]
         raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
     if not all_finite(state):
         raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
+
+
+def same_kind(value, fresh) -> bool:
+    """Whether a value that was read has the types, and the shapes of tensors, of one made here; None stands for any."""
+    if isinstance(fresh, dict):
+        return (isinstance(value, dict) and set(value) == set(fresh)
+                and all(same_kind(value[key], fresh[key]) for key in fresh))
+    if isinstance(fresh, torch.Tensor):
+        return is_plain(value) and (value.dtype, value.shape) == (fresh.dtype, fresh.shape)
+    return fresh is None or type(value) is type(fresh)
+
+
+def is_plain(tensor) -> bool:
+    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
+    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type != 'meta'
+            and tensor.untyped_storage().nbytes() >= tensor.nbytes)
 
 
 def all_finite(state: dict) -> bool:

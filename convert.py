@@ -1,13 +1,13 @@
-"""Between the released layout and the checkpoints of the `transformers` library (`openai-gpt`).
+"""Convert between the released layout and checkpoints of the `transformers` library (`openai-gpt`).
 
     python convert.py --from_transformers FOLDER --model_path OUT      # config.json, model.safetensors -> ten shards
     python convert.py --to_transformers FOLDER --model_path IN         # ten shards -> config.json, model.safetensors
-    python convert.py --to_transformers FOLDER --desc RUN              # the same of a network that train.py fine-tuned
+    python convert.py --to_transformers FOLDER --desc RUN              # the same for a network that train.py fine-tuned
 
-Only local folders are read, and nothing is unpickled; pytorch_model.bin and checkpoints in several files are read too.
-The vocabulary (there vocab.json and merges.txt) goes along. The tokenizer of that library splits some texts in another
-way than `TextEncoder`, so give that library ids. The special tokens of a fine-tuned network become the last tokens, and
-a multiple-choice head that of `OpenAIGPTDoubleHeadsModel`.
+Only local folders are read, and nothing is unpickled. pytorch_model.bin and checkpoints of several files can be read.
+The vocabulary is converted too (to or from vocab.json and merges.txt), but the library's tokenizer splits some texts
+differently from `TextEncoder`, so give the library ids. The special tokens of a fine-tuned network become the last
+tokens, and a multiple-choice head becomes the head of `OpenAIGPTDoubleHeadsModel`.
 """
 
 if __name__ == '__main__':
@@ -20,23 +20,23 @@ import re
 
 import torch
 
-from checkpoint import load_state
+from checkpoint import is_plain, load_state
 from datasets import SPECIAL
 from model_pytorch import DEFAULT_CONFIG, MultipleChoiceHead, TransformerModel, dotdict, save_openai_pretrained_model
 from text_utils import load_merges, load_vocabulary
 from trained import open_trained, parse_trained_args, refuse_options
 from utils import Parser, finish_paths, read_json, read_text, run_script, write_whole
 
-CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # of this network, among those of the library
+CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # every config.json of this network has these
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
-BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # in old checkpoints; not parameters
+BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # of old checkpoints; not parameters
 
 
 def parse_args(argv=None):
     parser = Parser(__doc__)
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument('--from_transformers', metavar='FOLDER', help='write this checkpoint to --model_path')
-    group.add_argument('--to_transformers', metavar='FOLDER', help='write --model_path, or the run --desc, to here')
+    group.add_argument('--from_transformers', metavar='FOLDER', help='convert this checkpoint to --model_path')
+    group.add_argument('--to_transformers', metavar='FOLDER', help='convert --model_path, or the run --desc, to here')
     args = parse_trained_args(parser, argv)
     if args.from_transformers:
         refuse_options(parser, argv, ('desc', 'n_ctx', *DEFAULT_CONFIG), 'with --from_transformers')
@@ -61,11 +61,11 @@ def transformers_name(name: str) -> str:
 def refuse_to_overwrite(*paths):
     for path in paths:
         if os.path.lexists(path):
-            raise ValueError(f'{path} is there already: name another folder, or delete it')
+            raise ValueError(f'{path} exists already: name another folder, or delete it')
 
 
 def read_config(path: str) -> dict:
-    """The config.json of a checkpoint, if it is of this network. Raises FileNotFoundError or ValueError."""
+    """The config.json of a checkpoint of this network. Raises FileNotFoundError or ValueError, also for another one."""
     config = {**CONFIG, 'n_head': DEFAULT_CONFIG.n_head, 'afn': DEFAULT_CONFIG.afn, **read_json(path)}
     for key, value in CONFIG.items():
         if config[key] != value:
@@ -75,14 +75,8 @@ def read_config(path: str) -> dict:
     return config
 
 
-def is_plain(tensor) -> bool:
-    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
-    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == 'cpu'
-            and tensor.untyped_storage().nbytes() >= tensor.nbytes)
-
-
 def read_weights(path: str) -> dict:
-    """The tensors by name in one file. Raises FileNotFoundError or ValueError."""
+    """{name: tensor} from one file. Raises FileNotFoundError or ValueError."""
     if path.endswith('.bin'):
         state = load_state(path)
         if not isinstance(state, dict) or not all(isinstance(name, str) and is_plain(state[name]) for name in state):
@@ -93,12 +87,12 @@ def read_weights(path: str) -> dict:
         raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
         return safetensors.load_file(path)
-    except Exception as e:                                             # a damaged file raises a dozen kinds
+    except Exception as e:                                             # damaged files raise many types of exceptions
         raise ValueError(f'{path} is damaged, or not of safetensors ({str(e).splitlines()[0]})') from None
 
 
 def read_checkpoint(folder: str) -> tuple[str, dict]:
-    """The file of WEIGHTS that is in the folder, and the tensors by their names in `OpenAIGPTModel`."""
+    """The path of the weights in the folder, and {name in `OpenAIGPTModel`: tensor}."""
     names = [name for name in WEIGHTS if os.path.isfile(os.path.join(folder, name))]
     if not names:
         raise FileNotFoundError(f'{folder} has none of {", ".join(WEIGHTS)}: want a folder written by save_pretrained')
@@ -108,11 +102,11 @@ def read_checkpoint(folder: str) -> tuple[str, dict]:
         if not isinstance(files, dict) or any(name != os.path.basename(str(name)) for name in files.values()):
             raise ValueError(f'{path}: want a weight_map with the names of files in this folder')
         for name in sorted(set(files.values())):
-            state |= read_weights(os.path.join(folder, name))          # a tensor that no file has is missed below
+            state |= read_weights(os.path.join(folder, name))          # `build_model` refuses missing tensors
     else:
         state = read_weights(path)
     tensors = {name.removeprefix('transformer.'): tensor for name, tensor in state.items()}
-    if 'lm_head.weight' in tensors:                                    # tied: the library keeps one of the two, or both
+    if 'lm_head.weight' in tensors:                                    # the library writes one of the tied two, or both
         head = tensors.pop('lm_head.weight')
         if not torch.equal(tensors.setdefault('tokens_embed.weight', head), head):
             raise ValueError(f'{path}: lm_head.weight is not tokens_embed.weight, as it is in this network')
@@ -121,7 +115,7 @@ def read_checkpoint(folder: str) -> tuple[str, dict]:
 
 @torch.no_grad()
 def build_model(config: dict, tensors: dict, path: str):
-    """The network with the tensors of `path`; those that it has no place for are left in `tensors`."""
+    """The network with the tensors of `path`, and its options. Removes the tensors that it uses from `tensors`."""
     def take(name, shape):
         if name not in tensors:
             raise ValueError(f'{path} has no {name}')
@@ -140,7 +134,7 @@ def build_model(config: dict, tensors: dict, path: str):
                       ('n_layer', n_layer)):
         if config.get(key, size) != size or type(config.get(key, size)) is not int:
             raise ValueError(f'{path} has {key}={size}, but config.json beside it has {key}={config[key]!r}')
-    afn = str(config['afn']).replace('silu', 'swish')                  # the library has both names
+    afn = str(config['afn']).replace('silu', 'swish')                  # the library uses both names
     cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), n_head=config['n_head'], n_layer=max(n_layer, 1), afn=afn)
     model = TransformerModel(cfg, vocab=len(tokens) + len(positions), n_ctx=len(positions))
     model.embed.weight.copy_(torch.cat([tokens, positions]))
@@ -150,7 +144,7 @@ def build_model(config: dict, tensors: dict, path: str):
 
 
 def from_transformers(folder: str, args):
-    """Write the checkpoint in `folder` to args.model_path, with its vocabulary where it has one."""
+    """Write the checkpoint in `folder`, and its vocabulary if it has one, to args.model_path."""
     hparams_path = os.path.join(args.model_path, 'hparams.json')
     refuse_to_overwrite(os.path.join(args.model_path, 'params_shapes.json'), hparams_path)
     config = read_config(os.path.join(folder, 'config.json'))
@@ -187,7 +181,7 @@ def to_transformers(folder: str, args):
     safetensors = import_safetensors()
     trained = open_trained(args)
     transformer, vocabulary = trained.model.transformer, dict(trained.encoder.encoder)
-    for token in SPECIAL[:trained.n_special]:                          # their rows follow those of the tokens
+    for token in SPECIAL[:trained.n_special]:                          # their rows follow those of the vocabulary
         vocabulary[token] = len(vocabulary)
     we, n_ctx = transformer.embed.weight, transformer.n_ctx
     tensors = {f'transformer.{transformers_name(name)}': p for name, p in transformer.h.named_parameters(prefix='h')}

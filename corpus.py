@@ -1,8 +1,8 @@
-"""Text to one memory-mapped file of tokens, once: what pretrain.py reads.
+"""Encode a folder of text once, into one memory-mapped file of token ids that pretrain.py reads.
 
-The text is cut into pieces of whole lines. What a process makes of a piece is a file, so an interrupted run goes on
-with the pieces that are missing. Names hold the hash of what a file was made from: tokens of another text, or of
-another vocabulary, are never taken for these. Of two runs that need the same file one makes it and the other waits.
+The text is cut into pieces of whole lines, and the result for each piece is a file, so that an interrupted run only has
+to process the missing pieces. File names contain a hash of the text and of the vocabulary, so that tokens of another
+text or vocabulary are never used by mistake. If two runs need the same file, one writes it and the other waits.
 """
 
 import functools
@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -24,40 +23,37 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from text_utils import PLAIN, TextEncoder, load_ftfy, split_chunk, text_standardize
+from text_utils import PLAIN, TextEncoder, load_ftfy, words_of_chunk
 from utils import MAX_TEXT, make_path, read_bytes, read_json, write_whole
 
-PIECE = 2 ** 22                                         # bytes of text in a piece, and what is left of their last line
-LONGEST_LINE = 2 ** 30                                  # whole corpora are given away as one line
-N_HEADER = 128
-HIDDEN = re.compile(r'(^|[/\\])(\.|~\$)').search        # what macOS and editors put beside the text
+PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
+LONGEST_LINE = 2 ** 30                                  # bytes; some corpora are published as a single line
+N_HEADER = 128                                          # bytes of the header of our .npy files
+HIDDEN = ('.', '~$')                                    # macOS and editors create files whose names begin like this
 
 
 def text_files(data_dir):
-    """Sorted paths of the *.txt files in a folder and below it. Others are counted on stderr, hidden ones ignored."""
+    """Sorted paths of the *.txt files in a folder and its subfolders. Prints how many other files are ignored."""
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the text')
-    paths = [str(path) for path in Path(data_dir).rglob('*') if path.is_symlink() or not path.is_dir()]
-    paths = sorted(path for path in paths if not HIDDEN(os.path.relpath(path, data_dir)))
-    texts = [path for path in paths if path.lower().endswith('.txt') and os.path.isfile(path)]
+    paths = [path for path in sorted(Path(data_dir).rglob('*'), key=str) if (path.is_symlink() or not path.is_dir())
+             and not any(part.startswith(HIDDEN) for part in path.relative_to(data_dir).parts)]
+    texts = [str(path) for path in paths if path.suffix.lower() == '.txt' and path.is_file()]
     if not texts:
-        raise FileNotFoundError(f'{data_dir} has no *.txt file, nor have the folders in it')
-    if others := sorted({*paths} - {*texts}):
-        print(f'{data_dir}: {len(others)} left out that are no *.txt files: {", ".join(others[:3])}', file=sys.stderr)
+        raise FileNotFoundError(f'{data_dir} and its subfolders have no *.txt file')
+    if others := sorted({*map(str, paths)} - {*texts}):
+        print(f'{data_dir}: ignored {len(others)} files that are not *.txt: {", ".join(others[:3])}', file=sys.stderr)
     return texts
 
 
 def cut(data_dir):
-    """The text as pieces (file, first byte, number of bytes), and its hash.
-
-    Raises FileNotFoundError where there is none, ValueError for what is not UTF-8 text.
-    """
+    """The text as pieces (file, first byte, number of bytes), and its hash. ValueError for a file that is not UTF-8."""
     pieces, digest = [], hashlib.sha256()
     for path in text_files(data_dir):
-        start = line = 0
+        start, line = 0, 1
         with open(path, 'rb') as f:
             while block := f.read(PIECE):
-                if b'\0' not in block:                                 # or else this is no text, and has no lines
+                if b'\0' not in block:                                 # a binary file may be one line of gigabytes
                     block += f.readline(LONGEST_LINE)
                 try:
                     block.decode('utf-8')
@@ -65,18 +61,18 @@ def cut(data_dir):
                 except UnicodeDecodeError as e:
                     wrong = e.start
                 if wrong >= 0:
-                    line += block[:wrong].count(b'\n') + 1
+                    line += block[:wrong].count(b'\n')
                     raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
                                      'text: save the file as UTF-8, or take it out of the folder')
                 pieces.append((path, start, len(block)))
                 digest.update(block)
                 start, line = start + len(block), line + block.count(b'\n')
-        digest.update(b'\0')                                           # where a file ends
+        digest.update(b'\0')                                           # marks the end of a file
     return pieces, digest.hexdigest()
 
 
 def lines_of(piece):
-    """Its lines; blank ones mean nothing to the encoder."""
+    """The lines of a piece."""
     path, start, size = piece
     with open(path, 'rb') as f:
         f.seek(start)
@@ -84,26 +80,25 @@ def lines_of(piece):
 
 
 def count_words(job):
-    """Write how often each word (what the merges work on) occurs in a piece."""
+    """Count the words of a piece, from which the merges are learned, and write {word: count}."""
     piece, target = job
     fix_text, words = load_ftfy(), Counter()
     chunks = Counter(chunk for line in lines_of(piece) for chunk in (line if PLAIN(line) else fix_text(line)).split())
     for chunk, n in chunks.items():
-        for part in text_standardize(chunk).split():
-            for token in split_chunk(part):
-                words[token.lower()] += n
+        for word in words_of_chunk(chunk):
+            words[word] += n
     with write_whole(target) as f:
         json.dump(words, f)
 
 
 @functools.lru_cache(1)
 def text_encoder(encoder_path, bpe_path, key):
-    """The encoder of this process; `key` tells vocabularies apart that lie under the same name."""
+    """The encoder of this process. Another `key` means that the files have changed, and they are read again."""
     return TextEncoder(encoder_path, bpe_path)
 
 
 def encode_piece(encoder_paths, key, job):
-    """Write the ids of a piece: a newline after every line that is not blank."""
+    """Write the ids of a piece, with a newline token after every line that has tokens."""
     piece, target = job
     encoder = text_encoder(*encoder_paths, key)
     newline, ids = encoder.encoder.get('\n</w>', 0), []
@@ -115,37 +110,37 @@ def encode_piece(encoder_paths, key, job):
 
 
 def dtype_of(n_vocab):
-    """What ids are stored as."""
+    """The smallest dtype that holds all ids."""
     return np.dtype(np.uint16 if n_vocab <= 2 ** 16 else np.uint32)
 
 
 def header_of(n_tokens, dtype):
-    """What an .npy file of so many ids begins with: N_HEADER bytes."""
+    """The N_HEADER bytes at the beginning of an .npy file of n_tokens ids."""
     f = io.BytesIO()
     np.lib.format.write_array_header_1_0(f, dict(descr=dtype.str, fortran_order=False, shape=(n_tokens,)))
     return f.getvalue()
 
 
 def open_tokens(path, n_vocab):
-    """The ids in a file that was written here, as a memory map. Raises ValueError for a file that is not as written."""
+    """Memory map of the ids in a file that `encode_piece` or `write_tokens` wrote. ValueError if it is damaged."""
     dtype, size = dtype_of(n_vocab), os.path.getsize(path)
     n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
     with open(path, 'rb') as f:
-        right = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
-    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if right else []
-    if not right or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
+        is_valid = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
+    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if is_valid else []
+    if not is_valid or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
         raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
     return tokens
 
 
 def begin_worker():
-    """Leave Ctrl-C to the parent, and end with it."""
+    """Ignore Ctrl-C, which the parent process handles, and exit when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def each_piece(work, pieces, folder, n_proc, what):
-    """Call `work` on (piece, file) in several processes, but for files that are there already; returns the files."""
+    """Call work((piece, file)) for each piece whose file is missing, in n_proc processes. Returns all the files."""
     jobs = [(piece, os.path.join(folder, f'{i:06}')) for i, piece in enumerate(pieces)]
     todo = [job for job in jobs if not os.path.isfile(job[1])]
     bar = tqdm(desc=what, total=len(jobs), initial=len(jobs) - len(todo), ncols=80, leave=False, disable=None)
@@ -157,22 +152,22 @@ def each_piece(work, pieces, folder, n_proc, what):
 
 
 def learn_vocabulary(words, vocab_size):
-    """Characters and merges learned from {word: count}, as in the released files: {token: id}, text of the merges."""
+    """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file."""
     try:
         from subword_nmt.learn_bpe import learn_bpe
     except ImportError:
         raise ValueError('--vocab_size learns merges with subword-nmt: pip install subword-nmt==0.3.8') from None
-    chars = Counter()
+    counts = Counter()
     for word, n in words.items():
         for char in word:
-            chars[char] += n
-    chars = sorted(chars, key=lambda char: (-chars[char], char))
+            counts[char] += n
+    chars = sorted(counts, key=lambda char: (-counts[char], char))
     n_merges = vocab_size - 2 * len(chars) - 2
     if n_merges < 0:
         raise ValueError(f'--vocab_size {vocab_size}: the text has {len(chars)} different characters, which alone make '
                          f'{2 * len(chars) + 2} tokens')
     merges = io.StringIO()
-    if max(map(len, words)) > 1:                                       # or else there is no pair to merge
+    if max(map(len, words)) > 1:                                       # words of one character have no pair to merge
         by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))
         learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
     merges = merges.getvalue() or '#version: 0.2\n'
@@ -182,16 +177,16 @@ def learn_vocabulary(words, vocab_size):
 
 
 def make_once(path, make):
-    """Have `make` write the file `path`, unless it is there. Of processes that do so at once the others wait."""
+    """Call `make`, which writes the file `path`, unless the file exists. Only one process does so at a time."""
     if os.path.isfile(path):
         return
     lock = FileLock(make_path(os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')))
     try:
-        held = lock.acquire(blocking=False)
+        acquired = lock.acquire(blocking=False)
     except Timeout:
         print(f'another process makes {path}: waiting for it', file=sys.stderr)
-        held = lock.acquire()
-    with held:
+        acquired = lock.acquire()
+    with acquired:
         if not os.path.isfile(path):
             make()
 
@@ -200,7 +195,10 @@ def write_vocabulary(args, pieces):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
-        words.update(read_json(path, MAX_TEXT))
+        n_of_word = read_json(path, MAX_TEXT)
+        if not all(type(n) is int and n > 0 and word.split() == [word] for word, n in n_of_word.items()):
+            raise ValueError(f'{path} does not hold counts of words: remove it, and they are counted again')
+        words.update(n_of_word)
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
     encoder, merges = learn_vocabulary(words, args.vocab_size)
@@ -213,22 +211,23 @@ def write_vocabulary(args, pieces):
 
 def write_tokens(args, pieces, path, key, n_vocab):
     """Encode the pieces and write their ids to one file."""
+    folder = path.removesuffix('.npy')
     work = functools.partial(encode_piece, (args.encoder_path, args.bpe_path), key)
-    parts = each_piece(work, pieces, path.removesuffix('.npy'), args.n_proc, 'encoding')
-    n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # open one at a time: a corpus has thousands
+    parts = each_piece(work, pieces, folder, args.n_proc, 'encoding')
+    n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # a memory map keeps a file open: one at a time
     if not n_tokens:
         raise ValueError(f'{args.data_dir}: the text is empty')
     with write_whole(path, 'wb') as f:
         f.write(header_of(n_tokens, dtype_of(n_vocab)))
         for part in parts:
             f.write(open_tokens(part, n_vocab).tobytes())
-    shutil.rmtree(path.removesuffix('.npy'))
+    shutil.rmtree(folder)
 
 
 def load_tokens(args):
-    """Encode the text, unless these tokens are there from another run: the ids (a memory map), their hash, n_vocab.
+    """The ids of the text (a memory map), their hash and n_vocab. The text is encoded if no earlier run has done so.
 
-    With --vocab_size the vocabulary is learned in the same way; sets --encoder_path and --bpe_path.
+    With --vocab_size the vocabulary is learned if needed, and args.encoder_path and args.bpe_path are set to it.
     """
     pieces, text_hash = cut(args.data_dir)
     if args.vocab_size:

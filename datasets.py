@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import text_utils
 from text_utils import has_tokens
-from utils import find_columns, read_table, write_whole
+from utils import check_archive, find_columns, read_table, write_whole
 
 SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
 
@@ -262,6 +262,7 @@ def encode_once(fields, encoder, files, folder):
     path = os.path.join(folder, f'{key.hexdigest()}.npz')
     if os.path.isfile(path):
         with contextlib.suppress(Exception):                           # numpy raises a dozen kinds for damaged files
+            check_archive(path)
             with np.load(path, allow_pickle=False) as saved:
                 kept = [Ragged(saved[f'ids_{i}'], saved[f'ends_{i}']) for i in range(len(fields))]
             if [len(one) for one in kept] == [len(field) for field in fields]:

@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: the device, the dtype of matrix products, seeds, and torchrun's processes."""
+"""The device, the dtype of matrix products, random seeds, and the processes of torchrun."""
 
 import contextlib
 import gc
@@ -11,28 +11,27 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # autocast to
+DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
 
 
 def add_device_args(parser):
-    """Where and how precisely to compute: --device, --dtype, --deterministic."""
+    """Add --device, --dtype and --deterministic."""
     group = parser.add_argument_group('device')
-    group.add_argument('--device', default='auto', help='cuda, mps, cpu, cuda:1, ...; auto takes the first there is')
-    group.add_argument('--dtype', default='float32', choices=DTYPES, help='of matrix products; parameters, softmax and '
-                       'losses stay float32. float16 is for GPUs without bfloat16, and scales the loss')
-    group.add_argument('--deterministic', action='store_true', help='on CUDA, only algorithms that give the same '
-                       'bits each time (slower); a CPU does so anyway')
+    group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
+    group.add_argument('--dtype', default='float32', choices=DTYPES, help='dtype of matrix products; parameters, '
+                       'softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales the loss')
+    group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
+                       'bits each time (slower); a CPU always does')
 
 
 def choose_device(name: str, dtype: str, deterministic: bool = False):
-    """The torch device of --device, and the context that --dtype's forward passes run in.
+    """The torch device of --device, and the context in which the forward passes of --dtype run.
 
-    float32 is strict. tf32 rounds the inputs of matrix products on CUDA. bfloat16 and float16 are autocast.
-    deterministic: torch refuses what would not give the same bits twice. Raises ValueError for a device that is not
-    there.
+    tf32 rounds the inputs of matrix products on CUDA; float32 does not. bfloat16 and float16 use autocast.
+    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a missing device.
     """
     if deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads it when it starts
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads the variable when it starts
         torch.use_deterministic_algorithms(True)
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
@@ -48,7 +47,7 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
 
 
 def grad_scaler(device, dtype: str):
-    """Scales the loss in float16, whose gradients would become zero otherwise; does nothing for other dtypes."""
+    """Scales the loss in float16, because small gradients would become zero. Does nothing for other dtypes."""
     return torch.amp.GradScaler(device.type, enabled=dtype == 'float16')
 
 
@@ -56,50 +55,49 @@ NO_SCALING = grad_scaler(torch.device('cpu'), 'float32')
 
 
 def set_seed(seed: int):
-    """Seed Python's, NumPy's and torch's generators."""
+    """Seed the generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def memory_of(device) -> int:
-    """Bytes of memory that the device has; of a CPU, what a container may take of it."""
+    """Bytes of memory of the device. For a CPU: the memory of the machine, or of the container if that is less."""
     if device.type == 'cuda':
         return torch.cuda.get_device_properties(device).total_memory
     if device.type == 'mps':
         return torch.mps.recommended_max_memory()
-    if not hasattr(os, 'sysconf'):                                     # Windows: not known, so not limited
+    if not hasattr(os, 'sysconf'):                                     # on Windows the size is unknown: no limit
         return sys.maxsize
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     try:
         with open('/sys/fs/cgroup/memory.max', encoding='ascii') as f:
             return min(memory, int(f.read()))
-    except (OSError, ValueError):                                      # no such limit, or 'max'
+    except (OSError, ValueError):                                      # the file is missing, or says 'max'
         return memory
 
 
 class Ranks:
-    """The processes of a run: `size` of them, this one being `rank`. Without torchrun, one."""
+    """The `size` processes of a run, of which this is number `rank`. Without torchrun there is one."""
 
     def __init__(self):
         self.rank, self.size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
     def device(self, name: str) -> str:
-        """--device of this process: torchrun's processes on one machine take its GPUs in turn."""
+        """--device of this process: with torchrun, each process on a machine has a GPU of its own."""
         if self.size > 1 and name in ('auto', 'cuda') and torch.cuda.is_available():
             return f'cuda:{os.environ["LOCAL_RANK"]}'
         return 'cpu' if self.size > 1 and name == 'auto' else name
 
     def join(self, device):
-        """Meet the other processes; with NCCL between GPUs, gloo otherwise."""
+        """Begin the process group, which uses NCCL between GPUs and gloo otherwise."""
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):
-        """End the process group.
+        """End the process group, after freeing DistributedDataParallel, which the frames of an exception may refer to.
 
-        DistributedDataParallel must be freed before: it would end the group while it holds Python's lock, and gloo's
-        threads may wait for that lock. The frames of an exception under way can keep it alive.
+        If it is freed later, it ends the group while it holds Python's lock, for which gloo's threads may wait.
         """
         if dist.is_initialized():
             traceback.clear_frames(sys.exc_info()[2])
@@ -113,7 +111,7 @@ class Ranks:
         return tensor
 
     def largest(self, numbers: list, device) -> list:
-        """The largest of all processes' numbers, at each place of the list."""
+        """The largest number of all processes, for each index of the list."""
         if self.size == 1:
             return numbers
         tensor = torch.tensor(numbers, device=device)
@@ -121,7 +119,7 @@ class Ranks:
         return tensor.tolist()
 
     def gather(self, value) -> list:
-        """The value of every process."""
+        """The values of all processes."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)

@@ -5,7 +5,7 @@
 
 The network is that of a folder of weights in the released layout, --model_path, or of a trained run, --desc. Only
 tokens of the vocabulary are drawn and scored, never special or position rows. There is no start token: an empty prompt
-continues a new line, and the first token of a text has no probability. Logarithms are natural (nats).
+stands for a newline, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
 if __name__ == '__main__':
@@ -30,19 +30,19 @@ from zero_shot import score_texts, with_positions
 def parse_args(argv=None):
     parser = Parser(__doc__)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument('--prompt', help='text to continue; without it, every line of standard input is one')
-    group.add_argument('--score', metavar='FILE', help='log-probability and perplexity of each line, and of all')
+    group.add_argument('--prompt', help='text to continue; without it, each line of standard input is a prompt')
+    group.add_argument('--score', metavar='FILE', help='print log-probability and perplexity of each line and in total')
     group.add_argument('--zero_shot', dest='task', choices=zero_shot.TASKS, help='the same as zero_shot.py --task')
     group = parser.add_argument_group('generation')
-    group.add_argument('--gen_len', type=number(int, 1), default=40, help='tokens to add, as far as n_ctx allows')
-    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is --greedy')
-    group.add_argument('--topk', type=int, default=0, help='draw from this many tokens; 0: from all')
-    group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this probability')
+    group.add_argument('--gen_len', type=number(int, 1), default=40, help='number of tokens to add, limited by n_ctx')
+    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is the same as --greedy')
+    group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
+    group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
     group.add_argument('--greedy', action='store_true', help='always take the most probable token')
-    group.add_argument('--num_samples', type=number(int, 1), default=1, help='made side by side; a single one is '
-                       'shown word by word')
-    group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='of the draws')
-    parser.add_argument('--per_token', action='store_true', help='with --score, a line for each token too')
+    group.add_argument('--num_samples', type=number(int, 1), default=1,
+                       help='continuations of each prompt; a single one is printed word by word')
+    group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
+    parser.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
     parser.add_argument('--data_dir', default='data/', help='with --zero_shot: ' + zero_shot.DATA_HELP)
     add_device_args(parser)
     args = parse_trained_args(parser, argv)
@@ -57,7 +57,7 @@ def parse_args(argv=None):
 
 
 class CachedModel:
-    """The network for one step after another: the keys and values of earlier steps are kept, not computed again."""
+    """The network with a cache: it keeps the keys and values of earlier steps, and computes only the new steps."""
 
     def __init__(self, transformer, n_vocab: int, n_samples: int = 1):
         self.transformer, self.tokens, self.length = transformer, transformer.embed.weight[:n_vocab], 0
@@ -68,13 +68,13 @@ class CachedModel:
     def __call__(self, ids: Tensor) -> Tensor:
         """Logits (N, n_vocab) after T more steps (N, T). N is n_samples, or 1 for steps that all samples share."""
         start, end = self.length, self.length + ids.size(1)
-        seen = torch.ones(end - start, end, dtype=torch.bool, device=ids.device).tril(start)          # (T, end)
+        visible = torch.ones(end - start, end, dtype=torch.bool, device=ids.device).tril(start)       # (T, end)
         h = F.embedding(with_positions(self.transformer, ids, start), self.transformer.embed.weight).sum(dim=2)
         for block, (keys, values) in zip(self.transformer.h, self.cache, strict=True):
             q, k, v = block.attn.split_heads(block.attn.c_attn(h))     # each (N, H, T, C/H)
             keys[:, :, start:end], values[:, :, start:end] = k, v
             k, v = (t[:len(ids), :, :end].to(q.dtype) for t in (keys, values))                        # (N, H, end, C/H)
-            a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+            a = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
             n = block.ln_1(h + block.attn.c_proj(block.attn.merge_heads(a)))
             h = block.ln_2(n + block.mlp(n))
         self.length = end
@@ -82,10 +82,9 @@ class CachedModel:
 
 
 def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp: float = 1.) -> Tensor:
-    """Logits (N, V) to the probabilities (N, V) to draw from: temperature first, then top-k, then the nucleus.
+    """Logits (N, V) to the probabilities (N, V) to draw from: first temperature, then top-k, then top-p (nucleus).
 
-    temperature 0: all on the most probable token. topk 0: no limit. topp: the fewest tokens that together have at least
-    this probability.
+    temperature 0: only the most probable token. topk 0: no limit. topp: the fewest tokens with this total probability.
     """
     if not (0 <= temperature < math.inf and topk >= 0 and 0 < topp <= 1):
         raise ValueError(f'temperature={temperature}, topk={topk}, topp={topp}: want temperature >= 0, topk >= 0 and '
@@ -97,7 +96,7 @@ def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp
         ordered, order = probs.sort(dim=-1, descending=True)
         if topk:
             ordered[:, min(topk, ordered.size(-1)):] = 0
-        sums = ordered.cpu().cumsum(-1).to(ordered.device)             # CUDA has no cumsum for --deterministic
+        sums = ordered.cpu().cumsum(-1).to(ordered.device)             # CUDA's cumsum is not deterministic
         before = (sums - ordered) / ordered.sum(-1, keepdim=True)
         probs = torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(before >= topp, 0))
     return probs / probs.sum(-1, keepdim=True)
@@ -105,15 +104,14 @@ def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp
 
 def sample(transformer, n_vocab: int, prompt: list[int], gen_len: int, n_samples: int = 1, temperature: float = 1.,
            topk: int = 0, topp: float = 1., seed: int = 42):
-    """Continue the ids `prompt`: yields the next id of each sample, (n_samples,), gen_len times or until n_ctx is full.
-    """
+    """Continue the ids `prompt`: yield the next ids, (n_samples,), gen_len times or until n_ctx is full."""
     if not 1 <= len(prompt) < transformer.n_ctx:
         raise ValueError(f'the prompt has {len(prompt)} tokens, but n_ctx={transformer.n_ctx} leaves room for 1 to '
                          f'{transformer.n_ctx - 1}: give another prompt')
     model = CachedModel(transformer, n_vocab, n_samples)
     device = model.tokens.device
     generator = torch.Generator(device).manual_seed(seed)
-    ids = torch.tensor([prompt], device=device)                        # (1, T), shared
+    ids = torch.tensor([prompt], device=device)                        # (1, T), shared by all samples
     for _ in range(min(gen_len, transformer.n_ctx - len(prompt))):
         logits = model(ids)                                            # (1, V) at first, then (n_samples, V)
         if not logits.isfinite().all():
@@ -127,7 +125,7 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
     """Print and return --num_samples continuations of a prompt; a single one is printed word by word."""
     [ids] = encoder.encode([prompt], verbose=False)
     if not ids and '\n</w>' not in encoder.encoder:
-        raise ValueError('the prompt is empty and the vocabulary has no new line to start from: give a word')
+        raise ValueError('the prompt is empty and the vocabulary has no newline to start from: give a word')
     ids = ids or [encoder.encoder['\n</w>']]
     samples, shown = [[] for _ in range(args.num_samples)], ''
     for step in sample(transformer, encoder.n_vocab, ids, args.gen_len, args.num_samples,
@@ -136,7 +134,7 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
             sample_ids.append(i)
         if len(samples) == 1 and encoder.decoder[samples[0][-1]].endswith('</w>'):
             text = encoder.decode(samples[0])
-            if text.startswith(shown):                                 # a new word rarely changes the words before it
+            if text.startswith(shown):                                 # in rare cases a new word changes earlier text
                 print(text[len(shown):], end='', flush=True)
                 shown = text
     texts = [encoder.decode(sample_ids) for sample_ids in samples]
@@ -151,12 +149,20 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
     return texts
 
 
+def lines_of(file):
+    """Lines that are not blank. Raises ValueError for what is not text."""
+    try:
+        yield from (line for line in file if line.strip())
+    except UnicodeDecodeError as e:
+        raise ValueError(f'standard input is not {e.encoding} text: {e.reason}') from None
+
+
 def continue_lines(transformer, encoder, args) -> list[str]:
-    """`continue_prompt` for each line of standard input; at a terminal, a bad prompt does not end the session."""
+    """`continue_prompt` for each line of standard input. At a terminal, a wrong prompt does not end the program."""
     terminal, texts = sys.stdin.isatty(), []
     if terminal:
         print('Type a prompt and press return; Ctrl-D ends.', file=sys.stderr)
-    for i, line in enumerate(line for line in sys.stdin if line.strip()):
+    for i, line in enumerate(lines_of(sys.stdin)):
         try:
             texts += continue_prompt(transformer, encoder, line, args, args.seed + i)
         except ValueError as e:
@@ -167,14 +173,14 @@ def continue_lines(transformer, encoder, args) -> list[str]:
 
 
 def print_scores(name, scores: Tensor):
-    """A row of the table of --score; mean and perplexity of no tokens are nan."""
+    """Print a row of the table of --score. Without tokens, mean and perplexity are nan."""
     mean = scores.double().mean()
     print(f'{name}\t{len(scores)}\t{scores.double().sum():.4f}\t{mean:.4f}\t{(-mean).exp():.2f}')
 
 
 def score(transformer, encoder, args) -> list[Tensor]:
-    """Print and return the log-probabilities of the tokens of each line but the first, which has none."""
-    lines = enumerate(io.StringIO(read_text(args.score), newline=None), start=1)     # newline=None: any line end counts
+    """Print and return the log-probabilities of the tokens of each line except its first token, which has none."""
+    lines = enumerate(io.StringIO(read_text(args.score), newline=None), start=1)     # newline=None: \n, \r\n and \r
     lines = [(i, line) for i, line in lines if line.strip()]
     if not lines:
         raise ValueError(f'{args.score} has no text')
@@ -193,11 +199,11 @@ def score(transformer, encoder, args) -> list[Tensor]:
 
 
 def main(args):
-    """Do what the options ask for; returns the texts, the log-probabilities of each line, or the accuracies."""
+    """Returns the texts, with --score the log-probabilities of each line, with --zero_shot the accuracies."""
     if args.task:
         return zero_shot.main(args)
     if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='replace')                       # a console may lack characters of the vocabulary
+        sys.stdout.reconfigure(errors='replace')                       # a console may not have all characters
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
     trained = open_trained(args)
     transformer, encoder = trained.model.to(device).transformer, trained.encoder

@@ -194,6 +194,8 @@ def main(args):
         scaler = grad_scaler(device, args.dtype)
         state = run.begin(dict(model=model, opt=opt, scaler=scaler), key,
                           dict(n_updates=0, n_total=n_total, losses=[]))
+        if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
+            raise ValueError(f'{run.last_path} is damaged')
         state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
         since, n_tokens = time.time(), 0
 

@@ -1,8 +1,9 @@
 """Text to BPE token ids, exactly as in 2018 (text_utils.py of openai/finetune-transformer-lm).
 
-The released weights know text as ftfy 4.4.3 cleaned it and spaCy 2.0.11 split it; another splitter silently feeds other
-ids. Today's spaCy cannot be set to the old rules, so they are written out here and only its list of exceptions is used.
-The rules are adapted from spaCy 2.0.11 (MIT licence, (C) 2016 ExplosionAI UG, 2016 spaCy GmbH, 2015 Matthew Honnibal).
+The released weights were trained on text that ftfy 4.4.3 cleaned and spaCy 2.0.11 split; another splitter would give
+other ids without an error. Today's spaCy cannot use the old rules, so this file contains them, and takes only the list
+of exceptions from the installed spaCy. The rules are adapted from spaCy 2.0.11 (MIT licence, (C) 2016 ExplosionAI UG,
+2016 spaCy GmbH, 2015 Matthew Honnibal).
 """
 
 import functools
@@ -32,10 +33,10 @@ UNITS = '''
     Па мбар Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тб
 '''.split()
 
-# Code points in hexadecimal of the classes that spaCy took from the regex module, frozen at the Unicode 9 it knew, so
-# that newer letters and emoji split as they did then. Cased: \p{Latin} and Russian letters (capital or small is decided
-# below); uncased: the letters of \p{Bengali}, \p{Hebrew} and \p{Arabic}; symbols: \p{So}; other word: what \w of the
-# regex module matches beyond letters, marks, digits and connectors.
+# Hexadecimal code points of the character classes that spaCy took from the regex module, as of Unicode 9, so that newer
+# letters and emoji are split as in 2018. CASED: \p{Latin} and Russian letters (`load_rules` separates capital and small
+# ones); UNCASED: letters of \p{Bengali}, \p{Hebrew} and \p{Arabic}; SYMBOLS: \p{So}; OTHER_WORD: what \w of the regex
+# module matches in addition to letters, marks, digits and connectors.
 CASED = '''
     41-5a 61-7a aa ba c0-d6 d8-f6 f8-2b8 2e0-2e4 401 410-44f 451 1d00-1d25 1d2c-1d5c 1d62-1d65 1d6b-1d77
     1d79-1dbe 1e00-1eff 2071 207f 2090-209c 212a-212b 2132 214e 2160-2188 2c60-2c7f a722-a787 a78b-a7ae
@@ -68,9 +69,9 @@ SYMBOLS = '''
 '''
 OTHER_WORD = '200c-200d 24b6-24e9 1f130-1f149 1f150-1f169 1f170-1f189'
 
-# URL_PATTERN of spacy/lang/tokenizer_exceptions.py, rearranged. Once a host is found anything may follow it, so its
-# shortest match is enough: an IP address or labels and a TLD, at the beginning, after a protocol or after any @. No
-# affix can be split off a host.
+# URL_PATTERN of spacy/lang/tokenizer_exceptions.py, rearranged. Any text may follow a host, so its shortest match is
+# enough: an IP address, or labels and a TLD, at the beginning, after a protocol or after any @. No affix is split off a
+# host.
 HOST = (
     r'(?:(?!(?:10|127)(?:\.\d{1,3}){3})(?!(?:169\.254|192\.168)(?:\.\d{1,3}){2})'
     r'(?!172\.(?:1[6-9]|2\d|3[0-1])(?:\.\d{1,3}){2})(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])'
@@ -79,23 +80,23 @@ HOST = (
 URL_HOST = re.compile(f'(?:(?:https?|ftp|mailto)://)?{HOST}')
 USER_HOST = re.compile(f'@{HOST}')
 
-# English exceptions that spaCy gained and lost since 2.0.11.
+# English exceptions that spaCy added and removed after 2.0.11.
 GAINED = re.compile("(?:this|these|those).*|c['’]mon|prof[.]|v[.]s[.]|=[][]|[][]=|°[cfk][.]", re.IGNORECASE).fullmatch
 LOST = {'")': ['")'], 'May.': ['May.'], 'cause': ['cause']} | {
     that + have: [that, have] for that in ('that', 'That') for have in ('re', 've', "'re", "'ve", '’re', '’ve')
 }
-EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39d4741'  # of what 2.0.11 had
+EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39d4741'  # of the exceptions of 2.0.11
 LONGEST_EXCEPTION = 12
 
-PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &: ftfy leaves it as it is
+PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &, which ftfy does not change
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
-ASCII_WORD, ASCII_WORD_IN = re.compile('[A-Za-z]+').fullmatch, re.compile('[A-Za-z0-9]').search
+ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
 HOW_TO_GET = ': python model/download.py fetches the released files'
-MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks and their characters: some 200 MB at most
+MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # most chunks in the cache and most characters of each: about 200 MB
 
 
 def char_ranges(table):
-    """'61-63 78' -> 'a-cx', the inside of a character class."""
+    """'61-63 78' -> 'a-cx', for use inside the brackets of a regular expression."""
     return ''.join('-'.join(chr(int(end, 16)) for end in span.split('-')) for span in table.split())
 
 
@@ -103,27 +104,25 @@ def char_ranges(table):
 def load_ftfy():
     """ftfy.fix_text of 2018.
 
-    ftfy 4 reads one file through pkg_resources, which setuptools 82 dropped and 80 imports slowly and with a warning: a
-    module that does the same stands in for it while ftfy is imported.
+    ftfy 4 reads one file with pkg_resources, which setuptools 82 does not have, and setuptools 80 imports slowly and
+    with a warning. During the import of ftfy, a module with the one function that it needs replaces pkg_resources.
     """
-    stand_in = None
-    if 'pkg_resources' not in sys.modules:
-        stand_in = sys.modules['pkg_resources'] = types.ModuleType('pkg_resources')
-        stand_in.resource_string = pkgutil.get_data
+    replacement = types.ModuleType('pkg_resources')
+    replacement.resource_string = pkgutil.get_data
+    used = sys.modules.setdefault('pkg_resources', replacement)
     try:
         import ftfy
     finally:
-        if stand_in:
+        if used is replacement:
             del sys.modules['pkg_resources']
     if not ftfy.__version__.startswith('4.'):
-        raise ValueError(f'ftfy {ftfy.__version__} cleans text in another way than in 2018: pip install ftfy==4.4.3')
+        raise ValueError(f'ftfy {ftfy.__version__} cleans text differently than in 2018: pip install ftfy==4.4.3')
     return ftfy.fix_text
 
 
 @functools.cache
 def load_rules():
-    """spaCy 2.0.11's rules for English: exceptions {text: tokens}, prefix match, suffix search, infix finditer, and
-    OTHER_WORD match."""
+    """English rules of spaCy 2.0.11: {exception: tokens}, match prefix, search suffix, find infix, match OTHER_WORD."""
     import spacy
     from spacy.lang.en.tokenizer_exceptions import TOKENIZER_EXCEPTIONS
     from spacy.symbols import ORTH
@@ -140,7 +139,7 @@ def load_rules():
     prefixes = ['§', '%', '=', r'\+'] + PUNCT + ELLIPSES + QUOTES + CURRENCY + [symbol]
     suffixes = PUNCT + ELLIPSES + QUOTES + [symbol, "'s", "'S", '’s', '’S'] + [
         r'(?<=[0-9])\+', r'(?<=°[FfCcKk])\.', f'(?<=[0-9])(?:{after_digit})',
-        rf'(?<=[0-9{lower}%²\-)\]+(?:|{"".join(QUOTES)}])\.',  # "(?:|" was meant as a group, but acts as characters
+        rf'(?<=[0-9{lower}%²\-)\]+(?:|{"".join(QUOTES)}])\.',  # in [] spaCy's "(?:|" are characters, not a group
         f'(?<=[{upper}][{upper}])[.]',
     ]
     infixes = ELLIPSES + [
@@ -154,8 +153,8 @@ def load_rules():
 def split_chunk(chunk):
     """Tokens of spaCy 2.0.11's English tokenizer for `chunk`, a string without white space.
 
-    As Tokenizer._split_affixes, but in linear time: a suffix is looked for in the last characters only, and a URL's
-    host once per place where it may begin.
+    Does what Tokenizer._split_affixes does, in linear time: it searches a suffix in the last characters only, and the
+    host of a URL once for each position where it may begin.
     """
     exceptions, prefix_match, suffix_search, infix_finditer, other_word_match = load_rules()
 
@@ -176,13 +175,13 @@ def split_chunk(chunk):
         if host_start != start:
             host_start, host = start, URL_HOST.match(chunk, start) or user_host
         is_url = host and is_word(chunk[start]) and (chunk[end - 1] == '/' or is_word(chunk[end - 1]))
-        if is_url or ASCII_WORD(chunk, start, end):  # a plain word needs no rules: only to save time
+        if is_url or ASCII_WORD(chunk, start, end):  # the rules never split a plain word: this saves time
             middle = [chunk[start:end]]
             break
 
         prefix = prefix_match(chunk, start, end)
         after_prefix = prefix.end() if prefix else start
-        window = chunk[max(start, end - 6):end]  # but for dots a suffix has 4 characters at most, and looks back at 2
+        window = chunk[max(start, end - 6):end]  # suffixes other than dots have up to 4 characters and look back at 2
         suffix = suffix_search(window)
         before_suffix = end - len(window) + suffix.start() if suffix else end
         if window.endswith('..'):
@@ -192,7 +191,7 @@ def split_chunk(chunk):
             before_suffix = end
         elif suffix and is_exception(start, before_suffix):
             after_prefix = start
-        elif after_prefix > before_suffix:  # they overlap
+        elif after_prefix > before_suffix:  # prefix and suffix overlap
             before_suffix = end
         if (start, end) == (after_prefix, before_suffix):
             middle = split_infixes(chunk[start:end], infix_finditer)
@@ -204,7 +203,7 @@ def split_chunk(chunk):
 
 
 def split_infixes(text, infix_finditer):
-    """'well-known' -> ['well', '-', 'known']; some of the tokens may be empty."""
+    """'well-known' -> ['well', '-', 'known']. Some tokens may be empty."""
     tokens, done = [], 0
     for infix in infix_finditer(text):
         tokens += text[done:infix.start()], infix.group()
@@ -213,14 +212,14 @@ def split_infixes(text, infix_finditer):
 
 
 def get_pairs(word):
-    """Set of the pairs of adjacent symbols in `word`, a sequence of symbols (kept from the original)."""
+    """Set of the pairs of adjacent symbols in `word`, a sequence of symbols. Kept for code that calls the original."""
     return set(zip(word, word[1:], strict=False))
 
 
 def text_standardize(text):
-    """Fix dashes and quotes, set runs of punctuation off by spaces, collapse white space and blank lines.
+    """Fix dashes and quotes, put spaces around runs of punctuation, collapse white space and blank lines.
 
-    A backslash stays as it is: in the original, whose pattern was not a raw string, it only escaped a plus sign.
+    A backslash is unchanged: the original's pattern is not a raw string, and its backslash only escapes a plus sign.
     """
     for old, new in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
         text = text.replace(old, new)
@@ -228,18 +227,18 @@ def text_standardize(text):
     return ' \n '.join(' '.join(line.split()) for line in text.split('\n') if line and not line.isspace())
 
 
-def has_tokens(text) -> bool:
-    """Whether `encode` gives ids for a text: once cleaned, control characters and `&nbsp;` are nothing or white space.
+def words_of_chunk(chunk) -> list[str]:
+    """The words, to which the merges are applied, of a cleaned text without white space."""
+    return [token.lower() for part in text_standardize(chunk).split() for token in split_chunk(part)]
 
-    Of ASCII letters and digits ftfy removes only those of an entity (&) or of an escape sequence of a terminal.
-    """
-    if ASCII_WORD_IN(text) and '&' not in text and '\x1b' not in text:
-        return True
-    return bool(load_ftfy()(text).split())
+
+def has_tokens(text) -> bool:
+    """Whether `encode` gives ids for a text. Cleaning removes control characters, and makes `&nbsp;` a space."""
+    return bool((text if PLAIN(text) else load_ftfy()(text)).split())
 
 
 def load_vocabulary(path):
-    """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 .. n-1."""
+    """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 to n-1."""
     encoder = read_json(path, hint=HOW_TO_GET)
     if not (encoder and all(type(i) is int for i in encoder.values())):
         raise ValueError(f'{path}: not a vocabulary, which is one json object {{token: id}}: download it again')
@@ -249,11 +248,11 @@ def load_vocabulary(path):
 
 
 def load_merges(path):
-    """[(symbol, symbol)] in the order learned, from a file of subword-nmt. Raises OSError or ValueError."""
+    """[(symbol, symbol)] in the order in which they were learned, from a file of subword-nmt. OSError or ValueError."""
     header, *lines = re.split('\r\n?|\n', read_text(path, MAX_JSON, HOW_TO_GET))
     if not header.startswith('#version'):
         raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')
-    merges = [tuple(line.split()) for line in lines[:-1]]  # as the original: what follows the last newline goes
+    merges = [tuple(line.split()) for line in lines[:-1]]  # like the original, ignores text after the last newline
     for number, merge in enumerate(merges, start=2):
         if len(merge) != 2:
             raise ValueError(f'{path}, line {number}: a merge has 2 symbols, not {len(merge)}: download it again')
@@ -261,7 +260,7 @@ def load_merges(path):
 
 
 class TextEncoder:
-    """Encodes text with the vocabulary (json) and the BPE merges (subword-nmt) released by OpenAI.
+    """Encodes text with a vocabulary (json) and BPE merges (subword-nmt) in the formats of OpenAI's release.
 
     `encoder` {token: id} and `decoder` {id: token} are plain dicts; special tokens may be added to `encoder`.
     """
@@ -272,27 +271,27 @@ class TextEncoder:
         self.bpe_ranks = {merge: rank for rank, merge in enumerate(load_merges(bpe_path))}
         self.n_vocab = len(self.encoder)
         self.cache = {}  # token -> its symbols
-        self.chunk_ids = {}  # text between white space -> its ids
+        self.chunk_ids = {}  # chunk (text without white space) -> its ids
 
     def bpe(self, token):
-        """'sat' -> 's at</w>': merge adjacent symbols, earliest learned merge first, until none is left."""
+        """'sat' -> 's at</w>': apply the merges to adjacent symbols in the order in which they were learned."""
         if token in self.cache:
             return self.cache[token]
         if token == '\n ':  # spaCy's token for a new line
             return '\n</w>'
         n = len(token)
-        symbols = [*token[:-1], token[-1] + '</w>', None]  # None, the end, is in no merge
-        before, after = [*range(-1, n)], [*range(1, n + 1), n]  # neighbours of each symbol
+        symbols = [*token[:-1], token[-1] + '</w>', None]  # None marks the end and is not in any merge
+        before, after = [*range(-1, n)], [*range(1, n + 1), n]  # indices of each symbol's neighbours
 
         rank = self.bpe_ranks.get
         queue = [(r, i) for i in range(n) if (r := rank((symbols[i], symbols[i + 1]))) is not None]
         heapify(queue)
         while queue:
             best, changed = queue[0][0], []
-            while queue and queue[0][0] == best:  # all occurrences, left to right, before what they make can merge
+            while queue and queue[0][0] == best:  # merge all occurrences, left to right, before any new pair
                 i = heappop(queue)[1]
                 j = after[i]
-                if rank((symbols[i], symbols[j])) == best:  # otherwise one of the two has been merged already
+                if rank((symbols[i], symbols[j])) == best:  # otherwise one of the two symbols is already merged
                     symbols[i], symbols[j] = symbols[i] + symbols[j], None
                     after[i], before[after[j]] = after[j], i
                     changed += [before[i], i]
@@ -306,19 +305,18 @@ class TextEncoder:
 
     def encode_chunk(self, chunk):
         """Ids of a cleaned text without white space."""
-        tokens = (token for piece in text_standardize(chunk).split() for token in split_chunk(piece))
-        ids = [self.encoder.get(symbol, 0) for token in tokens for symbol in self.bpe(token.lower()).split(' ')]
+        ids = [self.encoder.get(symbol, 0) for word in words_of_chunk(chunk) for symbol in self.bpe(word).split(' ')]
         if len(self.chunk_ids) < MAX_CACHED and len(chunk) <= MAX_CACHED_LEN:
             self.chunk_ids[chunk] = ids
         return ids
 
     def encode(self, texts: list[str], verbose: bool = True) -> list[list[int]]:
-        """Ids of each text, without special tokens; 0 is an unknown symbol. Raises ValueError for what is not a str.
+        """Ids of each text, without special tokens; 0 is an unknown symbol. ValueError for a text that is not a str.
 
-        Once ftfy has cleaned a text nothing looks across white space, so ids are remembered for what lies between it.
+        In a cleaned text the ids of a chunk between white space do not depend on the other chunks, so they are cached.
         """
         if isinstance(texts, str):
-            raise ValueError('encode wants a list of texts, not a single one: encode([text])')
+            raise ValueError('encode takes a list of texts, not a single text: encode([text])')
         fix_text, chunk_ids, newline = load_ftfy(), self.chunk_ids, self.encoder.get('\n</w>', 0)
         encoded = []
         for text in tqdm(texts, ncols=80, leave=False, disable=None if verbose else True):
@@ -335,17 +333,17 @@ class TextEncoder:
         return encoded
 
     def decode(self, ids) -> str:
-        """Readable text of token ids; an unknown symbol shows as U+FFFD, a special token by its name.
+        """Readable text of token ids. An unknown symbol becomes U+FFFD, a special token its name.
 
-        Spaces stand where encoding the text again would split it ("don't" gives "do n't", "Mr." gives "mr ."), so
-        that decode(encode(.)) changes nothing a second time. Raises ValueError for ids that `encoder` does not have.
+        The text has a space wherever `encode` splits it ("don't" gives "do n't", "Mr." gives "mr ."), so that encoding
+        and decoding it again does not change it. Raises ValueError for ids that are not in `encoder`.
         """
         if len(self.decoder) != len(self.encoder):  # special tokens were added
             self.decoder.update((i, token) for token, i in self.encoder.items())
-        ids = [operator.index(i) for i in ids]  # integers of torch and numpy as well
-        for place, i in enumerate(ids):
+        ids = [operator.index(i) for i in ids]  # also accepts the integers of torch and numpy
+        for index, i in enumerate(ids):
             if i not in self.decoder:
-                raise ValueError(f'id {i} at place {place} is none of the {len(self.encoder)} tokens (a position?)')
+                raise ValueError(f'id {i} at index {index} is not one of the {len(self.encoder)} tokens (a position?)')
         parts = []
         for is_text, group in groupby(ids, key=lambda i: i < self.n_vocab and self.decoder[i] != '\n</w>'):
             run = list(group)
@@ -353,9 +351,9 @@ class TextEncoder:
         return re.sub(' ?\n ?', '\n', ' '.join(parts))
 
     def settled_text(self, ids):
-        """Text of ids other than special tokens and new lines, encoded again until it stays the same."""
+        """Text of ids other than special tokens and newlines, encoded and decoded until it no longer changes."""
         text = None
-        for _ in range(10):  # three rounds are usual
+        for _ in range(10):  # usually three rounds are enough
             previous, text = text, ''.join('\ufffd</w>' if i == 0 else self.decoder[i] for i in ids)
             text = text.replace('</w>', ' ').strip()
             if text == previous:

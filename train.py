@@ -299,7 +299,7 @@ def score(task, logits, labels):
 
 
 def build(args, task, data, device, ranks, t_total):
-    """The network with the released weights in its `Losses`; what is called to train, the same or, with several processes,
+    """The network with the released weights in its `Losses`; what is called to train, which with several processes is
     DistributedDataParallel around it; and the optimizer."""
     set_seed(args.seed)
     model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
@@ -354,6 +354,15 @@ def is_early(state):
     return state['n_epochs'] == 0 and n_updates in EARLY_LOGS and state['log'][-1].get('n_updates') != n_updates
 
 
+def is_whole(state, n_train):
+    """Whether order, losses and log in the state of a checkpoint are such as this run writes."""
+    order = torch.arange(n_train) if state['order'] is None else state['order']
+    return (isinstance(order, torch.Tensor) and order.dtype == torch.int64
+            and torch.equal(order.sort(0).values, torch.arange(n_train))
+            and 0 <= state['n_epochs'] <= state['n_updates'] == len(state['losses'])
+            and all(isinstance(line.get('va_score'), float) for line in state['log'][1:]))
+
+
 def fine_tune(args, task, data, device, autocast, ranks):
     """One run, or what is left of it; returns its results."""
     n_batch = args.n_batch * args.n_gpu
@@ -371,6 +380,8 @@ def fine_tune(args, task, data, device, autocast, ranks):
         state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data.digest,
                           dict(n_updates=0, n_total=per_epoch * args.n_iter, n_epochs=0, order=None, losses=[]),
                           environment={**environment(), **data.hashes, 'device': name, 'processes': ranks.size})
+        if not is_whole(state, len(data.train)):
+            raise ValueError(f'{run.last_path} is damaged')
         run.keep_vocabulary(args.encoder_path, args.bpe_path)
         run.write_json('config.json', dict(
             options=vars(args), form=task.form, classes=task.classes, n_vocab=data.n_vocab, n_ctx=data.n_ctx,

@@ -118,7 +118,7 @@ def read_config(folder) -> dict:
                  if not isinstance(options.get(name), (int, float) if isinstance(value, float) else type(value))]
         if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
             wrong.append('clf_token')
-        if config['form'] not in FORMS or options['dataset'] not in TASKS:
+        if config['form'] not in FORMS or options['dataset'] not in TASKS or {*map(type, config['classes'])} - {str}:
             wrong.append('task')
     if wrong:
         raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')

@@ -1,4 +1,4 @@
-"""Small things that several scripts use: batches, logs, files written whole, options, the choice of a device."""
+"""Functions that several scripts share: batches, logs, reading and writing files, options, errors."""
 
 import argparse
 import contextlib
@@ -12,36 +12,34 @@ import re
 import signal
 import sys
 import time
+import zipfile
 
 from tqdm import tqdm
 
 from interrupt import end_interrupted
 
-# Options that do not change what a run computes: where files are (their contents are compared by hashes) and how the
-# run is interrupted. A run can be resumed with others, and runs that differ in them alone are one configuration.
+# Options that do not change what a run computes: paths (files are compared by hashes), and how a run is interrupted.
+# They may change when a run is resumed, and analysis.py ignores them when it compares runs.
 INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 'model_path', 'encoder_path',
               'bpe_path', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict', 'n_proc')
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30                   # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
-           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}                  # first bytes: what it is
+           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}      # first bytes of a file -> its format
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
 
 
 def encode_dataset(*splits, encoder):
-    """Turn the text fields of each split into lists of ids; other fields (labels) stay as they are.
-
-    splits: sequences of fields, each a list of strings or of numbers. Returns a list of lists of fields.
-    """
+    """The splits, each a list of fields, with ids instead of texts. Fields of numbers (labels) stay as they are."""
     return [[encoder.encode(field) if len(field) and isinstance(field[0], str) else field for field in split]
             for split in splits]
 
 
 def iter_data(*datas, n_batch=128, truncate=False, verbose=False, max_batches=float('inf')):
-    """Consecutive batches of equally long arrays: a tuple of slices, or one slice where one array is given.
+    """Consecutive batches of arrays of the same length: a tuple of slices for each, or the slice of a single array.
 
-    truncate: leave out the last batch if it is short. verbose: show a progress bar.
+    truncate: omit the last batch if it is short. verbose: show a progress bar.
     """
     n = len(datas[0])
     if truncate:
@@ -53,20 +51,18 @@ def iter_data(*datas, n_batch=128, truncate=False, verbose=False, max_batches=fl
 
 
 def make_path(f):
-    """Create the folder that the file `f` is to lie in; returns `f`."""
-    folder = os.path.dirname(f)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
+    """Create the folder of the file `f`, and return `f`."""
+    os.makedirs(os.path.dirname(f) or '.', exist_ok=True)
     return f
 
 
 @contextlib.contextmanager
 def errors_named(path):
-    """Name the file in an OSError that has no name: write and fsync do not say where the disk is full."""
+    """Add the file name to an OSError that has none, such as that of write and fsync on a full disk."""
     try:
         yield
     except OSError as e:
-        if type(e) is OSError and e.errno is None:                     # numpy counts the bytes and has no errno
+        if type(e) is OSError and e.errno is None:                     # numpy's error for a short write has no errno
             raise OSError(f'{path}: {e}: is the disk full?') from e
         e.filename = e.filename or path
         raise
@@ -74,9 +70,9 @@ def errors_named(path):
 
 @contextlib.contextmanager
 def write_whole(path, mode='w'):
-    """Open a temporary file beside `path` that takes its name once it is complete, or is removed.
+    """Open a temporary file beside `path`. It is renamed to `path` when it is complete, and removed after an error.
 
-    Nobody can plant a link under the temporary name: it is random, and mode x refuses a name that exists.
+    The temporary name is random and mode x refuses an existing file, so another user cannot put a link there.
     """
     part = f'{make_path(path)}.{os.urandom(8).hex()}.part'
     options = {} if 'b' in mode else dict(encoding='utf-8', newline='\n')
@@ -93,10 +89,8 @@ def write_whole(path, mode='w'):
 
 
 def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
-    """The content of a file. Raises FileNotFoundError, with the hint, for what is no regular file, and ValueError for
-    a file of more than max_bytes.
-    """
-    if not os.path.isfile(path):                                       # opening a named pipe would wait for ever
+    """The content of a file. FileNotFoundError, with the hint, if it is not a regular file; ValueError if too long."""
+    if not os.path.isfile(path):                                       # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
     size = os.path.getsize(path)
     if size > max_bytes:
@@ -105,11 +99,23 @@ def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
         return f.read(max_bytes)
 
 
+def check_archive(path):
+    """Raise ValueError for a zip archive that is damaged, or that unpacks to more than the file has."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError('compressed')                             # neither torch nor numpy's savez does it
+        if sum(member.file_size for member in members) > os.path.getsize(path):
+            raise ValueError('members overlap')
+        if archive.testzip():
+            raise ValueError('check sums differ')                      # torch does not compare them
+
+
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
-    """The text of a UTF-8 file, line ends as they are. Raises what `read_bytes` raises, ValueError for other bytes."""
+    """The text of a UTF-8 file, line ends unchanged. Raises what `read_bytes` raises, and ValueError if not UTF-8."""
     data = read_bytes(path, max_bytes, hint)
     what = next((what for beginning, what in NO_TEXT.items() if data.startswith(beginning)), None)
-    if what or b'\0' in data[:2]:                                      # half of a letter in UTF-16 is zero
+    if what or b'\0' in data[:2]:                                      # UTF-16: one of a letter's two bytes is zero
         raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
     try:
         return data.decode('utf-8-sig')
@@ -119,7 +125,7 @@ def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
 
 
 def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
-    """The json object in a file. Raises OSError or ValueError, with its name."""
+    """The json object in a file. Raises OSError or ValueError, with the file name."""
     text = read_text(path, max_bytes, hint)
     try:
         value = json.loads(text)
@@ -130,19 +136,19 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     return value
 
 
-def read_table(path, delimiter=None):
+def read_table(path):
     """Header and rows of a table: a list of names and a list of (line number, fields), without blank rows.
 
-    delimiter: a tab in a .tsv file; in others what the header has most of, commas, semicolons or tabs. Between tabs
-    quotes are characters of the text, elsewhere the file is strict CSV. Raises what `read_text` raises, and ValueError
-    with file and line for a row that has not as many fields as the header.
+    The delimiter of a .tsv file is a tab; that of other files is the most frequent of comma, semicolon and tab in the
+    header. If it is a tab, quotes are part of the text; otherwise the file is strict CSV. Raises what `read_text`
+    raises, and ValueError with file and line for a row with another number of fields than the header.
     """
     text, start = read_text(path), 1
-    if excel := re.match('sep=([,;\t])\r?\n', text):
+    if excel := re.match('sep=([,;\t])\r?\n', text):                  # Excel's first line may name the delimiter
         delimiter, text, start = excel[1], text[excel.end():], 2
-    elif delimiter is None and str(path).lower().endswith('.tsv'):
+    elif str(path).lower().endswith('.tsv'):
         delimiter = '\t'
-    elif delimiter is None:
+    else:
         delimiter = max(',;\t', key=text.lstrip().partition('\n')[0].count)
     quoting = csv.QUOTE_NONE if delimiter == '\t' else csv.QUOTE_MINIMAL
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, quoting=quoting, strict=True)
@@ -150,7 +156,7 @@ def read_table(path, delimiter=None):
     try:
         for row in reader:
             if not any(field.strip() for field in row):
-                pass                                                   # a blank line, or Excel's of commas alone
+                pass                                                   # a blank line; Excel's consist of commas
             elif header is None:
                 header = row
             elif len(row) != len(header):
@@ -165,7 +171,7 @@ def read_table(path, delimiter=None):
 
 
 def find_columns(path, header, names) -> list[int]:
-    """Places of the named columns in a header, in whatever case. Raises ValueError for those that are not there."""
+    """Indices of the named columns in a header, ignoring case. Raises ValueError for columns that are missing."""
     header = [name.strip().lower() for name in header]
     if missing := [name for name in names if name.lower() not in header]:
         raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
@@ -174,10 +180,10 @@ def find_columns(path, header, names) -> list[int]:
 
 
 class ResultLogger:
-    """One json object per line: first the options of the run, then what `log` is given. Each line has a `time`.
+    """Writes one json object per line: first the options of the run, then the arguments of `log`. All have a `time`.
 
-    earlier: lines to begin with after the options. A line is appended in one piece, or not at all. A log that was
-    removed is written again.
+    earlier: lines to write after the options. Each line is written completely or not at all. If the log file is
+    removed during the run, it is written again.
     """
 
     def __init__(self, path, *earlier, **kwargs):
@@ -198,7 +204,7 @@ class ResultLogger:
             return self.begin()
         line, end = (json.dumps(kwargs) + '\n').encode(), self.f_log.seek(0, os.SEEK_END)
         with errors_named(self.path):
-            if self.f_log.write(line) != len(line):                    # a full disk took the beginning
+            if self.f_log.write(line) != len(line):                    # the disk is full: remove the partial line
                 self.f_log.truncate(end)
                 raise OSError(errno.ENOSPC, 'no room for another line')
 
@@ -207,14 +213,14 @@ class ResultLogger:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults are shown where there are any, and the text above the options stays as it is."""
+    """Shows the defaults that are not None or False, and does not wrap the text above the options."""
 
     def _get_help_string(self, action):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of every script: help shows `doc` and defaults, and a mistake is a ValueError of one line."""
+    """The parser of every script: help shows `doc` and defaults, and a wrong option raises ValueError."""
 
     def __init__(self, doc):
         super().__init__(description=doc, formatter_class=HelpFormatter)
@@ -224,7 +230,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_path_args(parser):
-    """Where things are: --model_path, --encoder_path, --bpe_path."""
+    """Paths of files: --model_path, --encoder_path, --bpe_path."""
     group = parser.add_argument_group('files')
     group.add_argument('--model_path', default='model/', help='folder with the weights in the released layout')
     group.add_argument('--encoder_path', help='vocabulary (default: encoder_bpe_40000.json in --model_path)')
@@ -232,52 +238,52 @@ def add_path_args(parser):
 
 
 def number(kind, low, below=math.inf):
-    """The `type` of an option: a number of `kind` (int, float), low <= number < below. NaN is in no range."""
+    """The `type` of an option whose value is a `kind` (int, float) with low <= value < below. Refuses NaN."""
     def convert(text):
         value = kind(text)
         if not low <= value < below:
             limit = '' if below == math.inf else f' and below {below}'
             raise argparse.ArgumentTypeError(f'{text}: must be at least {low}{limit}, and finite')
         return value
-    convert.__name__ = kind.__name__                                   # what argparse calls text that is no number
+    convert.__name__ = kind.__name__                                   # argparse says: invalid int value
     return convert
 
 
 def run_name(text):
     """The `type` of --desc: a name of files, not a path."""
     if not text or text.startswith('.') or set(text) & set('/\\:\0') or len(text) > 200:
-        raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: it names files, so no path, no slash, '
-                                         'and no dot at its beginning')
+        raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: it names files, so it must not be a '
+                                         'path, contain a slash or start with a dot')
     return text
 
 
 def add_run_args(group):
-    """What every run has: --desc, --log_dir, --save_dir, --resume, --checkpoint_minutes, --seed."""
+    """The options of every run: --desc, --log_dir, --save_dir, --resume, --checkpoint_minutes, --seed."""
     group.add_argument('--desc', type=run_name, help='name of the run and its files')
-    group.add_argument('--log_dir', default='log/', help='DESC.jsonl goes here')
-    group.add_argument('--save_dir', default='save/', help='what is trained goes to DESC/ in here')
+    group.add_argument('--log_dir', default='log/', help='folder for the log, DESC.jsonl')
+    group.add_argument('--save_dir', default='save/', help='folder for the folder DESC/ of the trained network')
     group.add_argument('--resume', action='store_true', help='continue the interrupted run of this --desc')
-    group.add_argument('--checkpoint_minutes', type=number(float, 0), default=5, help='time between checkpoints; 0: '
-                       'every update')
-    group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='of all generators')
+    group.add_argument('--checkpoint_minutes', type=number(float, 0), default=5,
+                       help='time between checkpoints; 0 saves one after every update')
+    group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='seed of all random generators')
 
 
 def add_model_args(parser, cfg):
-    """The network's size, activation and dropout, with the defaults of `cfg`."""
+    """Options for the network's size, activation and dropout, with the defaults of `cfg`."""
     group = parser.add_argument_group('network')
     group.add_argument('--n_ctx', type=number(int, 1), default=512, help='longest sequence, in tokens')
-    group.add_argument('--n_embd', type=number(int, 1), default=cfg.n_embd, help='width')
-    group.add_argument('--n_head', type=number(int, 1), default=cfg.n_head, help='attention heads')
-    group.add_argument('--n_layer', type=number(int, 1), default=cfg.n_layer, help='blocks')
-    group.add_argument('--afn', default=cfg.afn, choices=['gelu', 'swish', 'relu'], help='activation')
+    group.add_argument('--n_embd', type=number(int, 1), default=cfg.n_embd, help='width of the hidden states')
+    group.add_argument('--n_head', type=number(int, 1), default=cfg.n_head, help='number of attention heads')
+    group.add_argument('--n_layer', type=number(int, 1), default=cfg.n_layer, help='number of blocks')
+    group.add_argument('--afn', default=cfg.afn, choices=['gelu', 'swish', 'relu'], help='activation function')
     for name, what in (('embd', 'the embedding table'), ('attn', 'attention weights'),
                        ('resid', 'the output of each attention and feed-forward layer')):
         group.add_argument(f'--{name}_pdrop', type=number(float, 0, 1), default=cfg[f'{name}_pdrop'],
-                           help=f'dropout of {what}')
+                           help=f'dropout rate of {what}')
 
 
 def defaults_of_model(parser, argv):
-    """Take the defaults of the network's options from hparams.json in --model_path, where there is one."""
+    """Take the defaults of the network's options from hparams.json in --model_path, if it exists."""
     name = os.path.join(parser.parse_known_args(argv)[0].model_path, 'hparams.json')
     if not os.path.lexists(name):
         return
@@ -288,27 +294,26 @@ def defaults_of_model(parser, argv):
             raise ValueError(f'{name}: {key!r} is no option of the network')
         if type(value) is not kind and (type(value), kind) != (int, float):
             raise ValueError(f'{name}: {key} is {value!r}, but must be of type {kind.__name__}')
-    parser.set_defaults(**{key: str(value) for key, value in defaults.items()})      # text is checked as an option is
+    parser.set_defaults(**{key: str(value) for key, value in defaults.items()})      # argparse checks text defaults
 
 
 def finish_paths(args):
-    """Fill in --encoder_path and --bpe_path: the files of the model folder."""
+    """Set --encoder_path and --bpe_path, if they are not given, to the files in the model folder. Returns args."""
     args.encoder_path = args.encoder_path or os.path.join(args.model_path, 'encoder_bpe_40000.json')
     args.bpe_path = args.bpe_path or os.path.join(args.model_path, 'vocab_40000.bpe')
     return args
 
 
 def is_out_of_memory(e) -> bool:
-    """Whether an exception is Python's, numpy's or one of torch's for too little memory."""
-    if isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError':
-        return True
-    return isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY)
+    """Whether an exception of Python, numpy or torch says that there is not enough memory."""
+    return (isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError'
+            or isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY))
 
 
 def run_script(main, parse_args):
-    """Run `main(parse_args())`; a user's mistake ends in one line on stderr and exit status 2.
+    """Run `main(parse_args())`. An error that a user can correct is one line on stderr, and exit status 2.
 
-    Other exceptions say their status by an attribute `status`.
+    An exception with an attribute `status` gives the exit status; others end in a traceback.
     """
     try:
         if signal.getsignal(signal.SIGINT) is end_interrupted:
@@ -319,7 +324,7 @@ def run_script(main, parse_args):
     except SystemExit as e:                                            # --help
         message, status = '', e.code
     except BrokenPipeError:
-        message, status = 'stopped: nobody reads the output any more', 141
+        message, status = 'stopped: the reader of the output has ended', 141
     except KeyboardInterrupt:
         message, status = 'interrupted', 130
     except Exception as e:
@@ -332,9 +337,10 @@ def run_script(main, parse_args):
         else:
             raise
     if message:
-        print(f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())[:1000]}', file=sys.stderr)
+        message = f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())}'
+        print(message if len(message) < 500 else f'{message[:300]} ... {message[-150:]}', file=sys.stderr)
     try:
         print(end='', flush=True)
-    except OSError:                                                    # or Python would try, and complain, at its end
+    except OSError:                                                    # at exit Python would flush again and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)

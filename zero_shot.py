@@ -2,10 +2,9 @@
 
     python zero_shot.py --task cloze --data_dir data/sample/ --model_path model/sample/      # also sst2, winograd
 
-Prints how often, in percent, the language model finds the right choice the most probable one. The paper has the tasks
-sst2 and winograd, and RACE, which is scored as cloze is here. Logarithms are natural (nats), over the tokens of the
-vocabulary: special and position rows count as impossible. The first token of a text has no probability, because there
-is no start token.
+Prints for how many examples, in percent, the language model gives the right choice the highest probability. The paper
+has the tasks sst2 and winograd, and RACE, which it scores as cloze is scored here. Logarithms are natural (nats). The
+first token of a text has no probability, because there is no start token; special and position rows have none either.
 """
 
 if __name__ == '__main__':
@@ -26,36 +25,36 @@ from text_utils import has_tokens
 from trained import open_trained, parse_trained_args
 from utils import Parser, find_columns, iter_data, read_table, run_script
 
-N_BATCH = 16                                            # examples at a time
+N_BATCH = 16                                            # examples in a batch
 DATA_HELP = ("folder with the Story Cloze files, GLUE's dev.tsv (sentence, label) or winograd.tsv (sentence with _ for "
-             'the pronoun, candidate1, candidate2, label 1 or 2); the first line names the columns')
+             'the pronoun, candidate1, candidate2, label 1 or 2); the first line has the names of the columns')
 
 
 def parse_args(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument('--task', required=True, choices=TASKS, help='what to answer')
+    parser.add_argument('--task', required=True, choices=TASKS, help='task to evaluate')
     parser.add_argument('--data_dir', default='data/', help=DATA_HELP)
     add_device_args(parser)
     return parse_trained_args(parser, argv)
 
 
 def with_positions(transformer, ids: Tensor, start: int = 0) -> Tensor:
-    """Token ids (N, T) at the positions start, start + 1 and so on -> network input (N, T, 2)."""
+    """Token ids (N, T), the first at position `start` -> input of the network (N, T, 2)."""
     positions = transformer.vocab - transformer.n_ctx + start + torch.arange(ids.size(1), device=ids.device)
     return torch.stack([ids, positions.expand_as(ids)], dim=-1)
 
 
 @torch.no_grad()
 def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
-    """Log-probabilities of tokens, each given those before it.
+    """Log-probability of each token given the tokens before it.
 
     examples: lists of K choices (ids, first), with the same K everywhere and at most n_ctx ids. ids[first:] are scored,
-    first >= 1. Returns as many lists of K tensors (len(ids) - first,). Steps that the choices of an example begin with
-    are computed once, and logits only before scored tokens, `fast.LM_CHUNK` rows at a time. Raises ArithmeticError if a
+    first >= 1. Returns a list of K tensors (len(ids) - first,) for each example. The common beginning of an example's
+    choices is computed once, and logits only where needed, `fast.LM_CHUNK` rows at a time. Raises ArithmeticError if a
     number is not finite.
     """
     if transformer.n_ctx < 2:
-        raise ValueError(f'n_ctx={transformer.n_ctx}: at least 2, because a token is scored after another one')
+        raise ValueError(f'n_ctx={transformer.n_ctx}: must be at least 2, because the first token has no score')
     we = transformer.embed.weight
     results = [None] * len(examples)
     longest_first = sorted(range(len(examples)), key=lambda i: -max(len(ids) for ids, _ in examples[i]))
@@ -79,16 +78,16 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
         scores = torch.cat(scores).cpu()                               # (L,)
         if not scores.isfinite().all():
             raise ArithmeticError('log-probabilities are not finite: try --dtype float32')
-        scores = scores.split(before.sum(1).tolist())                  # N tensors, one for each choice
+        scores = scores.split(before.sum(1).tolist())                  # N tensors
         for n, i in enumerate(batch):
             results[i] = list(scores[n * K:(n + 1) * K])
     return results
 
 
 def windows(ids: list[int], n_ctx: int) -> list:
-    """Examples for `log_probs`, of one choice each, that score every token but the first of a text once.
+    """Examples for `log_probs`, each of one choice, that score every token of a text once, except the first.
 
-    A text longer than n_ctx is cut into windows; a token beyond the first one has at least n_ctx // 2 before it.
+    A text longer than n_ctx is cut into windows. After the first, scored tokens follow n_ctx // 2 tokens or more.
     """
     cut, start, first = [], 0, 1
     while first < len(ids):
@@ -108,9 +107,9 @@ def score_texts(transformer, n_vocab: int, texts: list) -> list[Tensor]:
 def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems') -> tuple[Tensor, int, int]:
     """Mean log-probability of each continuation given its context.
 
-    problems: N lists of K pairs (context, continuation), all texts. What is longer than n_ctx loses the beginning of
-    its context; a continuation of n_ctx tokens or more loses its end too. Returns (N, K), and in how many problems a
-    context and a continuation are cut. Raises ValueError, with the name `source`, for a text without tokens.
+    problems: N lists of K pairs of texts (context, continuation). If a pair is longer than n_ctx, the beginning of the
+    context is cut off, and also the end of a continuation of n_ctx tokens or more. Returns (N, K), and the numbers of
+    problems with a cut context and with a cut continuation. Raises ValueError, naming `source`, if a text is empty.
     """
     n_ctx, examples, n_contexts_cut, n_continuations_cut = transformer.n_ctx, [], 0, 0
     for number, choices in enumerate(problems, start=1):
@@ -129,16 +128,13 @@ def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems
 
 
 def read_examples(path: str, columns: tuple, classes: tuple) -> list[tuple[str, list[str], int]]:
-    """Place (file and line), texts in `columns` and index in `classes` of the label, of each row of a table.
-
-    Raises ValueError with file and line for a text without tokens or another label.
-    """
+    """File and line, texts in `columns`, index of the label in `classes`, of each row. ValueError for a wrong row."""
     header, rows = read_table(path)
-    places, examples = find_columns(path, header, (*columns, 'label')), []
+    indices, examples = find_columns(path, header, (*columns, 'label')), []
     if not rows:
         raise ValueError(f'{path} has a header but no rows')
     for line, row in rows:
-        *texts, label = [row[place].strip() for place in places]
+        *texts, label = [row[index].strip() for index in indices]
         for name, text in zip(columns, texts, strict=True):
             if not has_tokens(text):
                 raise ValueError(f'{path}, line {line}: {name} is empty: {text[:40]!r} has no tokens')
@@ -149,7 +145,7 @@ def read_examples(path: str, columns: tuple, classes: tuple) -> list[tuple[str, 
 
 
 def cloze(data_dir: str) -> list:
-    """Story Cloze Test: the ending that is more probable after the story. Takes the labelled ones of its two files."""
+    """Story Cloze Test: the ending that is more probable after the story. Ignores files without labels."""
     files = []
     for kind in ('val', 'test'):
         path = find_cloze_file(data_dir, kind)
@@ -171,21 +167,18 @@ def sst2(data_dir: str) -> list:
 
 
 def winograd(data_dir: str) -> list:
-    """Winograd schemas: the candidate in place of the pronoun after which the rest of the sentence is more probable.
-
-    Reads winograd.tsv: sentence (with `_` for the pronoun), candidate1, candidate2, label 1 or 2.
-    """
+    """Winograd schemas: the candidate for the pronoun after which the rest is more probable. Reads winograd.tsv."""
     path, problems = os.path.join(data_dir, 'winograd.tsv'), []
     rows = read_examples(path, ('sentence', 'candidate1', 'candidate2'), ('1', '2'))
-    for place, (sentence, *candidates), _ in rows:
+    for line, (sentence, *candidates), _ in rows:
         before, pronoun, rest = sentence.partition('_')
         if not pronoun or not rest.strip():
-            raise ValueError(f'{place}: the sentence must have _ for the pronoun, and words after it')
+            raise ValueError(f'{line}: the sentence must have _ for the pronoun, and words after it')
         problems.append([(before + candidate, rest) for candidate in candidates])
     return [(path, problems, [label for *_, label in rows])]
 
 
-TASKS = {'cloze': cloze, 'sst2': sst2, 'winograd': winograd}          # each: files of (path, problems, labels)
+TASKS = {'cloze': cloze, 'sst2': sst2, 'winograd': winograd}          # each: data_dir -> [(path, problems, labels)]
 
 
 def main(args) -> list[float]:

@@ -1,13 +1,13 @@
-"""Write the stand-in for ROCStories: short made-up stories, each with a right and a wrong ending.
+"""Write the substitute for ROCStories: short generated stories, each with a right and a wrong ending.
 
     python data/make_sample.py                                          # the two csv files of data/sample
-    python data/make_sample.py --unlabelled 40000 --seed 1 --out FILE   # text to pre-train on, a story a line
+    python data/make_sample.py --unlabelled 40000 --seed 1 --out FILE   # text for pre-training, one story per line
 
-A story takes place in one of two worlds, the country or the town, and the right ending is the one that belongs there:
-who spent the day among gulls and hay remembers a foal, not an invoice. Which words belong together is never said; a
-network has to know it, from reading. Both worlds use the same sentence frames, an ending repeats nothing that was seen
-or done in its story, and endings of both worlds are right equally often: an ending alone says nothing, and neither
-do the words that it shares with its story.
+A story takes place in one of two worlds, the country or the town, and the right ending has a word of the same world:
+after a story with gulls and hay comes a foal, not an invoice. Only pre-training on text shows which words belong to
+the same world. Both worlds use the same sentence frames, an ending repeats no thing or action of its story, and
+endings of both worlds are right equally often. So neither the ending alone, nor the words that it shares with its
+story, tell which ending is right.
 """
 import argparse
 import contextlib
@@ -31,7 +31,7 @@ HE = 'Ben David Frank Henry Jack Leo Max Oscar Paul Peter Simon Tom'.split()
 KIN = 'mother father sister brother uncle aunt cousin grandmother grandfather'.split()
 DAYS = 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split()
 
-# Two worlds: where one is there, what one sees there, what one does there.
+# The two worlds: places, things to see, things to do.
 WORLDS = """
 place: in the country / at the cottage / in a small village / far from any town / at the foot of the hills
 see: a calf / the hay / two piglets / a tractor / the hens / a rusty plow / the scarecrow / a foal
@@ -78,7 +78,7 @@ do: typed a report / signed the letter / answered the phone / filed the receipts
 do: planned the budget
 """
 
-# Frames of the sentences, the same for all scenes. {see} and {do} bring a new word of the scene each time.
+# Sentence frames, the same for both worlds. Each {see} and {do} is replaced by a word of the world not used before.
 FIRST = """
 {N} spent the whole {day} {place}. / On {day} {N} was {place} again. / It was {day}, and {N} was {place}.
 Early on {day} {N} and {his} {kin} were {place}. / {N} had a free day and spent it {place}.
@@ -99,12 +99,12 @@ In the evening {N} still talked about {see}. / Tired and happy, {N} {do} once mo
 
 
 def choices(text):
-    """The entries between slashes."""
+    """The entries of a text, which slashes and line breaks separate."""
     return [entry for line in text.strip().split('\n') for entry in line.split(' / ')]
 
 
 def parse(text):
-    """Paragraphs of `key: entry / entry` lines -> a list of (places, things to see, things to do)."""
+    """Paragraphs of lines `key: entry / entry` -> a list of (places, things to see, things to do)."""
     worlds = []
     for paragraph in text.strip().split('\n\n'):
         lines = [line.split(': ', 1) for line in paragraph.split('\n')]
@@ -114,48 +114,46 @@ def parse(text):
 
 
 def pick(rng, items):
-    """One of `items`, by rng.random() alone: the one draw that Python promises to keep in every version."""
+    """One of `items`. Python promises that rng.random() gives the same numbers in every version; it alone is used."""
     return items[int(rng.random() * len(items))]
 
 
 def shuffled(rng, items):
-    """A shuffled copy of `items`; rng.shuffle() may change between versions of Python."""
+    """A shuffled copy of `items`. rng.shuffle() may give another order in other versions of Python."""
     return sorted(items, key=lambda _: rng.random())
 
 
-class Teller:
-    """Fills the frames of one story: its people and its day stay, what is seen and done is new each time."""
+def draw_people(rng):
+    """The words of a story that stay the same: the name, the pronouns, the relative and the day."""
+    names, he, his, him = pick(rng, [(SHE, 'she', 'her', 'her'), (HE, 'he', 'his', 'him')])
+    return dict(N=pick(rng, names), he=he, his=his, him=him, He=he.capitalize(), His=his.capitalize(),
+                kin=pick(rng, KIN), day=pick(rng, DAYS))
 
-    def __init__(self, rng):
-        self.rng = rng
-        heroes, he, his, him = pick(rng, [(SHE, 'she', 'her', 'her'), (HE, 'he', 'his', 'him')])
-        self.people = dict(N=pick(rng, heroes), he=he, his=his, him=him, He=he.capitalize(), His=his.capitalize(),
-                           kin=pick(rng, KIN), day=pick(rng, DAYS))
 
-    def tell(self, frames, world):
-        """The sentences of `frames`, in `world`, with no word of it twice."""
-        places, see, do = world
-        see, do, sentences = shuffled(self.rng, see), shuffled(self.rng, do), []
-        for frame in frames:
-            while '{see}' in frame:
-                frame = frame.replace('{see}', see.pop(), 1)
-            while '{do}' in frame:
-                frame = frame.replace('{do}', do.pop(), 1)
-            sentences.append(frame.format(place=pick(self.rng, places), **self.people))
-        return sentences
+def fill(rng, frames, people, world):
+    """The sentences of `frames` with words of `world`, each used once."""
+    places, see, do = world
+    see, do, sentences = shuffled(rng, see), shuffled(rng, do), []
+    for frame in frames:
+        while '{see}' in frame:
+            frame = frame.replace('{see}', see.pop(), 1)
+        while '{do}' in frame:
+            frame = frame.replace('{do}', do.pop(), 1)
+        sentences.append(frame.format(place=pick(rng, places), **people))
+    return sentences
 
 
 def story_of(rng, worlds, i):
-    """A story in world i: four sentences, the right ending, and one of the same kind from the other world."""
-    teller, end = Teller(rng), pick(rng, choices(END))
+    """A story in world i: four sentences, the right ending, and a wrong ending in the other world."""
+    people, end = draw_people(rng), pick(rng, choices(END))
     frames = [pick(rng, choices(FIRST)), *shuffled(rng, choices(NEXT))[:3], end]
-    *story, right = teller.tell(frames, worlds[i])
-    [wrong] = teller.tell([pick(rng, choices(END))], worlds[1 - i])
+    *story, right = fill(rng, frames, people, worlds[i])
+    [wrong] = fill(rng, [pick(rng, choices(END))], people, worlds[1 - i])
     return story, right, wrong
 
 
 def labelled(seed=SEED):
-    """Rows of the two csv files (N_LABELLED and N_TEST stories); no story occurs twice in the two together."""
+    """Rows of the two csv files, N_LABELLED and N_TEST stories that are all different."""
     rng, worlds, seen, files = Random(f'labelled {seed}'), parse(WORLDS), set(), []
     for n_stories in N_LABELLED, N_TEST:
         stories = []
@@ -164,8 +162,7 @@ def labelled(seed=SEED):
             if ' '.join(story[0]) not in seen:
                 seen.add(' '.join(story[0]))
                 stories.append(story)
-        answers = [1, 2] * (n_stories // 2)
-        rows = []
+        answers, rows = [1, 2] * (n_stories // 2), []
         for (story, right, wrong), answer in zip(shuffled(rng, stories), shuffled(rng, answers), strict=True):
             story_id = str(uuid.uuid5(uuid.NAMESPACE_OID, ' '.join(story)))
             endings = [right, wrong] if answer == 1 else [wrong, right]
@@ -175,10 +172,7 @@ def labelled(seed=SEED):
 
 
 def unlabelled(n_stories, seed):
-    """`n_stories` texts of five sentences, all different, none of them a story of the committed csv files.
-
-    Stricter than that: no two have the same first four sentences, and none has those of a labelled story.
-    """
+    """Texts of five sentences. No two of them, and no labelled story, have the same first four sentences."""
     rng, worlds, texts = Random(f'unlabelled {seed}'), parse(WORLDS), []
     seen = {' '.join(row[1:5]) for rows in labelled() for row in rows}
     while len(texts) < n_stories:
@@ -190,11 +184,11 @@ def unlabelled(n_stories, seed):
 
 
 def write(path, text):
-    """Write `text` to `path` whole or not at all; an OSError says to choose another --out."""
+    """Write `text` to `path` completely or not at all. Raises OSError, which says to choose another --out."""
     temporary = path.with_name(path.name + '.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text.encode('utf-8'))      # bytes: the same line ends on every system
+        temporary.write_bytes(text.encode('utf-8'))      # write_text would change line ends on Windows
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -213,18 +207,17 @@ def main(args):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--unlabelled', type=int, metavar='N', help='write N stories to pre-train on, as plain text')
-    parser.add_argument('--seed', type=int, default=SEED, help='another seed, other stories (default: %(default)s)')
-    parser.add_argument('--out', type=Path, help='file for --unlabelled; else folder (default: data/sample)')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--unlabelled', type=int, metavar='N', help='write N stories for pre-training, as plain text')
+    parser.add_argument('--seed', type=int, default=SEED, help='each seed gives other stories (default: %(default)s)')
+    parser.add_argument('--out', type=Path, help='file with --unlabelled, otherwise folder (default: data/sample)')
     args = parser.parse_args(argv)
     if args.unlabelled is None:
         args.out = args.out or Path(__file__).parent / 'sample'
     elif args.unlabelled < 1:
-        raise ValueError(f'--unlabelled is {args.unlabelled}: ask for at least one story')
+        raise ValueError(f'--unlabelled is {args.unlabelled}: must be at least 1')
     elif args.out is None:
-        raise ValueError('--unlabelled needs a file to write: add --out FILE')
+        raise ValueError('--unlabelled writes a file: add --out FILE')
     return args
 
 

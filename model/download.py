@@ -1,8 +1,8 @@
 """Fetch the released GPT-1 weights and vocabulary (MIT licence, 468 MB) and check every byte of them.
 
-The files are those of the public repository openai/finetune-transformer-lm at commit a69b5c4. Each is
-compared with its git blob id there before it gets its final name, so it does not matter where it came from.
-Run again to continue a download that was interrupted.
+The files are those of the public repository openai/finetune-transformer-lm at commit a69b5c4. Each file is compared
+with its git blob id there before it gets its final name, so it does not matter where it came from. Run again to
+continue a download that was interrupted.
 """
 import argparse
 import hashlib
@@ -36,28 +36,25 @@ FILES = {
     'params_9.npy': 'd389eb2074dd74754444b8062aba78b49f6a9053',
 }
 SIZES = {'params_shapes.json': 1_478, 'encoder_bpe_40000.json': 815_973, 'vocab_40000.bpe': 458_495}
-SHARD = 4 * 11_653_479 + 1_024       # bytes of a params_*.npy at most: a tenth of 116,534,784 float32 and a header
+SHARD = 4 * 11_653_479 + 1_024       # most bytes of a params_*.npy: a tenth of 116,534,784 float32, and a header
 REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm'
-# master only where the host does not resolve the abbreviated commit: the blob ids decide what is accepted
+# master is asked if the host does not resolve the abbreviated commit; the blob ids decide what is accepted
 SOURCES = (f'{REPOSITORY}/a69b5c4/model', f'{REPOSITORY}/master/model')
-PAUSES = (1, 2, 4)       # seconds before each further try
-TIMEOUT = 30             # seconds without a byte
-WINDOW, LEAST = 30, 30_000           # seconds in which so many bytes have to come
-CHUNK = 1 << 18          # bytes read at a time, at most
+PAUSES = (1, 2, 4)                   # seconds to wait before each new try
+TIMEOUT = 30                         # seconds without a byte that end a try
+WINDOW, LEAST = 30, 30_000           # a try also ends if LEAST bytes take longer than WINDOW seconds
+CHUNK = 1 << 18                      # most bytes to read at a time
 
 
 def git_blob_id(path):
-    """The id (40 hex digits) that git gives to the content of a file; OSError if it cannot be read."""
-    path = Path(path)
-    digest = hashlib.sha1(b'blob %d\0' % path.stat().st_size, usedforsecurity=False)
+    """The id (40 hex digits) that git gives to the content of a file. Raises OSError if it cannot be read."""
+    digest = hashlib.sha1(b'blob %d\0' % Path(path).stat().st_size, usedforsecurity=False)
     with open(path, 'rb') as f:
-        while block := f.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(f, lambda: digest).hexdigest()
 
 
 def too_long(name, size):
-    """Whether `size` bytes are more than the released file has."""
+    """Whether `size` bytes are more than the released file can have."""
     return size > SIZES.get(name, SHARD)
 
 
@@ -74,30 +71,29 @@ def refuse(part, source):
     size, blob_id = part.stat().st_size, git_blob_id(part)
     part.unlink()
     raise ValueError(f'{source} is not the released file ({size:,} bytes, blob id {blob_id}, should be '
-                     f'{FILES[part.stem]}): removed; run again, or name a mirror or a clone with --from')
+                     f'{FILES[part.stem]}), so it was removed: run again, or name a mirror or a clone with --from')
 
 
 def receive(url, have):
-    """Yield (offset, total, block) of the file at `url` from byte `have` on, or from 0 if Range is ignored.
+    """Yield (offset, total, block) of the file at `url` from byte `have` on, or from 0 if the server ignores Range.
 
-    `offset` is where the bytes `block` belong, `total` the size of the file (None if the server does not say
-    it). Nothing is yielded if the server has nothing after `have` (416). Raises ConnectionError where another
-    try may help, FileNotFoundError on 404, PermissionError on other refusals, ValueError for a bad address.
+    `block` are the bytes at `offset`; `total` is the size of the file, or None if the server does not say it. Yields
+    nothing if the file ends at `have` (status 416). Raises ConnectionError if another try may help, FileNotFoundError
+    for status 404, PermissionError for other refusals, ValueError for a bad address.
     """
     try:
         request = Request(url, headers={'Range': f'bytes={have}-'} if have else {})
         with urlopen(request, timeout=TIMEOUT) as response:
-            offset, length = 0, response.headers['Content-Length']
-            total = int(length) if length else None
+            offset, total = 0, response.length
             if response.status == 206:
-                place = re.match(r'bytes (\d+)-\d+/(\d+)', response.headers['Content-Range'] or '')
-                offset, total = map(int, place.groups()) if place else (have, None)
+                content_range = re.match(r'bytes (\d+)-\d+/(\d+)', response.headers['Content-Range'] or '')
+                offset, total = map(int, content_range.groups()) if content_range else (have, None)
                 if offset not in (0, have):
                     raise ConnectionError(f'asked for byte {have:,} and on, the server answers with {offset:,} and on')
-            while block := response.read1(CHUNK):   # what is there: a slow server has to be noticed
+            while block := response.read1(CHUNK):   # read1, unlike read, returns the bytes that have arrived
                 yield offset, total, block
                 offset += len(block)
-        if total is not None and offset < total:    # read() itself returns short and says nothing
+        if total is not None and offset < total:    # read1 does not raise when the connection closes early
             raise ConnectionError(f'connection closed after {offset:,} of {total:,} bytes')
     except (InvalidURL, ValueError) as e:
         raise ValueError(f'{url}: {e}; correct the address given with --from') from e
@@ -116,7 +112,7 @@ def receive(url, have):
 def receive_in_time(url, have):
     """What `receive` yields, read in a thread. Raises ConnectionError if LEAST bytes take longer than WINDOW seconds.
 
-    TIMEOUT alone never ends a server that sends a byte now and then, in its headers or in the file.
+    TIMEOUT does not stop a server that sends a single byte from time to time, in its headers or in the file.
     """
     queue = Queue(maxsize=16)
 
@@ -146,7 +142,7 @@ def receive_in_time(url, have):
 
 
 def fetch(url, part):
-    """Download `url` to the file `part`, going on where an earlier try ended, until its blob id is right.
+    """Download `url` to the file `part`, continuing after the bytes that it has, until its blob id is right.
 
     Raises what `receive` raises, ValueError if the content is wrong, OSError if the file cannot be written.
     """
@@ -158,15 +154,14 @@ def fetch(url, part):
                     for offset, bar.total, block in receive_in_time(url, have):
                         if too_long(part.stem, offset + len(block)):
                             break
-                        if offset != f.tell():      # the server ignores Range: from the beginning
+                        if offset != f.tell():      # the server ignores Range and sends the whole file
                             f.seek(offset)
                             f.truncate()
                         f.write(block)
                         bar.update(offset + len(block) - bar.n)
             except ConnectionError as e:
                 if pause is None:
-                    hint = 'run again to continue, or name a mirror or a clone with --from'
-                    raise ConnectionError(f'{e}; {hint}') from e
+                    raise ConnectionError(f'{e}; run again to continue, or name a mirror or a clone with --from') from e
                 bar.write(f'{e}; trying again in {pause} s', file=sys.stderr)
                 time.sleep(pause)
                 continue
@@ -174,12 +169,12 @@ def fetch(url, part):
                 return
             if not have or pause is None:
                 refuse(part, url)
-            part.unlink()                           # what lay there may be to blame: once more from byte 0
-            bar.write(f'{part.name} was no beginning of the released file: removed', file=sys.stderr)
+            part.unlink()                           # the bytes of an earlier try may be wrong: start from byte 0
+            bar.write(f'{part.name} was not a part of the released file and was removed', file=sys.stderr)
 
 
 def copy(folder, part):
-    """Copy the file from `folder`, a clone or its model folder, to `part`; ValueError if it is wrong."""
+    """Copy the file from `folder`, a clone or its model folder, to `part`. Raises ValueError if it is wrong."""
     source = next((f for f in (folder / 'model' / part.stem, folder / part.stem) if f.is_file()), None)
     if source is None:
         raise FileNotFoundError(f'no {part.stem} in {folder} or {folder / "model"}; name the folder of a '
@@ -195,7 +190,7 @@ def get(name, to, source):
     """Put file `name` into folder `to` from `source`: a base URL, a folder, or None for OpenAI's own."""
     part = to / f'{name}.part'
     if part.is_symlink() or part.exists() and not part.is_file():
-        raise ValueError(f'{part} is a link or no file, and would be written through: remove it')
+        raise ValueError(f'{part} is a link or not a regular file, and nothing is written to it: remove it')
     if part.exists() and too_long(name, part.stat().st_size):
         part.unlink()
     if source and not source.startswith(('http://', 'https://')):
@@ -210,26 +205,26 @@ def get(name, to, source):
                 if base == bases[-1]:
                     raise
             finally:
-                if part.exists() and not part.stat().st_size:       # nothing came: nothing to continue
+                if part.exists() and not part.stat().st_size:       # an empty file is not worth keeping
                     part.unlink()
     part.replace(to / name)
 
 
 def check_or_fetch(to, source, only_check):
-    """Fetch what folder `to` lacks; with `only_check` say in one line what that is. Returns 0 if all is right, or 1."""
+    """Fetch the files that `to` lacks, or only print which ones. Returns 0 if all files are right, otherwise 1."""
     if source and not source.startswith(('http://', 'https://')) and not Path(source).expanduser().is_dir():
         raise ValueError(f'--from {source}: neither a folder nor an address with http:// or https://')
     states = {name: state(to / name) for name in FILES}
     wanted = [name for name in FILES if states[name] != 'right']
     if only_check:
-        what = ', '.join(f'{name} is {states[name]}' for name in wanted)
-        what = f'not the release: {what}' if wanted else f'the release: {len(FILES)} blob ids are right'
-        print(f'{to} is {what}', flush=True)
+        faults = ', '.join(f'{name} is {states[name]}' for name in wanted)
+        result = f'not the release: {faults}' if wanted else f'the release: {len(FILES)} blob ids are right'
+        print(f'{to} is {result}', flush=True)
         return 1 if wanted else 0
     to.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         if states[name] == 'wrong':
-            print(f'{to / name}: wrong, fetching it anew')
+            print(f'{to / name}: wrong, fetching it again')
         get(name, to, source)
         print(f'{name}: {(to / name).stat().st_size:,} bytes, right', flush=True)
     print(f'{len(FILES)} of {len(FILES)} files are right in {to}', flush=True)
@@ -237,32 +232,31 @@ def check_or_fetch(to, source, only_check):
 
 
 def main(args):
-    """Returns the exit status: 0 all files right, 1 --check found a wrong one, 2 failed, 130 interrupted."""
+    """Returns the exit status: 0 all files right, 1 --check found a wrong one, 2 error, 130 and 141 interrupted."""
     try:
         return check_or_fetch(args.to, args.source, args.check)
-    except BrokenPipeError:                         # nobody reads the output any more, as after | head -1
+    except BrokenPipeError:                         # the reader of the output has ended, for example | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print('interrupted; what has arrived is kept: run the same command to continue', file=sys.stderr)
+        print('interrupted; the bytes received are kept: run the same command to continue', file=sys.stderr)
         return 130
     except (OSError, ValueError) as e:
-        if isinstance(e, OSError) and e.errno:      # from the file system; the network's are worded above
-            where = e.filename2 or e.filename or args.to
-            e = f'{where}: {e.strerror}; make room or name another folder with --to, then run again'
+        if isinstance(e, OSError) and e.errno:      # from the file system; `receive` words those of the network
+            path = e.filename2 or e.filename or args.to
+            e = f'{path}: {e.strerror}; make room or name another folder with --to, then run again'
         print(f'download.py: {e}', file=sys.stderr)
         return 2
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--to', type=Path, metavar='DIR', default=Path(__file__).resolve().parent,
-                        help='folder for the files (default: the one this script lies in)')
+                        help='folder for the files (default: the folder of this script)')
     parser.add_argument('--from', dest='source', metavar='URL_OR_DIR',
                         help="address of a mirror's folder, or a local clone (default: OpenAI's repository)")
     parser.add_argument('--check', action='store_true',
-                        help='only say whether the folder is the release; exit status 1 if it is not')
+                        help='only print whether the folder is the release; exit status 1 if it is not')
     return parser.parse_args(argv)
 
 

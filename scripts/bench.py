@@ -1,15 +1,15 @@
-"""Time this repository against its own plain path, against `transformers`, and against any checkout of a port.
+"""Compare the speed of this repository with its own plain path, with `transformers`, and with a checkout of a port.
 
-    python scripts/bench.py                                             # everything, full size: well over an hour
+    python scripts/bench.py                                             # all sections at full size: over an hour
     python scripts/bench.py --only train --rounds 9 --against ../port   # one section; the others stay in the file
 """
 
 import importlib.util
-import json
 import multiprocessing
 import os
 import re
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import analysis
 import generate
 import model_pytorch
 import train
@@ -39,19 +41,19 @@ from utils import Parser, add_path_args, finish_paths, number, read_text, run_sc
 from zero_shot import with_positions
 
 METHOD = (
-    'Each section is measured in a process of its own, and so is each peak of memory. All contenders of a comparison '
-    'take turns, round after round, because the speed of a machine drifts. Figures are medians, with the smallest and '
-    'the largest in brackets; a ratio is that of two times of the same round. `plain` is what `train.py --plain` '
-    'computes. Weights are random. Stories are real where the Story Cloze files are in --data_dir and the released '
-    'vocabulary is in --model_path; otherwise they are drawn with the same lengths.')
+    'Each section, and each peak of memory, is measured in its own process. In each round all contenders of a '
+    'comparison run one after the other, because the speed of a machine changes with time. Figures are medians, with '
+    'the smallest and the largest value in brackets; a ratio is that of two times of the same round. `plain` is what '
+    '`train.py --plain` computes. Weights are random. Stories are real if the Story Cloze files are in --data_dir and '
+    'the released vocabulary is in --model_path; otherwise they are random ids of the same lengths.')
 N_TOKENS, T_DATA = 40478, 77                            # the released vocabulary; n_ctx that ROCStories needs
 OURS = 'train.py, float32'
-# The fine-tuning of goldens/e2e/lm_coef_0: small random weights that learn the stories within a minute.
+# The fine-tuning of goldens/e2e/lm_coef_0: a small network with random weights learns the stories within a minute.
 SMALL_ARGV = ('--n_embd 64 --n_head 4 --n_layer 2 --n_batch 8 --n_gpu 1 --n_iter 6 --lr 1e-3 --lm_coef 0 '
               '--embd_pdrop 0 --attn_pdrop 0 --resid_pdrop 0 --clf_pdrop 0').split()
 
 
-# What is measured on
+# Network, device and stories
 
 def setup(args):
     """The network's size and the device."""
@@ -66,12 +68,12 @@ def story_argv(args):
 
 
 def folders(path):
-    """Options of train.py that put all it writes into one folder."""
+    """Options of train.py that write all its files into one folder."""
     return [f'--{kind}_dir={path}' for kind in ('log', 'save', 'submission')]
 
 
 def has_stories(args):
-    """Whether the Story Cloze files and the released vocabulary are there."""
+    """Whether the Story Cloze files and the released vocabulary can be used."""
     try:
         find_cloze_file(args.data_dir, 'test')
         return not args.toy and TextEncoder(args.encoder_path, args.bpe_path).n_vocab == N_TOKENS
@@ -81,19 +83,19 @@ def has_stories(args):
 
 def drawn_stories(n, n_ctx, n_tokens, full=False):
     """n Examples of random ids, with lengths like those of ROCStories; full: each sequence fills n_ctx."""
-    rng, room = np.random.RandomState(0), n_ctx - 3
-    n_story = rng.normal(41, 8, n).clip(1, room * 4 // 5).astype(int)            # (n,)
-    n_ending = rng.normal(9, 3, (2, n)).clip(1, room - n_story).astype(int)      # (2, n)
+    rng, max_len = np.random.RandomState(0), n_ctx - 3
+    n_story = rng.normal(41, 8, n).clip(1, max_len * 4 // 5).astype(int)         # (n,)
+    n_ending = rng.normal(9, 3, (2, n)).clip(1, max_len - n_story).astype(int)   # (2, n)
     if full:
-        n_story[:] = room * 4 // 5
-        n_ending[:] = room - n_story
+        n_story[:] = max_len * 4 // 5
+        n_ending[:] = max_len - n_story
     fields = [[rng.randint(0, n_tokens, length) for length in lengths] for lengths in (n_story, *n_ending)]
     encoder = {**dict.fromkeys(range(n_tokens)), **{token: n_tokens + i for i, token in enumerate(SPECIAL)}}
     return Examples('choices', fields, rng.randint(0, 2, n), encoder, n_ctx, max_len=n_ctx)
 
 
 def get_stories(args, cfg):
-    """The training Examples of ROCStories, or drawn ones, and what they are."""
+    """The training Examples of ROCStories or, without them, random ones; and the words that say which."""
     if not has_stories(args):
         return drawn_stories(512, T_DATA, cfg.n_tokens), 'drawn stories'
     options = train.parse_args([*story_argv(args), '--n_transfer', '-1'])
@@ -119,30 +121,26 @@ def build(cfg, n_ctx, device, module=model_pytorch):
 
 
 def ours(device):
-    """Name -> (value of --dtype, whether --plain) of what train.py can do on a device."""
+    """Name -> (--dtype, whether --plain) of the variants of train.py that a device can run."""
     dtypes = ['float32', 'tf32', 'bfloat16'] if device.type == 'cuda' else ['float32', 'bfloat16']
     return {'plain': ('float32', True), **{f'train.py, {dtype}': (dtype, False) for dtype in dtypes}}
 
 
 def our_step(cfg, n_ctx, device, dtype, plain):
-    """The training step that train.py takes."""
+    """The training step of train.py."""
     losses = train.Losses(build(cfg, n_ctx, device), 0.5, plain)
     adam = OpenAIAdam(losses.parameters(), 6.25e-5, 'warmup_linear', 0.002, 1000, l2=0.01, max_grad_norm=1)
 
     def step(*batch):
-        _, autocast = choose_device(str(device), dtype)                # tf32 is a global setting: set it each time
+        _, autocast = choose_device(str(device), dtype)                # sets tf32, which is global, for each step
         train.update(losses, adam, batch, 1, autocast)
     return step
 
 
 def port_step(cfg, n_ctx, device, path):
     """The training step of a checkout of the port at `path`: its model, loss compute and optimizer."""
-    modules = []
-    for name in ('model_pytorch', 'loss', 'opt'):
-        spec = importlib.util.spec_from_file_location(f'against_{name}', os.path.join(path, f'{name}.py'))
-        modules.append(importlib.util.module_from_spec(spec))
-        spec.loader.exec_module(modules[-1])
-    model_module, loss_module, opt_module = modules
+    model_module, loss_module, opt_module = (SimpleNamespace(**runpy.run_path(os.path.join(path, name)))
+                                             for name in ('model_pytorch.py', 'loss.py', 'opt.py'))
     model = build(cfg, n_ctx, device, model_module).train()
     adam = opt_module.OpenAIAdam(model.parameters(), lr=6.25e-5, schedule='warmup_linear', warmup=0.002, t_total=1000,
                                  b1=0.9, b2=0.999, e=1e-8, l2=0.01, vector_l2=False, max_grad_norm=1)
@@ -176,7 +174,7 @@ def transformers_step(cfg, n_ctx, device):
 
 
 def training_steps(args, cfg, n_ctx, device):
-    """Name -> function that builds a training step, of all that can be compared here."""
+    """Name -> function that builds a training step, for all contenders that are installed or given."""
     builders = {name: partial(our_step, cfg, n_ctx, device, *how) for name, how in ours(device).items()}
     if importlib.util.find_spec('transformers'):
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
@@ -186,7 +184,7 @@ def training_steps(args, cfg, n_ctx, device):
 
 
 def evaluators(model, stories, n, n_batch, device):
-    """Name -> function that returns the task logits of the first n stories, n_batch at a time."""
+    """Name -> function that returns the task logits of the first n stories, computed n_batch at a time."""
     def evaluate(losses, dtype):
         _, autocast = choose_device(str(device), dtype)
         return train.evaluate(losses, stories, n, n_batch, autocast, Ranks())
@@ -196,7 +194,7 @@ def evaluators(model, stories, n, n_batch, device):
 
 
 def language_model(cfg, device):
-    """A network of random weights as a language model, and a prompt of 128 ids."""
+    """The transformer of a language model with random weights, and a prompt of 128 ids."""
     torch.manual_seed(0)
     model = LMModel(cfg, vocab=cfg.n_tokens + 512).to(device).eval()
     return model.transformer, torch.randint(cfg.n_tokens, (128,)).tolist()
@@ -204,7 +202,7 @@ def language_model(cfg, device):
 
 @torch.no_grad()
 def recompute(transformer, n_vocab, ids, gen_len):
-    """Greedy continuation that runs all steps so far through the plain network for every token."""
+    """Greedy continuation without a cache: for each token, the plain network computes all steps again."""
     ids = torch.tensor([ids], device=transformer.embed.weight.device)
     for _ in range(gen_len):
         h = transformer(with_positions(transformer, ids))
@@ -213,16 +211,16 @@ def recompute(transformer, n_vocab, ids, gen_len):
     return ids[0, -gen_len:].tolist()
 
 
-# Processes of their own
+# Separate processes
 
 def run_apart(function, *args):
-    """function(*args) in a process of its own, which begins with nothing in memory."""
+    """function(*args) in a new process, so that the memory of earlier measurements does not count."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
         return pool.submit(function, *args).result()
 
 
 def step_cost(args, name, B, n_ctx):
-    """Median seconds of a training step, and the peak memory, in MiB, of this process, which is to do nothing else."""
+    """Median seconds of a training step, and the peak memory of this process in MiB. Run it in a new process."""
     cfg, device = setup(args)
     step = training_steps(args, cfg, n_ctx, device)[name]()
     stories = drawn_stories(B, n_ctx, cfg.n_tokens, full=n_ctx != T_DATA)
@@ -232,7 +230,7 @@ def step_cost(args, name, B, n_ctx):
 
 
 def step_costs(args, names, points):
-    """Name -> seconds of a training step at each point (B, n_ctx), and name -> MiB."""
+    """Name -> seconds of a training step for each (B, n_ctx) of `points`, and name -> MiB."""
     seconds, mib = {}, {}
     for name in names:
         costs = [run_apart(step_cost, args, name, *point) for point in tqdm(points, name, leave=False, disable=None)]
@@ -241,24 +239,23 @@ def step_costs(args, names, points):
 
 
 def peak_of_process():
-    """The most memory, in bytes, that this process had resident."""
-    if sys.platform == 'linux':                                        # ru_maxrss would include the parent's peak
+    """The largest resident memory of this process, in bytes."""
+    if sys.platform == 'linux':                                        # here ru_maxrss includes the parent's peak
         return 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', read_text('/proc/self/status'))[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def seconds_of_run(argv, log_path):
-    """Seconds of a run of train.py by its log: all, up to the first update, each epoch, and what comes after them."""
+    """Seconds of a run of train.py from its log: in total, before the first update, each epoch, after the last one."""
     start = time.time()
     subprocess.run([sys.executable, str(ROOT / 'train.py'), *argv], check=True)
     end = time.time()
-    with open(log_path, encoding='utf-8') as f:
-        lines = [json.loads(line) for line in f]
-    times = [start, lines[0]['time'], *(line['time'] for line in lines[1:] if 'va_cost' in line), end]
+    options, *lines = analysis.read_log(log_path)
+    times = [start, options['time'], *(line['time'] for line in lines if 'va_cost' in line), end]
     return [end - start, *np.diff(times)]
 
 
-# Sections: each returns lines of BENCHMARKS.md, and its docstring is its heading there
+# Sections: each returns lines of BENCHMARKS.md, and its docstring is the heading
 
 def bench_train(args, cfg, device):
     """Training step at batch 8"""
@@ -290,7 +287,7 @@ def bench_precision(args, cfg, device):
     """What --dtype does to the numbers"""
     stories, _ = get_stories(args, cfg)
     model = build(cfg, stories.n_ctx, device)
-    nn.init.normal_(model.task_head.linear.weight)                     # logits of about 30, so that rounding shows
+    nn.init.normal_(model.task_head.linear.weight)                     # logits of about 30 show rounding errors
     logits = {name: run() for name, run in evaluators(model, stories, 32, 32, device).items()}
     accuracies = fine_tuning_accuracies(args, device)
     rows = []
@@ -333,9 +330,9 @@ def bench_startup(args, cfg, device):
             while process.poll() is None and not os.path.exists(log_path):
                 time.sleep(0.01)
             process.kill()
-            seconds.append(json.loads(read_text(log_path).splitlines()[0])['time'] - start)
-    return ['`python train.py --dataset rocstories`: imports, stories to ids, 466 MB of weights read, checked and '
-            f'hashed. Files are warm. {spread(seconds[1:])} s; the first of these runs, which had to encode the '
+            seconds.append(analysis.read_log(log_path)[0]['time'] - start)
+    return ['`python train.py --dataset rocstories`: imports, encoding of the stories, 466 MB of weights read, checked '
+            f'and hashed. Files are in the page cache. {spread(seconds[1:])} s; the first run, which had to encode the '
             f'stories, {seconds[0]:.2f} s.']
 
 
@@ -350,7 +347,7 @@ def bench_run(args, cfg, device):
             rows.append([dtype, *(f'{s:.1f}' for s in seconds)])
     header = ['', 'seconds, all', 'before the first update', *(f'epoch {i}' for i in (1, 2, 3)), 'test predictions']
     return ['`python train.py --dataset rocstories --submit` with random weights of full size: 3 epochs of 46 updates '
-            'of 32 examples, each with an evaluation of 374 + 374 stories after it; then 1871 test predictions.', '',
+            'of 32 examples, with an evaluation of 374 + 374 stories after each epoch; then 1871 test predictions.', '',
             *table(header, rows)]
 
 
@@ -366,7 +363,7 @@ def bench_generate(args, cfg, device):
     ids, expected = cached(prompt), contenders['plain'](prompt)
     seconds = take_turns(contenders, lambda _: [prompt], args.rounds, device, 'generating')
     same = 'the same tokens' if ids == expected else 'OTHER TOKENS'
-    return [f'Greedy, float32; plain runs all steps so far for every token; {same}.', '',
+    return [f'Greedy, float32; plain computes all steps again for each token; {same}.', '',
             *ratio_table(seconds, gen_len, 'tokens')]
 
 
@@ -383,19 +380,20 @@ def bench_curves(args, cfg, device):
           (examples, 'examples/s in evaluation', sizes, evaluation_rates(args, cfg, device, sizes)),
           (tokens, 's per training step', lengths, seconds_of_length),
           (tokens, 'MiB while training', lengths, mib_of_length),
-          ('steps so far', 'tokens/s in generation', steps, tokens_rates)],
+          ('earlier steps', 'tokens/s in generation', steps, tokens_rates)],
          os.path.join(os.path.dirname(args.out), picture))
 
-    (step, fixed), (more, base) = (np.polyfit(sizes, y[OURS], 1) for y in (seconds_of_size, mib_of_size))
+    step, fixed = np.polyfit(sizes, seconds_of_size[OURS], 1)
+    mib_of_example, fixed_mib = np.polyfit(sizes, mib_of_size[OURS], 1)
     per_token = 1000 * (np.array(seconds_of_length[OURS]) - fixed) / (4 * np.array(lengths))     # 2 x 2 sequences
     rates = tokens_rates['generate.py']
     return [f'![time and memory against batch and length]({picture})', '',
-            f'- Training costs {fixed:.2f} s (Adam, the norm of the gradients, the dropout of the table) and '
-            f'{step:.3f} s an example; {base:.0f} MiB and {more:.0f} MiB an example.',
+            f'- A training step costs {fixed:.2f} s (Adam, the norm of the gradients, the dropout of the table) and '
+            f'{step:.3f} s per example; {fixed_mib:.0f} MiB and {mib_of_example:.0f} MiB per example.',
             f'- Without the fixed part a token costs {per_token[0]:.1f} ms at {lengths[0]} steps and '
             f'{per_token[-1]:.1f} ms at {lengths[-1]}: attention weights grow with the square of the length.',
             f'- Generation makes {rates[0]:.0f} tokens/s after {steps[0]} steps, {rates[-1]:.0f} after {steps[-1]}; '
-            'without the cache a token costs all steps so far again.']
+            'without the cache each token costs the computation of all earlier steps.']
 
 
 def evaluation_rates(args, cfg, device, sizes):
@@ -408,7 +406,7 @@ def evaluation_rates(args, cfg, device, sizes):
 
 
 def generation_rates(args, cfg, device):
-    """Steps so far, and name -> tokens/s after as many."""
+    """Numbers of earlier steps, and name -> tokens/s after that many steps."""
     transformer, prompt = language_model(cfg, device)
     steps, window = ([4, 12], 2) if args.toy else ([16, 64, 128, 256, 384, 496], 8)
     ticks = [time.perf_counter() for _ in generate.sample(transformer, cfg.n_tokens, prompt[:2], steps[-1] + window,
@@ -431,7 +429,7 @@ def heading(name, kind):
 
 
 def measure(args, name):
-    """Measure one section, print it and put it into the report, where the others stay."""
+    """Measure one section, print it, and replace it in the report. Other sections of the report do not change."""
     cfg, device = setup(args)
     lines = SECTIONS[name](args, cfg, device)
     command = f'python scripts/bench.py --only {name} --rounds {args.rounds}' + (' --toy' if args.toy else '')
@@ -445,23 +443,23 @@ def measure(args, name):
 
 
 def main(args):
-    names = list(args.only or SECTIONS)
-    for name in {'startup', 'run'} & {*names} if not has_stories(args) else ():
-        names.remove(name)
-        print(f'{name} is left out: it needs the Story Cloze files, the released vocabulary and full size')
-    for name in names:
-        run_apart(measure, args, name)
+    with_stories = has_stories(args)
+    for name in args.only or SECTIONS:
+        if name in ('startup', 'run') and not with_stories:
+            print(f'{name} is left out: it needs the Story Cloze files, the released vocabulary and full size')
+        else:
+            run_apart(measure, args, name)
 
 
 def parse_args(argv=None):
     parser = Parser(f'{__doc__}\n{METHOD}')
-    parser.add_argument('--only', nargs='+', choices=SECTIONS, help='these sections alone; the others stay as they are')
-    parser.add_argument('--rounds', type=number(int, 1), default=5, help='counted rounds of each comparison')
+    parser.add_argument('--only', nargs='+', choices=SECTIONS, help='measure these sections; the others do not change')
+    parser.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
     parser.add_argument('--against', metavar='PATH', help='checkout of a port to compare with')
-    parser.add_argument('--data_dir', default='data/', help='folder with the Story Cloze files, if there are')
-    parser.add_argument('--device', default='auto', help='cuda, mps, cpu; auto takes the first there is')
-    parser.add_argument('--out', help='file to write, pictures go beside it (default: BENCHMARKS[.toy].md)')
-    parser.add_argument('--toy', action='store_true', help='a tiny network, to see that it works')
+    parser.add_argument('--data_dir', default='data/', help='folder with the Story Cloze files, if you have them')
+    parser.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
+    parser.add_argument('--out', help='file to write; the picture is beside it (default: BENCHMARKS[.toy].md)')
+    parser.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
     add_path_args(parser)
     args = finish_paths(parser.parse_args(argv))
     args.out = args.out or ('BENCHMARKS.toy.md' if args.toy else 'BENCHMARKS.md')

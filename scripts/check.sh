@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a newcomer does, where only Python is installed: the README's test command, lint, the embedded default. The
-# virtual environment and what the run writes are in a temporary folder, which goes at the end.
+# Run the README's test command, ruff and train.py with --dataset sample on a machine that has only Python. The virtual
+# environment and the files of the run are in a temporary folder, which is removed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)

@@ -1,4 +1,4 @@
-"""Contenders that take turns, tables of their times, and the report that keeps what was measured before."""
+"""Measure contenders in turn, make tables of their times, and write a report that keeps earlier measurements."""
 
 import importlib.metadata
 import importlib.util
@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from utils import read_text, write_whole
 
-WAITING = 'Waiting for a GPU:'                          # begins the last line of a report
+WAITING = 'Waiting for a GPU:'                          # beginning of the last line of a report
 
 
 def take_turns(contenders, inputs, rounds, device, what):
-    """Seconds of each contender in each round: name -> list. A round before the first is not counted.
+    """Seconds of each contender in each round: name -> list. One more round at the beginning is not counted.
 
-    contenders: name -> function. inputs: number of the round -> arguments of the functions; made off the clock.
+    contenders: name -> function. inputs: number of the round -> arguments of the functions; not measured.
     """
     seconds = {name: [] for name in contenders}
     for i in tqdm(range(rounds + 1), desc=what, ncols=80, leave=False, disable=None):
@@ -45,9 +45,9 @@ def table(header, rows):
 
 
 def ratio_table(seconds, n, unit, bases=('plain',)):
-    """A table of seconds, of `n` units in that time, and of how many times as fast as each of `bases` that is.
+    """A table of the seconds for `n` units, of the units per second, and of the speed relative to each of `bases`.
 
-    seconds: name -> list, one for each round; a ratio is that of two times of the same round.
+    seconds: name -> list with a time for each round. A ratio is that of two times of the same round.
     """
     bases = [base for base in bases if base in seconds]
     rows = [[name, spread(values), f'{n / np.median(values):.2f}',
@@ -56,16 +56,16 @@ def ratio_table(seconds, n, unit, bases=('plain',)):
 
 
 def provenance(command, device):
-    """When, where and by what command a section was measured."""
-    where = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
+    """A line about when, where and with which command a section was measured."""
+    device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
-    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}: {where}, {torch.get_num_threads()} threads, Python '
+    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}: {device_name}, {torch.get_num_threads()} threads, Python '
             f'{platform.python_version()}, {", ".join(packages)}*')
 
 
 def cpu_name():
-    """The processor, as Linux names it; elsewhere what Python says."""
+    """The name of the processor from Linux, or from Python on other systems."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as f:
             return next(line.split(':', 1)[1].strip() for line in f if line.startswith('model name'))
@@ -74,7 +74,7 @@ def cpu_name():
 
 
 def read_report(path):
-    """Heading -> text of the sections of an earlier report; older ones have sections that only say "Not measured."."""
+    """Heading -> text of the sections of a report, without the "Not measured." of older versions."""
     if not os.path.exists(path):
         return {}
     text = re.sub(f'^{WAITING}.*', '', read_text(path), flags=re.MULTILINE)
@@ -83,7 +83,7 @@ def read_report(path):
 
 
 def write_report(path, introduction, sections, waiting):
-    """Write sections, heading -> text, and a last line that names those that `waiting` for a GPU, if there are any."""
+    """Write sections (heading -> text), and a last line with the names in `waiting` if it is not empty."""
     parts = ['# Benchmarks', introduction, *(f'## {title}\n\n{text}' for title, text in sections.items())]
     if waiting:
         parts.append(f'{WAITING} {", ".join(waiting)}; `python scripts/bench.py --device cuda` measures them.')
@@ -92,7 +92,7 @@ def write_report(path, introduction, sections, waiting):
 
 
 def draw(panels, path):
-    """A picture of panels (x label, y label, x, {name: y}), three in a row."""
+    """Write a picture of panels (x label, y label, x, {name: y}), three in a row."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(13, 7.5), layout='constrained')
     for axis, (x_label, y_label, x, lines) in zip(figure.subplots(2, 3).flat, panels, strict=True):

@@ -1,7 +1,7 @@
 import os
 
-os.environ['OMP_NUM_THREADS'] = '1'                     # toy tensors: threads only wait for each other, here and in
-                                                        # the processes that tests start, whose sums are to be the same
+os.environ['OMP_NUM_THREADS'] = '1'                     # faster for toy tensors, and sums are the same in the processes
+                                                        # that tests start
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -12,7 +12,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """A test that draws draws the same each time, whichever ran before."""
+    """Random numbers of a test do not depend on the tests before it."""
     torch.manual_seed(0)
     np.random.seed(0)
 

@@ -1,4 +1,4 @@
-"""Runs of the scripts in processes of their own, forked from one that has imported all, so that they start at once."""
+"""Runs of the scripts in new processes, forked from a process with all imports, so that they start without delay."""
 
 import importlib
 import multiprocessing
@@ -20,19 +20,27 @@ TESTS = Path(__file__).parent
 
 
 
-def start(folder, argv, **kwargs):
-    """Start `python train.py ARGV`, or another script; see `script` for the rest. Returns the process."""
+def start_process(target, *args, **kwargs):
+    """Call `target(*args, connection, **kwargs)` in a new process; returns it and the other end of the connection."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['forked', 'warm'])
     before = os.environ.get('PYTHONPATH', '')
     os.environ['PYTHONPATH'] = os.pathsep.join([str(TESTS), str(TESTS.parent), before])
-    process = context.Process(target=script, args=(folder, argv), kwargs=kwargs)
+    ours, other = multiprocessing.Pipe()
+    process = context.Process(target=target, args=(*args, other), kwargs=kwargs)
     process.start()                                                     # the first starts the server too
+    other.close()                                                       # so that its end shows here
     os.environ['PYTHONPATH'] = before
-    return process
+    return process, ours
 
 
-def script(folder, argv, name='train', signal_at=None, limit=None, env=None, poison_after=None, touch_at_update=None):
+def start(folder, argv, **kwargs):
+    """Start `python train.py ARGV`, or another script; see `script` for the rest. Returns the process."""
+    return start_process(script, folder, argv, **kwargs)[0]
+
+
+def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, poison_after=None,
+           touch_at_update=None):
     """What `python NAME.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
 
     signal_at: (signal, 'update' or 'evaluate', n) has it send itself a signal in the n-th of them. limit: no file may
@@ -61,7 +69,7 @@ def script(folder, argv, name='train', signal_at=None, limit=None, env=None, poi
 
 
 def before_call(module, name, n, act):
-    """Have `act` called with the arguments of the n-th call of a function before that."""
+    """Before the n-th call of a function, call `act` with the arguments of that call."""
     original, calls = getattr(module, name), iter(range(1, 10_000))
 
     def changed(*args):
@@ -72,7 +80,7 @@ def before_call(module, name, n, act):
 
 
 def finish(process, *statuses):
-    """Wait for a process, which has to end with one of `statuses`."""
+    """Wait for a process and check that it ends with one of `statuses`."""
     process.join(60)
     hangs = process.exitcode is None
     if hangs:
@@ -87,7 +95,7 @@ def free_port():
 
 
 def run_two(folder, *argv, status=0, kill_after=None, **kwargs):
-    """Run train.py in two processes, as torchrun starts them; kwargs are for the second alone."""
+    """Run train.py in two processes, as torchrun starts them; kwargs are for the second process only."""
     env = dict(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=free_port())
     both = [start(folder, toy_argv(folder, *argv), env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
                   **(kwargs if rank else {})) for rank in (0, 1)]
@@ -96,4 +104,4 @@ def run_two(folder, *argv, status=0, kill_after=None, **kwargs):
         for process in both:
             process.kill()
     for process in both:
-        finish(process, *{status, 0} if kill_after else {status})       # it may have been done before the kill
+        finish(process, *{status, 0} if kill_after else {status})       # 0: it ended before the kill

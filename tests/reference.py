@@ -11,11 +11,11 @@ from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, TransformerModel, dot
 from text_utils import TextEncoder
 
 GOLDENS = Path(__file__).parent / 'goldens'
-SHARED = Path(__file__).parents[2] / 'shared'       # the real stories and vocabulary, where they can be had
+SHARED = Path(__file__).parents[2] / 'shared'       # the real stories and vocabulary, if available
 
 
 class Golden:
-    """One .npz: its configuration, arrays as tensors, and the model that its weights make."""
+    """One .npz file: its configuration, its arrays as tensors, and a model with its weights."""
 
     def __init__(self, name):
         with np.load(GOLDENS / f'{name}.npz') as arrays:
@@ -47,7 +47,7 @@ class Golden:
 
 
 def without_noise(name, array):
-    """Drop the entries whose gradient is 0 but for rounding: the key part of c_attn.b, and the classifier bias."""
+    """Remove entries whose gradient is only rounding error: the key part of c_attn.b, and the classifier bias."""
     if name.endswith('c_attn.b'):
         q, _, v = array.chunk(3)
         return torch.cat([q, v])
@@ -70,14 +70,14 @@ def record_dropout(model):
 
 
 def assert_dropped(pairs, rate, name):
-    """A share `rate` of all inputs became 0, the others were scaled up."""
+    """Check that a share `rate` of all inputs became 0 and that the others were scaled up."""
     x, out = (torch.cat([t.flatten() for t in ts]) for ts in zip(*pairs, strict=True))
     assert abs(((x != 0) & (out == 0)).sum() / (x != 0).sum() - rate) < 0.02, name
     assert_close(out[out != 0], x[out != 0] / (1 - rate), rtol=1e-6, what=name)
 
 
 def toy_language_model():
-    """The loader's toy model, its numbers spread enough for clear winners: (transformer, encoder)."""
+    """(transformer, encoder) of the toy model, with larger embeddings, so that the best token is clear."""
     folder = GOLDENS / 'loader' / 'model'
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     transformer = TransformerModel(cfg, vocab=124 + 24, n_ctx=24).eval()

@@ -66,7 +66,7 @@ def test_wrong_files_are_named(files):
 
 
 def log_of(path, seed, accuracies, test=None, wrong=(), time=0., n_iter=2, task='rocstories', **options):
-    """A log of a run with these validation accuracies, one an epoch."""
+    """A log of a run with these validation accuracies, one for each epoch."""
     lines = [dict(seed=seed, n_iter=n_iter, dataset=task, desc=path.stem, time=time, lr=1, **options)]
     lines += [dict(n_epochs=i + 1, n_updates=46 * (i + 1), tr_cost=0.5, va_cost=0.6 - 0.1 * i, tr_acc=90., va_acc=acc)
               for i, acc in enumerate(accuracies)]
@@ -86,7 +86,7 @@ def logs(tmp_path):
 
 
 def seeds_of(*logs) -> dict:
-    """{name of a configuration: its seeds}, as analysis.py finds them in the logs."""
+    """{name of a configuration: its seeds}, which analysis.py reads from the logs."""
     runs = analysis.main(analysis.parse_args([*map(str, logs), '--no_figures']))
     return runs.groupby('name').seed.apply(list).to_dict()
 
@@ -99,14 +99,14 @@ def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
     # 85 86 87 88: the deviation is 1.291, Student's t for three degrees of freedom 3.1824, the half width 2.0543
     assert ('test accuracy: median 86.50, best 88.00, range 85.00 to 88.00, quartiles 85.75 to 87.25, '
             'mean 86.50 +- 2.05 (95 % t interval), n = 4') in out
-    assert 'test stories that most of 4 runs get wrong: 2: 0 (4) 1 (3)' in out      # story 2 is wrong in half of them
+    assert 'test stories that most of 4 runs get wrong: 2: 0 (4) 1 (3)' in out      # story 2: wrong in 2 of 4 runs
     # differences of -0.5 for validation and -0.5, -1, -1.5, -2 for test: of 16 sign flips two are as far from 0
     assert 'lm_coef=0.0 minus lm_coef=0.5: -0.50 validation accuracy on 4 shared seeds, p = 0.125 (' in out
     assert 'lm_coef=0.0 minus lm_coef=0.5: -1.25 test accuracy on 4 shared seeds, p = 0.125 (' in out
 
 
 def p_of(differences) -> str:
-    """What is printed of two configurations whose test accuracies differ by these numbers."""
+    """The p-value printed for two configurations whose test accuracies differ by these numbers."""
     rows = [dict(dataset='x', name=name, seed=seed, validation=np.nan, test=50 + sign * d / 2)
             for seed, d in enumerate(differences) for name, sign in (('a', 1), ('b', -1))]
     line, = analysis.comparisons(pd.DataFrame(rows), 'accuracy')
@@ -119,7 +119,7 @@ def test_sign_flips():
     assert p_of([1.] * 10) == f'p = 0.00195 ({least} 0.002)'            # 2 / 1024
     assert p_of([0., 0.]) == f'p = 1 ({least} 0.5)'
     assert p_of([0.1] * 16) == f'p = 3.05e-05 ({least} 3.1e-05)'        # exact: 2 / 2 ** 16
-    assert p_of([0.1] * 20) == f'p = 3.05e-05 ({least} 3.1e-05)'        # drawn: what was seen is one of 2 ** 16 + 1
+    assert p_of([0.1] * 20) == f'p = 3.05e-05 ({least} 3.1e-05)'        # drawn: 2 / (2 ** 16 + 1)
 
 
 def test_only_runs_of_one_task_are_compared(tmp_path, capsys):
@@ -135,7 +135,7 @@ def test_accuracies_and_wrong_examples_of_any_task(capsys):
 
 
 def test_scores_of_tasks_without_classes(tmp_path, capsys):
-    """Numbers from -100 to 100, which choose the best evaluation; a score stands above an accuracy."""
+    """Numbers from -100 to 100 choose the best evaluation. A line's score is used before its accuracy."""
     for seed in (1, 2):
         lines = [dict(seed=seed, n_iter=2, time=1, dataset='stsb')]
         lines += [dict(n_epochs=n, n_updates=n, va_cost=1., va_score=10. * seed - 40 * n) for n in (1, 2)]
@@ -148,7 +148,7 @@ def test_scores_of_tasks_without_classes(tmp_path, capsys):
     assert analysis.score(dict(va_acc=90., va_score=50.)) == 50 and analysis.score(dict(va_acc=90.)) == 90
 
 
-def test_what_the_files_hold_belongs_to_a_configuration_and_where_they_are_does_not(tmp_path):
+def test_contents_of_files_belong_to_a_configuration_and_paths_do_not(tmp_path):
     paths = [log_of(tmp_path / f'{i}.jsonl', i, [80., 81.], model_path=str(i),
                     environment=dict(weights=w, commit=str(i)))
              for i, w in enumerate(('aaaaaaaaaaaa', 'aaaaaaaaaaaa', 'bbbbbbbbbbbb'))]
@@ -177,7 +177,7 @@ DEEP = '[' * 900 + ']' * 900
     (2, '"wrong": ["1"]'), (2, f'"wrong": [{10 ** 12}]'), (2, '"wrong": [-1]'), (2, '"wrong": [1.5]'),
     (2, '"wrong": [true]'), (2, f'"wrong": [{DEEP}]')], ids=lambda x: str(x)[:20])
 def test_a_damaged_log_is_named_in_one_line(tmp_path, number, text):
-    """Text is added to a line of a good log. A key that stands twice counts as its last value."""
+    """Text is added to a line of a good log. If a key occurs twice, json uses its last value."""
     path = tmp_path / 'x.jsonl'
     lines = ['"seed": 1, "n_iter": 1, "time": 0', '"n_epochs": 1, "n_updates": 1, "va_cost": 1, "va_acc": 50',
              '"test_acc": 50, "wrong": [3, 3]']
@@ -238,7 +238,7 @@ def test_runs_over_seeds_are_single_runs_and_can_be_resumed(tmp_path, capsys):
     assert capsys.readouterr().out.count('is complete') == 2 and again[2].desc == 'many-6'
     logs = [str(tmp_path / 'log' / f'many-{seed}.jsonl') for seed in (3, 4, 6)]
     frame = analysis.main(analysis.parse_args([*logs, str(tmp_path / 'log' / 'one.jsonl'), '--no_figures']))
-    assert list(frame.seed) == [3, 4, 6]                               # seed 4 once: `one` is the earlier
+    assert list(frame.seed) == [3, 4, 6]                               # seed 4 once: the run `one` is earlier
     assert list(frame.test) == [r.test_accuracy for r in again]
 
 
@@ -246,10 +246,11 @@ def test_the_log_says_what_a_run_depended_on(tmp_path):
     with_stories(tmp_path)
     results = train.main(train.parse_args(toy_argv(tmp_path, '--n_iter', '1')))
     options = json.loads(Path(results.log_path).read_text().splitlines()[0])
-    found = options['environment']
-    assert found['torch'] == torch.__version__ and found['device'] == 'cpu' and found['processes'] == 1
-    assert found['vocabulary'] == hashlib.sha256((TOY / 'encoder_bpe_40000.json').read_bytes()).hexdigest()
-    assert {'python', 'numpy', 'spacy', 'ftfy', 'commit', 'merges', 'weights', 'texts', 'ids', 'threads'} <= set(found)
+    environment = options['environment']
+    assert (environment['torch'], environment['device'], environment['processes']) == (torch.__version__, 'cpu', 1)
+    assert environment['vocabulary'] == hashlib.sha256((TOY / 'encoder_bpe_40000.json').read_bytes()).hexdigest()
+    assert environment.keys() >= {'python', 'numpy', 'spacy', 'ftfy', 'commit', 'merges', 'weights', 'texts', 'ids',
+                                  'threads'}
 
 
 def test_without_git_there_is_no_commit(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What `bench.py` writes; its figures are the machine's."""
+"""The report of bench.py. Its figures depend on the machine and are not tested."""
 
 import re
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ def measured(tmp_path, name):
     return report.read_report(tmp_path / 'B.md')
 
 
-def test_the_report_keeps_what_was_measured_and_names_what_waits(tmp_path, capsys):
+def test_the_report_keeps_measured_sections_and_names_missing_ones(tmp_path, capsys):
     (tmp_path / 'B.md').write_text('# Benchmarks\n\nold words\n\n## Generation, 100 tokens after 128 (CPU)\n\n'
                                    'Not measured.\n\n## A section of before (CPU)\n\nfigures\n\n'
                                    '## Training step at batch 8 (GPU)\n\nNot measured.\n')
@@ -45,7 +45,7 @@ def test_the_report_keeps_what_was_measured_and_names_what_waits(tmp_path, capsy
                     'scripts/bench.py --device cuda` measures them.')
 
 
-def test_what_a_gpu_has_measured_waits_no_more(tmp_path):
+def test_sections_measured_on_a_gpu_are_not_named_as_missing(tmp_path):
     path, sections = tmp_path / 'B.md', {'Training step at batch 8 (GPU)': 'figures'}
     report.write_report(path, 'Words.', sections, [])
     assert path.read_text() == '# Benchmarks\n\nWords.\n\n## Training step at batch 8 (GPU)\n\nfigures\n'

@@ -1,4 +1,4 @@
-"""Checkpoints of the transformers library: the same numbers there and here."""
+"""Checkpoints of the transformers library give the same numbers in the library and in this repository."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ IDS = torch.randint(124, (3, 14), generator=torch.Generator().manual_seed(0))
 
 
 def ours(path, *argv):
-    """Hidden states and logits over the tokens of what lies in `path`, in the released layout."""
+    """Hidden states and logits over the tokens, from the folder `path` in the released layout."""
     trained = open_trained(generate.parse_args(['--model_path', str(path), *argv]))
     transformer = trained.model.transformer
     with torch.no_grad():
@@ -34,7 +34,7 @@ def ours(path, *argv):
 
 
 def theirs(folder):
-    """The same from the library, which must miss no tensor and find none too many."""
+    """The same from the library, which must not report missing or unexpected tensors."""
     outputs = []
     for kind in (transformers.OpenAIGPTModel, transformers.OpenAIGPTLMHeadModel):
         model, info = kind.from_pretrained(folder, output_loading_info=True)
@@ -65,8 +65,8 @@ def their_checkpoint(folder, kind, afn='gelu', **save_options):
         for name, p in model.named_parameters():
             p.normal_(mean=float('ln_' in name and name.endswith('weight')), std=0.2)
     model.save_pretrained(folder, **save_options)
-    for here, there in (('encoder_bpe_40000.json', 'vocab.json'), ('vocab_40000.bpe', 'merges.txt')):
-        (folder / there).write_bytes((TOY / here).read_bytes())
+    for name, library_name in (('encoder_bpe_40000.json', 'vocab.json'), ('vocab_40000.bpe', 'merges.txt')):
+        (folder / library_name).write_bytes((TOY / name).read_bytes())
     return model
 
 
@@ -75,7 +75,7 @@ def their_checkpoint(folder, kind, afn='gelu', **save_options):
 def test_their_checkpoint_becomes_a_release(tmp_path, kind, afn):
     model = their_checkpoint(tmp_path / 'hf', getattr(transformers, kind), afn)
     main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
-    h, logits = ours(tmp_path / 'model')                # n_head and the like are in hparams.json
+    h, logits = ours(tmp_path / 'model')                # the sizes are in hparams.json
     with torch.no_grad():
         their_h = getattr(model, 'transformer', model)(IDS)[0]
     assert_close(h, their_h)
@@ -95,7 +95,7 @@ def test_old_checkpoints_with_mask_buffers_and_no_vocabulary(tmp_path, capsys):
     safetensors.save_file({**half, **masks}, tmp_path / 'hf' / 'model.safetensors')
     (tmp_path / 'hf' / 'vocab.json').unlink()
     argv = ['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]
-    with pytest.raises(FileNotFoundError, match='vocab.json is missing'):          # one of the two is not a vocabulary
+    with pytest.raises(FileNotFoundError, match='vocab.json is missing'):          # both files are needed
         main(parse_args(argv))
     assert not (tmp_path / 'model').exists()
     (tmp_path / 'hf' / 'merges.txt').unlink()
@@ -225,7 +225,7 @@ def as_sharded_bin(folder, tensors):
 
 @pytest.mark.parametrize('write', [as_bin, as_old_bin, as_sharded_safetensors, as_sharded_bin])
 def test_older_and_larger_checkpoints_are_read(tmp_path, write):
-    """FAULTS.md B10: pytorch_model.bin, and weights in several files."""
+    """pytorch_model.bin, and weights in several files."""
     model = their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTLMHeadModel)
     (tmp_path / 'hf' / 'model.safetensors').unlink()
     write(tmp_path / 'hf', {name: p.clone() for name, p in model.state_dict().items()})
@@ -235,7 +235,7 @@ def test_older_and_larger_checkpoints_are_read(tmp_path, write):
 
 
 class Trap:
-    """Unpickled, it makes a file."""
+    """Makes a file when it is unpickled."""
 
     def __reduce__(self):
         return open, ('unpickled', 'w')
@@ -267,7 +267,7 @@ def test_other_files_of_weights_get_one_line_and_are_not_unpickled(tmp_path, mon
     assert not (tmp_path / 'unpickled').exists()
 
 
-def test_what_the_network_has_no_place_for_is_named(tmp_path, capsys):
+def test_tensors_that_are_not_converted_are_named(tmp_path, capsys):
     their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTDoubleHeadsModel)
     main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
     assert ('not part of the network, and left out: multiple_choice_head.summary.bias, '
@@ -283,7 +283,7 @@ def test_a_head_without_a_twin_is_left_out_with_a_word(tmp_path, monkeypatch, ca
 
 
 def open_with_head(head_type):
-    """`open_trained` whose network has a task head, as that of a run has."""
+    """`open_trained` whose network has a task head, as a run has."""
     def opened(args):
         trained = open_trained(args)
         cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
@@ -295,7 +295,7 @@ def open_with_head(head_type):
 
 @pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy'])
 def test_nothing_is_exported_without_a_vocabulary_or_weights(tmp_path, name):
-    """FAULTS.md A2: without a vocabulary, the weights alone were exported, exit status 0."""
+    """An earlier version exported only the weights, with exit status 0."""
     shutil.copytree(TOY, tmp_path / 'model')
     (tmp_path / 'model' / name).unlink()
     with pytest.raises(FileNotFoundError, match=f'{name} is missing') as error:
@@ -316,16 +316,16 @@ def test_an_option_without_effect_is_refused(argv, words):
 def test_nothing_is_overwritten(tmp_path):
     their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
     argv = ['--from_transformers', str(tmp_path / 'hf')]
-    with pytest.raises(ValueError, match='params_shapes.json is there already'):
+    with pytest.raises(ValueError, match='params_shapes.json exists already'):
         main(parse_args([*argv, '--model_path', str(TOY)]))
     (tmp_path / 'mine.json').write_text('{}')
-    with pytest.raises(ValueError, match='mine.json is there already'):
+    with pytest.raises(ValueError, match='mine.json exists already'):
         main(parse_args([*argv, '--model_path', str(tmp_path / 'new'), '--encoder_path', str(tmp_path / 'mine.json')]))
     assert (tmp_path / 'mine.json').read_text() == '{}' and not (tmp_path / 'new').exists()
     for name in ('vocab.json', 'merges.txt', 'config.json', 'model.safetensors'):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text('')
-        with pytest.raises(ValueError, match=f'{name} is there already'):
+        with pytest.raises(ValueError, match=f'{name} exists already'):
             main(parse_args(['--to_transformers', str(tmp_path / name), '--model_path', str(TOY), *SIZE]))
 
 

@@ -1,4 +1,4 @@
-"""Text to tokens: the ids, what is made once, and files that are damaged, many or not text."""
+"""corpus.py: token ids, files that are written only once, and input that is damaged, large or not text."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ LINES = ["Tom's dog didn't bark…", '', '  “Hello,” said Dr. Who &amp; left
 
 
 def put(folder, **texts):
-    """Write text files; two underscores in a name are a slash."""
+    """Write text files. Two underscores in a name stand for a slash."""
     for name, text in texts.items():
         path = folder / 'text' / (name.replace('__', '/') + '.txt')
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def put(folder, **texts):
 
 
 def arguments(folder, **options):
-    """The options of pretrain.py that count here."""
+    """The options of pretrain.py that corpus.py reads."""
     defaults = dict(data_dir=f'{folder}/text', token_dir=f'{folder}/tokens', vocab_size=None, n_proc=1, **VOCABULARY)
     return SimpleNamespace(**{**defaults, **options})
 
@@ -47,7 +47,7 @@ def ids_of(text):
 @pytest.mark.parametrize('n_proc', [1, 2])
 @pytest.mark.parametrize('piece', [1, 30, 2 ** 22])
 def test_tokens_are_those_of_the_text_as_one(tmp_path, monkeypatch, n_proc, piece):
-    """However the text is cut into files and pieces: files in the order of their names, a newline after each line."""
+    """Files are read in the order of their names, and a newline token follows each line."""
     monkeypatch.setattr(corpus, 'PIECE', piece)
     put(tmp_path, a='\n'.join(LINES), b__c='\n\n' + '\n'.join(LINES[::-1]) + '\n\n', b__empty='')
     put(tmp_path, d=b'\xef\xbb\xbfthe end')
@@ -71,8 +71,8 @@ def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
     (text / 'link').symlink_to(tmp_path / 'elsewhere')
     tokens, _, _ = tokens_of(tmp_path)
     assert tokens.tolist() == ids_of('the dog\nthe cat\nthe end')
-    assert capsys.readouterr().err == (f'{text}: 3 left out that are no *.txt files: {text}/link, {text}/notes.md, '
-                                       f'{text}/pipe.txt\n')
+    assert capsys.readouterr().err == (f'{text}: ignored 3 files that are not *.txt: {text}/link, '
+                                       f'{text}/notes.md, {text}/pipe.txt\n')
 
 
 def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):
@@ -97,19 +97,19 @@ def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp
     assert tokens_of(tmp_path, **copies)[1] not in (key, other_key)
 
 
-def test_interrupted_encoding_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+def test_interrupted_encoding_continues_with_the_missing_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, 'PIECE', 1)
     text = 'the cat sat\nthe dog ran\nthe cat ran\nthe dog sat'
     put(tmp_path, a=text)
     encoded, work = [], corpus.encode_piece
 
-    def third_time_unlucky(paths, key, job):
+    def interrupted_at_the_third(paths, key, job):
         if len(encoded) == 2:
             raise KeyboardInterrupt
         encoded.append(job[1])
         work(paths, key, job)
 
-    monkeypatch.setattr(corpus, 'encode_piece', third_time_unlucky)
+    monkeypatch.setattr(corpus, 'encode_piece', interrupted_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         tokens_of(tmp_path)
     monkeypatch.setattr(corpus, 'encode_piece', lambda *args: (encoded.append(args[-1][1]), work(*args)))
@@ -166,7 +166,7 @@ def test_a_damaged_token_file_is_one_line(tmp_path, damage):
 
 
 @pytest.mark.parametrize('make', [os.mkfifo, lambda path: path.symlink_to('x'), os.mkdir])
-def test_what_is_no_token_file_is_replaced_or_one_line(tmp_path, make):
+def test_a_token_path_that_is_not_a_file_is_replaced_or_named(tmp_path, make):
     put(tmp_path, a='the cat sat\nthe end')
     key = tokens_of(tmp_path)[1]
     path = tmp_path / 'tokens' / f'{key}.npy'
@@ -193,20 +193,20 @@ def test_learned_vocabulary_has_the_form_of_the_released_one(tmp_path):
     assert names[1 + len(chars):1 + 2 * len(chars)] == [f'{char}</w>' for char in names[1:1 + len(chars)]]
     assert merges[0] == 'lo' and Path(args.bpe_path).read_text().startswith('#version: 0.2\nl o\n')
     assert encoder.decode(encoder.encode(['low wider'], verbose=False)[0]) == 'low wider'
-    assert 0 not in tokens                              # no character is unknown
+    assert 0 not in tokens                              # there are no unknown characters
     written = os.stat(args.encoder_path).st_mtime_ns
     tokens_of(tmp_path, vocab_size=45)
     assert os.stat(args.encoder_path).st_mtime_ns == written
 
 
 @pytest.mark.parametrize('texts, options, words', [
-    (None, {}, 'text is not a folder'), (dict(), {}, 'has no \\*.txt file'),
+    (None, {}, 'text is not a folder'), (dict(), {}, 'have no \\*.txt file'),
     (dict(a='', b='\n \n'), {}, 'the text is empty'), (dict(a='', b='\n \n'), dict(vocab_size=80), 'the text is empty'),
     (dict(a='&nbsp;\x01\n'), {}, 'the text is empty'), (dict(a='\x1b[0m'), dict(vocab_size=80), 'the text is empty'),
     (dict(a='fine', b=b'one\ntwo \xff'), {}, 'b.txt, line 2: byte 8, 0xff, is not UTF-8'),
     (dict(a=b'PK\x03\x04\x00\x00'), {}, 'a.txt, line 1: byte 4, 0x00, is not UTF-8'),
     (dict(a='abc'), dict(vocab_size=5), '3 different characters, which alone make 8 tokens')])
-def test_a_text_that_is_none_gets_one_line(tmp_path, texts, options, words):
+def test_wrong_text_gets_one_line(tmp_path, texts, options, words):
     if texts is not None:
         (tmp_path / 'text').mkdir()
         put(tmp_path, **texts)
@@ -215,7 +215,7 @@ def test_a_text_that_is_none_gets_one_line(tmp_path, texts, options, words):
     assert '\n' not in str(error.value)
 
 
-def test_a_huge_file_that_is_no_text_is_refused_at_once(tmp_path):
+def test_a_huge_binary_file_is_refused_within_two_seconds(tmp_path):
     put(tmp_path, a='')
     os.truncate(tmp_path / 'text' / 'a.txt', 10 ** 12)
     start = time.time()

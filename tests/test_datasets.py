@@ -1,4 +1,4 @@
-"""The reader, the split and the packing, against the original's and against bad files."""
+"""Reading, splitting and packing give the results of the original, and bad files are refused."""
 
 import csv
 import gzip
@@ -110,7 +110,7 @@ def test_the_hand_out_of_2016_comes_first_and_a_tie_is_refused(tmp_path):
         find_cloze_file(str(tmp_path / 'absent'), 'val')
 
 
-def test_names_that_are_no_story_file(tmp_path):
+def test_other_names_are_not_story_files(tmp_path):
     for name in ('latest_val_copy.csv', 'contest_val_2016.csv', '.cloze_test.csv'):
         (tmp_path / name).touch()
     with pytest.raises(FileNotFoundError, match='no Story Cloze test file: looked for'):
@@ -182,7 +182,7 @@ def test_a_tab_or_a_line_break_between_tabs_is_refused(tmp_path, field, words):
     assert str(path) in str(error.value)
 
 
-def test_an_empty_label_column_is_none(tmp_path):
+def test_an_empty_label_column_counts_as_missing(tmp_path):
     path = write(tmp_path / 'cloze.csv', [HEADER, story(0, ''), story(1, ' ')])
     assert read_cloze(path)[3] is None and read_cloze(path, labelled=False)[3] is None
     with pytest.raises(ValueError, match='AnswerRightEnding is empty in all rows: this is not the file with'):
@@ -248,6 +248,6 @@ def test_bad_bytes_are_named(tmp_path, data, words):
         read_cloze(str(path))
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='is not a file'):
         read_cloze(str(tmp_path))

@@ -1,4 +1,4 @@
-"""model/download.py against a small web server on this machine; made-up files, but for the last test."""
+"""model/download.py against a small web server on this machine. All tests but the last use made-up files."""
 import importlib.util
 import os
 import re
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CONTENT = {'params_0.npy': bytes(range(256)) * 2000, 'vocab.bpe': b'#version: 0.2\nt h\n'}   # 512,000 and 18
+CONTENT = {'params_0.npy': bytes(range(256)) * 2000, 'vocab.bpe': b'#version: 0.2\nt h\n'}   # 512,000 and 18 bytes
 # computed once with `git hash-object`, so that git_blob_id is not tested against itself
 BLOB_IDS = {
     'params_0.npy': '85ca3d5aeed19f818566b9244ef5ad7d1d11174a',
@@ -23,7 +23,7 @@ BLOB_IDS = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves server.content under /model/; the server's attributes say how it misbehaves."""
+    """Serves server.content under /model/; attributes of the server switch on its faults."""
 
     def do_GET(self):
         asked = self.headers.get('Range')
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header('Content-Range', f'bytes {start}-{len(data) - 1}/{len(data)}')
         self.send_header('Content-Length', str(len(data) - start))
         self.end_headers()
-        cut = self.server.cuts.pop(0) if self.server.cuts else None      # close after so many bytes
+        cut = self.server.cuts.pop(0) if self.server.cuts else None      # close the connection after this many bytes
         self.wfile.write(data[start:][:cut])
         if self.server.stall:
             self.wfile.flush()
@@ -89,7 +89,7 @@ def run(download, to, source, *options):
 
 
 def one_line(capsys):
-    """The last line on stderr; nothing looks like a traceback."""
+    """The last line on stderr, which has no traceback."""
     err = capsys.readouterr().err
     assert 'Traceback' not in err
     line = err.strip().splitlines()[-1]
@@ -102,7 +102,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize('slash', ['', '/'])
-def test_downloads_everything_and_nothing_twice(download, server, tmp_path, slash, capsys):
+def test_downloads_each_file_once(download, server, tmp_path, slash, capsys):
     to = tmp_path / 'new' / 'model'
     assert run(download, to, server.url + slash) == 0
     assert contents(to) == CONTENT
@@ -134,7 +134,7 @@ def test_a_server_that_ignores_range_sends_the_file_from_the_beginning(download,
     server.ranges = False
     server.cuts = [300_000]
     assert run(download, tmp_path, server.url) == 0
-    assert [asked for _, asked in server.requests] == [None, 'bytes=300000-', None]      # the last for vocab.bpe
+    assert [asked for _, asked in server.requests] == [None, 'bytes=300000-', None]      # the last is for vocab.bpe
     assert contents(tmp_path) == CONTENT
 
 
@@ -150,7 +150,7 @@ def test_a_part_of_something_else_is_dropped_and_the_file_fetched(download, serv
     (tmp_path / 'params_0.npy.part').write_bytes(part)
     assert run(download, tmp_path, server.url) == 0
     assert [asked for _, asked in server.requests] == [f'bytes={len(part)}-', None, None]
-    assert 'params_0.npy.part was no beginning of the released file' in capsys.readouterr().err
+    assert 'params_0.npy.part was not a part of the released file' in capsys.readouterr().err
     assert contents(tmp_path) == CONTENT
 
 
@@ -171,9 +171,9 @@ def test_a_wrong_file_stays_until_a_right_one_replaces_it(download, server, tmp_
     assert run(download, tmp_path, server.url) == 2
     assert (tmp_path / 'params_0.npy').read_bytes() == b'old'
     assert run(download, tmp_path, server.url) == 0
-    assert f'{tmp_path / "params_0.npy"}: wrong, fetching it anew' in capsys.readouterr().out
+    assert f'{tmp_path / "params_0.npy"}: wrong, fetching it again' in capsys.readouterr().out
     assert contents(tmp_path) == CONTENT
-    assert {path for path, _ in server.requests} == {'/model/params_0.npy'}      # vocab.bpe was left alone
+    assert {path for path, _ in server.requests} == {'/model/params_0.npy'}      # vocab.bpe was not fetched
 
 
 def test_a_busy_server_is_asked_again_but_not_one_that_refuses(download, server, tmp_path, capsys):
@@ -250,10 +250,10 @@ def test_check_says_in_one_line_whether_a_folder_is_the_release(download, server
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='makes named pipes')
-def test_what_is_no_file_is_neither_opened_nor_written_through(download, server, tmp_path, capsys):
+def test_pipes_links_and_huge_files_are_neither_read_nor_written(download, server, tmp_path, capsys):
     os.mkfifo(tmp_path / 'params_0.npy')
     with open(tmp_path / 'vocab.bpe', 'wb') as f:
-        f.truncate(10 ** 13)                        # to read it would take hours
+        f.truncate(10 ** 13)                        # reading it would take hours
     assert run(download, tmp_path, server.url, '--check') == 1
     assert 'params_0.npy is missing, vocab.bpe is wrong' in capsys.readouterr().out
     assert run(download, tmp_path / 'to', tmp_path) == 2
@@ -265,7 +265,7 @@ def test_what_is_no_file_is_neither_opened_nor_written_through(download, server,
     (tmp_path / 'victim').write_bytes(b'keep')
     (tmp_path / 'vocab.bpe.part').symlink_to('victim')
     assert run(download, tmp_path, server.url) == 2
-    assert 'vocab.bpe.part is a link or no file' in one_line(capsys)
+    assert 'vocab.bpe.part is a link or not a regular file' in one_line(capsys)
     assert (tmp_path / 'victim').read_bytes() == b'keep'
     (tmp_path / 'vocab.bpe.part').unlink()
     with open(tmp_path / 'vocab.bpe.part', 'wb') as f:
@@ -372,7 +372,7 @@ spec = importlib.util.spec_from_file_location('download', {path!r})
 download = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(download)
 download.FILES, download.PAUSES = {files!r}, (0,)
-signal.signal(signal.SIGINT, signal.default_int_handler)       # also where the tests run in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)       # SIGINT is ignored if the tests run in the background
 {before}
 sys.exit(download.main(download.parse_args({argv!r})))
 '''
@@ -386,7 +386,7 @@ def start(to, source, before=''):
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='sends SIGINT')
 def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_path):
-    server.cuts, server.stall = [400_000], threading.Event()             # and then silence
+    server.cuts, server.stall = [400_000], threading.Event()             # after that the server sends nothing
     process = start(tmp_path, server.url)
     part = tmp_path / 'params_0.npy.part'
     deadline = time.monotonic() + 20
@@ -395,7 +395,7 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err == 'interrupted; what has arrived is kept: run the same command to continue\n'
+    assert err == 'interrupted; the bytes received are kept: run the same command to continue\n'
     kept = part.read_bytes()
     assert 0 < len(kept) <= 400_000 and CONTENT['params_0.npy'].startswith(kept)
     server.stall.set()
@@ -403,7 +403,7 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_pa
     assert server.requests[1] == ('/model/params_0.npy', f'bytes={len(kept)}-')
 
 
-def test_output_that_nobody_reads_is_no_traceback(tmp_path):
+def test_a_closed_pipe_does_not_end_in_a_traceback(tmp_path):
     read, write = os.pipe()
     os.close(read)
     argv = [sys.executable, ROOT / 'model' / 'download.py', '--check', '--to', tmp_path]
@@ -413,7 +413,7 @@ def test_output_that_nobody_reads_is_no_traceback(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs a limit on the size of files')
-def test_a_disk_that_takes_no_more_is_one_line(server, tmp_path):
+def test_a_full_disk_gets_one_line(server, tmp_path):
     process = start(tmp_path, server.url,
                     before='import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))')
     _, err = process.communicate(timeout=20)

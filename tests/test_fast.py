@@ -1,4 +1,4 @@
-"""The fast paths against the plain model and the numbers of the original, for every head."""
+"""fast.py gives the numbers of the plain model and of the original, for every head."""
 
 import copy
 from unittest.mock import patch
@@ -38,7 +38,7 @@ def ragged(B, form='choices', K=2, seed=0, n_tokens=30):
             ids = [START, *text, CLF]
             X[b, k, :len(ids), 0], M[b, k, :len(ids)] = torch.tensor(ids), 1
     X[..., 1] = torch.arange(ROWS - T, ROWS)
-    assert (M[..., :int(M.sum(-1).max())] == 0).any()   # padding beside the longest sequence, too
+    assert (M[..., :int(M.sum(-1).max())] == 0).any()   # even the longest sequence has padding
     return X, M
 
 
@@ -52,7 +52,7 @@ def of_head(head, B, K=2, **kwargs):
 
 
 def build(head, cfg=STILL):
-    """A model with larger weights than at the start, so that its attention and its head matter."""
+    """A model with larger weights than those of a new model, so that attention and head have an effect."""
     model = DoubleHeadModel(cfg, CLF, head, ROWS, T)
     for p in model.parameters():
         nn.init.normal_(p, std=0.3)
@@ -60,7 +60,7 @@ def build(head, cfg=STILL):
 
 
 def plain_losses(model, X, M, Y, lm_coef):
-    """What `fast.double_head_losses` returns, from the network and the loss class as they are written."""
+    """What `fast.double_head_losses` returns, from model_pytorch.py and loss.py."""
     lm_logits, clf_logits = model(X)
     clf, lm = MultipleChoiceLossCompute(nn.CrossEntropyLoss(reduction='none'), task_losses, lm_coef)(
         X, Y, M, clf_logits, lm_logits, only_return_losses=True)
@@ -92,7 +92,7 @@ def test_both_paths_have_the_numbers_of_the_original(name, losses, logits):
 @given(st.sampled_from(HEADS), st.integers(2, 4), st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([2, 30]),
        st.sampled_from([0, 0.5]), st.sampled_from([1, 5, 1000]))
 def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chunk):
-    """Losses, gradients and evaluation. With 2 tokens, choices often go on alike beyond the story, or are the same."""
+    """Losses, gradients and evaluation. With 2 tokens, endings often begin alike or are the same."""
     torch.manual_seed(seed)
     plain = build(head).train()
     ours = copy.deepcopy(plain)
@@ -116,7 +116,7 @@ def test_the_layouts_are_those_of_the_drawing():
     packing = fast.pack(X, M, 5)
     assert packing.ids[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 6]
     assert packing.grid.tolist() == packing.row_of.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]]
-    assert packing.clf_row.tolist() == [4, 5]           # without a classify token the first, as in `states_at`
+    assert packing.clf_row.tolist() == [4, 5]           # the first, if there is no classify token
     packing = fast.pack_shared(X, M, 6)
     assert packing.ids.tolist() == [[1, 20], [2, 21], [3, 22], [4, 23], [5, 24], [6, 23]]
     assert packing.grid.tolist() == [[0, 1, 2, 3, 4, 5]]
@@ -148,7 +148,7 @@ def test_only_choices_are_shared(monkeypatch, head):
 def test_choices_that_are_the_same_get_the_same_logits():
     model = build('multiple_choice').eval()
     X, M = ragged(4)
-    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]                 # the second has no row of its own
+    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]                 # pack_shared has no row for the second
     logits = fast.task_logits(model, X, M)
     assert_close(logits, plain_logits(model, X, M))
     assert logits[1, 0] == logits[1, 1]
@@ -201,7 +201,7 @@ def test_half_precision_has_finite_losses_and_the_gradients_of_float32(head, dty
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('parameters_too', [False, True], ids=['autocast', 'half'])
 def test_gradients_of_small_weights_do_not_vanish_in_half_precision(dtype, parameters_too):
-    """The loss scale comes with the backward pass, after the gradients are made."""
+    """The gradients are computed in the forward pass, before the loss scale is known."""
     torch.manual_seed(0)
     h, we = torch.randn(300, 8).to(dtype).float(), torch.randn(50, 8).to(dtype).float()
     targets, weights = torch.randint(0, 50, (300,)), torch.rand(300) * 1e-9
@@ -231,7 +231,7 @@ def test_a_batch_without_targets_has_no_language_model_loss():
 
 @pytest.mark.parametrize('use_dropout', [lambda model: model, fast.use_fast_dropout], ids=['torch', 'fast'])
 def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
-    """Every site drops its own rate; the table once, whole; the classify state once for all choices."""
+    """Each site has its own rate. The whole table is dropped once, the classify state once for all choices."""
     rates = dotdict(TINY, embd_pdrop=0.1, attn_pdrop=0.2, resid_pdrop=0.3, clf_pdrop=0.4)
     model = use_dropout(build('multiple_choice', rates)).train()
     seen = record_dropout(model)
@@ -248,7 +248,7 @@ def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
     assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)
 
 
-def test_fast_dropout_takes_the_place_of_the_plain_one():
+def test_fast_dropout_replaces_the_plain_one():
     model = nn.Sequential(nn.Dropout(0.1).eval(), nn.ModuleDict({'inner': nn.Dropout(0.2)}), nn.AlphaDropout())
     assert fast.use_fast_dropout(model) is model
     layers = model[0], model[1]['inner']
@@ -259,7 +259,7 @@ def test_fast_dropout_takes_the_place_of_the_plain_one():
 @pytest.mark.parametrize('p', [0.05, 0.1, 0.5])
 @pytest.mark.parametrize('n', [1, 2, 40])
 def test_fast_dropout_drops_each_number_by_itself(n, p):
-    """First and last too, and two neighbours no more or less often than by chance."""
+    """Also the first and the last, and each pair of neighbours as often as by chance."""
     torch.manual_seed(n)
     draws = 4000
     dropped = torch.zeros(draws, n)
@@ -272,7 +272,7 @@ def test_fast_dropout_drops_each_number_by_itself(n, p):
     assert together.abs().max() < 5 * variance / draws ** 0.5
 
 
-def test_fast_dropout_goes_backward_through_what_it_kept():
+def test_gradients_of_fast_dropout_are_those_of_the_kept_numbers():
     layer = fast.Dropout(0.3).train()
     x = torch.rand(8, 9).T.requires_grad_()             # not contiguous
     out = layer(x)

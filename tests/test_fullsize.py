@@ -1,4 +1,4 @@
-"""Five updates of the network at full size against the numbers of the TensorFlow code: minutes, and about 3 GiB."""
+"""Five updates of the network at full size against the numbers of the TensorFlow code. Takes minutes and 3 GiB."""
 
 import json
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module')
 def shards(tmp_path_factory):
-    """The ten shards that the seed of the golden stands for, in the layout of the release."""
+    """Ten shards in the released layout, with the random numbers of the golden's seed."""
     path, c = tmp_path_factory.mktemp('shards'), Golden('fullsize').config
     C, rs, arrays = c.n_embd, np.random.RandomState(c.shard_seed), []
     block = [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
@@ -44,11 +44,11 @@ def full_size_model(c, path):
 
 
 def sampled(c, model):
-    """TensorFlow's name, parameter and sampled places of the flat parameter, in the order of the golden."""
+    """TensorFlow's name, parameter, and sampled indices of the flat parameter, in the order of the golden."""
     rs = np.random.RandomState(c.sample_seed)
     for variable, p in zip(c.variables, model.parameters(), strict=True):
         places = rs.randint(0, p.numel(), 48)
-        if variable.endswith('c_attn/b:0'):                              # the gradient of the key third is rounding
+        if variable.endswith('c_attn/b:0'):                              # the gradient of keys is rounding error
             places = places[(places < c.n_embd) | (places >= 2 * c.n_embd)]
         yield variable, p, torch.from_numpy(places)
 
@@ -83,5 +83,5 @@ def test_five_updates_at_full_size_are_those_of_the_original(shards, losses):
         opt.zero_grad()
         assert opt.grad_norm.item() == pytest.approx(golden['step/grad_global_norm'][i].item(), rel=2e-4)
     for variable, p, places in sampled(c, model):
-        if variable != 'model/clf/b:0':                                  # its gradient is rounding too
+        if variable != 'model/clf/b:0':                                  # its gradient is rounding error
             assert_close(p.detach().flatten()[places], golden[f'after/{variable}'], what=variable)

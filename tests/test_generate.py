@@ -1,4 +1,4 @@
-"""Generation: the cache against the plain model, what is drawn, and the command line."""
+"""generate.py: the cache against the plain model, the drawn tokens, and the command line."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def test_greedy_continuation_is_that_of_recomputing_the_prefix(toy):
 
 
 def test_position_and_special_rows_are_never_drawn(tmp_path):
-    """Not even where they would be the most probable ones by far."""
+    """Not even if they were by far the most probable ones."""
     transformer = open_trained(parse_args(fine_tuned(tmp_path))).model.transformer
     with torch.no_grad():
         transformer.embed.weight[N_VOCAB:] *= 50
@@ -91,8 +91,8 @@ PROBS = torch.tensor([[.1, .4, .2, .3]])
     (dict(topp=.39), [0, 1, 0, 0]),
     (dict(topp=.41), [0, 4 / 7, 0, 3 / 7]),
     (dict(topp=.71), [0, 4 / 9, 2 / 9, 3 / 9]),
-    (dict(topk=3, topp=.5), [0, 4 / 7, 0, 3 / 7]),      # of the three left, two have 7/9
-    (dict(topk=2, topp=.5), [0, 1, 0, 0])])             # of the two left, one has 4/7
+    (dict(topk=3, topp=.5), [0, 4 / 7, 0, 3 / 7]),      # of the three tokens left, two have 7/9
+    (dict(topk=2, topp=.5), [0, 1, 0, 0])])             # of the two tokens left, one has 4/7
 def test_probabilities_by_hand(options, expected):
     assert_close(logits_to_probs(PROBS.log() + 7, **options), torch.tensor([expected]).float(), atol=1e-6)
 
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_text_and_another_does_not(capsys):
         toy_args('--prompt', 'The cat sat', '--temperature', '0', '--seed', '5'))
 
 
-def test_words_are_shown_as_they_come(toy, monkeypatch, capsys):
+def test_each_word_is_printed_when_it_is_complete(toy, monkeypatch, capsys):
     transformer, encoder = toy
     [ids] = encoder.encode(['the cat sat. dad'])
     seen = []
@@ -144,7 +144,7 @@ def test_a_full_context_ends_the_text_with_a_message(capsys):
         r'the (\d+) of the prompt', r'after (\d+)', r'of (\d+) tokens', r'n_ctx=(\d+)'))
     assert n_prompt + n_new == n_ctx == 24 and n_asked == 40
     main(toy_args('--prompt', 'I like mom', '--gen_len', '5', '--n_ctx', '6'))
-    assert 'stopped' in capsys.readouterr().err         # n_ctx may be smaller than what is stored
+    assert 'stopped' in capsys.readouterr().err         # n_ctx may be smaller than that of the weights
     main(toy_args('--prompt', 'I like mom', '--gen_len', '2'))
     assert capsys.readouterr().err == ''
 
@@ -178,7 +178,7 @@ def test_an_empty_prompt_continues_a_new_line(toy, tmp_path, capsys):
     assert text == encoder.decode([int(i) for i in after_new_line])
     tokens = json.loads((TOY / VOCABULARY).read_text())
     (tmp_path / 'none.json').write_text(json.dumps({token.replace('\n', '¶'): i for token, i in tokens.items()}))
-    with pytest.raises(ValueError, match='the prompt is empty and the vocabulary has no new line'):
+    with pytest.raises(ValueError, match='the prompt is empty and the vocabulary has no newline'):
         main(toy_args('--prompt', '', '--encoder_path', str(tmp_path / 'none.json')))
 
 
@@ -195,12 +195,12 @@ def test_every_line_of_standard_input_is_a_prompt(monkeypatch, capsys):
             return True
 
     monkeypatch.setattr(sys, 'stdin', Terminal('the cat\n' + 'cat ' * 30 + '\nmom\n'))
-    assert len(main(toy_args('--gen_len', '3'))) == 2   # a session goes on
+    assert len(main(toy_args('--gen_len', '3'))) == 2   # at a terminal the program continues
     assert 'the prompt has 30 tokens' in capsys.readouterr().err
 
 
 def fine_tuned(folder):
-    """Train a toy run in `folder`; the options that name it."""
+    """Train a toy run in `folder`. Returns the options that name it."""
     toy_run(with_stories(folder), '--desc', 'tuned', '--n_iter', '1')
     return ['--desc', 'tuned', '--save_dir', str(folder / 'save'), '--device', 'cpu']
 
@@ -216,13 +216,13 @@ def test_a_fine_tuned_run_generates(tmp_path, capsys):
     made = sample(transformer, N_VOCAB, ids, 4, temperature=0)
     text = encoder.decode([int(i) for i in made])
     assert main(args) == [text]
-    (tmp_path / 'save' / 'tuned').rename(tmp_path / 'sent')             # the folder is all that a run needs
+    (tmp_path / 'save' / 'tuned').rename(tmp_path / 'sent')             # a run needs only its folder
     moved = ['--desc', 'sent', '--save_dir', str(tmp_path), '--device', 'cpu']
     assert main(parse_args([*moved, '--prompt', 'the cat', '--gen_len', '4', '--greedy'])) == [text]
 
 
 def test_a_vocabulary_given_for_a_run_is_used_and_checked(tmp_path):
-    """FAULTS.md A2: it was ignored."""
+    """An earlier version ignored it."""
     run = [*fine_tuned(tmp_path), '--prompt', 'the cat', '--gen_len', '2']
     tokens = json.loads((TOY / VOCABULARY).read_text())
     reversed_ids = {token: len(tokens) - 1 - i for token, i in tokens.items()}
@@ -244,14 +244,14 @@ def test_a_vocabulary_given_for_a_run_is_used_and_checked(tmp_path):
     (['--per_token'], '--per_token has no effect without --score'),
     (['--data_dir', 'data/'], '--data_dir has no effect without --zero_shot')])
 def test_an_option_without_effect_is_refused(argv, words):
-    """FAULTS.md A2: no option is accepted and not used, the default given as a value neither."""
+    """Also if its value is the default."""
     with pytest.raises(ValueError, match=words) as error:
         parse_args(argv)
     assert '\n' not in str(error.value)
 
 
 def test_a_console_that_lacks_a_character_shows_a_question_mark(monkeypatch):
-    """FAULTS.md B7: in cp1252 all samples were lost at the first such character, here that of an unknown symbol."""
+    """Here U+FFFD, which stands for an unknown symbol and is not in cp1252."""
     monkeypatch.setattr(generate, 'sample', lambda *_: iter([torch.tensor([0, 5]), torch.tensor([0, 5])]))
     console = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
     monkeypatch.setattr(sys, 'stdout', console)
@@ -263,7 +263,7 @@ def test_a_console_that_lacks_a_character_shows_a_question_mark(monkeypatch):
 
 @pytest.mark.parametrize('temperature', [0., 1.])
 def test_logits_that_are_not_finite_end_generation(toy, temperature):
-    """FAULTS.md A9: the most probable of numbers that are not finite is no answer."""
+    """Neither the greedy choice nor a draw hides them."""
     transformer, _ = toy
     with torch.no_grad():
         transformer.h[2].ln_2.b[0] = torch.inf

@@ -14,7 +14,7 @@ LOG2, LOG4 = math.log(2), math.log(4)
 
 
 def uniform_logits(n, V):
-    """Every token as likely as any other: each step costs log(V)."""
+    """All tokens are equally likely, so that each step costs log(V)."""
     return torch.zeros(n, V, requires_grad=True)
 
 

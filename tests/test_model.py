@@ -116,7 +116,7 @@ def test_recorded_dropout_masks_give_the_numbers_of_the_original():
 
 
 def test_dropout_falls_where_it_falls_in_the_original():
-    """Rates of goldens/dropout.json: zeros and scale at each site; the table is dropped once, for both ends."""
+    """Zeros and scale at each site, with the rates of goldens/dropout.json. The table is dropped once per step."""
     rates = dotdict(TINY, embd_pdrop=0.1, attn_pdrop=0.2, resid_pdrop=0.3, clf_pdrop=0.4)
     model = DoubleHeadModel(rates, CLF, 'multiple_choice', ROWS, T).train()
     seen = record_dropout(model)
@@ -130,7 +130,7 @@ def test_dropout_falls_where_it_falls_in_the_original():
     assert seen.keys() == expected.keys()
     for name, rate in expected.items():
         assert_dropped(seen[name], rate, name)
-    assert len(seen['transformer.drop']) == 60                          # once a step, for the lookup and the decoder
+    assert len(seen['transformer.drop']) == 60                          # once per step, for lookup and decoder
     assert seen['transformer.drop'][0][0].shape == (ROWS, 16)           # the whole table
     assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)         # one mask for both choices
 
@@ -224,7 +224,7 @@ def test_score_of_the_classify_states_is_the_head(head, n_choice):
     ('similarity', (6,), r'\(B, 2, T, 2\)'), ('similarity', (2, 3), r'\(B, 2, T, 2\)'),
     ('inference', (), r'\(B, T, 2\)'), ('inference', (2, 2), r'\(B, T, 2\)'),
     ('inference', (2, 2, 1), r'\(B, T, 2\)')])
-def test_a_head_refuses_what_has_other_axes(head, shape, wanted):
+def test_a_head_refuses_input_with_other_axes(head, shape, wanted):
     with pytest.raises(ValueError, match=wanted):
         DoubleHeadModel(TINY, CLF, head, ROWS, T)(ids(*shape))
 

@@ -1,4 +1,4 @@
-"""The cells of notebook.ipynb run one after the other, and show what they say."""
+"""The cells of notebook.ipynb run in order, and their output is right."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def replace(cells, old, new):
 
 @pytest.mark.parametrize('which', ['sample', 'toy'])
 def test_the_notebook_runs(cells, which, tmp_path, monkeypatch, capsys):
-    """From the root, with the log of a toy run in place of one that takes a minute; with another model too."""
+    """In the root folder, with the log of a toy run instead of a longer one; also with another model."""
     if which == 'sample' and not (ROOT / 'model' / 'sample' / 'params_9.npy').is_file():
         pytest.skip('model/sample is not there')
     import matplotlib.pyplot as plt
@@ -54,7 +54,7 @@ def test_the_notebook_runs(cells, which, tmp_path, monkeypatch, capsys):
     assert torch.allclose(weights.sum(1), torch.ones(len(weights))) and not weights.triu(1).any()
     attn, x = names['attn'], names['block_input']
     _, _, v = attn.split_heads(attn.c_attn(x))
-    assert_close(attn.c_proj(attn.merge_heads(names['w'] @ v)), attn(x))       # the weights are the network's
+    assert_close(attn.c_proj(attn.merge_heads(names['w'] @ v)), attn(x))       # the network uses these weights
     assert [label.get_text() for label in attention.get_yticklabels()] == names['tokens'][:len(weights)]
     assert len(loss.lines) == len(accuracy.lines) == 2
     saved = [json.loads(line) for line in (tmp_path / 'log' / 'tuned.jsonl').read_text().splitlines()][1:]

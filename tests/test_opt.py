@@ -48,7 +48,7 @@ def written_out(params, steps, lr, schedule, warmup, t_total, b1, b2, e, l2, vec
 
 @pytest.mark.parametrize('run', RUNS, ids=lambda run: run['id'])
 def test_every_update_is_that_of_the_original(run):
-    """Past t_total the original's schedules are followed by the written formula; the optimizer refuses to go there."""
+    """Past t_total the schedules follow the original's formulas, but the optimizer refuses to take a step."""
     golden, c = Golden('optimizer'), Golden('optimizer').config
     params, opt = golden_run(golden, run)
     formula = written_out([p.detach() for p in params.values()],
@@ -153,7 +153,7 @@ def test_groups_share_one_norm_and_keep_their_own_rate():
     expected = math.sqrt(1 - .999) / (1 - .9) * .1 * g / (math.sqrt(.001) * g + 1)      # k = 1, by hand
     assert_close(a.detach(), torch.full((3,), -expected), atol=1e-6)
     assert_close(b.detach(), torch.full((4,), -expected / 2), atol=1e-6)
-    assert opt.param_groups[0]['lr'] == 1.                               # the peak, not this step's rate
+    assert opt.param_groups[0]['lr'] == 1.                               # the peak rate, not that of this step
 
 
 def test_schedules_by_hand():
@@ -186,7 +186,7 @@ def test_a_grad_scaler_changes_no_update_and_a_skipped_one_counts_nowhere(unscal
         scaler = torch.amp.GradScaler('cpu', init_scale=65536., enabled=enabled)
         for i in (1, 2, math.inf, 3, 4):
             if i == math.inf and not enabled:
-                continue                                             # without a scaler nobody skips an overflow
+                continue                                             # without a scaler an overflow is not skipped
             opt.zero_grad()
             scaler.scale((net(x) * i).pow(2).mean()).backward()
             if unscale:

@@ -1,4 +1,4 @@
-"""Pre-training on toy text: loss, checkpoints, and the folder that comes out."""
+"""Pre-training on toy text: loss, checkpoints, and the folder of the result."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from model_pytorch import (
 
 
 def argv_for(folder, *argv):
-    """Options of a small run on the text in folder/text; some of them are replaced by argv."""
+    """Options of a small run on the text in folder/text; argv may replace some of them."""
     return ['--data_dir', f'{folder}/text', '--save_dir', f'{folder}/save', '--log_dir', f'{folder}/log', '--token_dir',
             f'{folder}/tokens', '--desc', 'toy', '--n_embd', '16', '--n_head', '2', '--n_layer', '1', '--n_ctx', '8',
             '--n_iter', '2', '--n_batch', '4', '--micro_batch', '2', '--log_every', '5', '--lr', '1e-2', '--n_proc',
@@ -65,15 +65,15 @@ VOCABULARY = ['--encoder_path', f'{TOY}/encoder_bpe_40000.json', '--bpe_path', f
 
 def test_a_repeated_text_is_learned(run, tmp_path):
     pytest.importorskip('subword_nmt')
-    put(tmp_path, a='one two three four five six\n' * 200)     # 7 tokens again and again
+    put(tmp_path, a='one two three four five six\n' * 200)     # a repeated sequence of 7 tokens
     result = run('--vocab_size', '80', '--n_iter', '4', '--micro_batch', '4', '--log_every', '10', '--embd_pdrop', '0')
     perplexities = [line['va_ppl'] for line in result.log]
     assert perplexities[0] > 2 and perplexities[-1] < 1.1
-    assert result.log[-1]['tr_loss'] < 0.2              # of the last updates alone
+    assert result.log[-1]['tr_loss'] < 0.2              # mean over the last updates only
 
 
 def test_validation_perplexity_by_hand(run, tmp_path):
-    """The last sequence of the text, token by token through LMModel; the log is of the weights that were written."""
+    """The last sequence of the text, token by token through LMModel; the log describes the written weights."""
     put(tmp_path, a=random_text())
     result = run(*VOCABULARY)
     tokens, _, n_vocab = tokens_of(tmp_path, *VOCABULARY)
@@ -133,7 +133,7 @@ def test_every_epoch_sees_the_training_text_from_another_offset(run, tmp_path, m
 
 
 def lines_of(folder):
-    """The log but for times."""
+    """The log without times."""
     lines = (json.loads(line) for line in (folder / 'log' / 'toy.jsonl').read_text().splitlines())
     return [{key: value for key, value in line.items() if key in ('n_updates', 'n_epochs', 'tr_loss', 'va_loss')}
             for line in lines]
@@ -152,14 +152,14 @@ def start_run(folder, *argv, **kwargs):
 
 @pytest.fixture
 def whole(run, tmp_path):
-    """The shards and the log of a run that was not interrupted, set aside by the runs that follow."""
+    """The shards and the log of an uninterrupted run. Later runs of that name rename its folder."""
     put(tmp_path, a=random_text(60))
     run(*VOCABULARY, '--n_iter', '4')
     return shards(tmp_path), lines_of(tmp_path)
 
 
 @pytest.mark.parametrize('number, where, n', [(signal.SIGTERM, 'update', 7), (signal.SIGINT, 'evaluate', 2)])
-def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(run, tmp_path, whole, number, where, n):
+def test_a_signal_saves_and_the_continued_run_gives_the_same_bits(run, tmp_path, whole, number, where, n):
     process = start_run(tmp_path, signal_at=(number, where, n))
     finish(process, 128 + number)
     assert 'with --resume continues' in (tmp_path / 'err').read_text()
@@ -174,8 +174,8 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(run, tmp_path, whol
 
 
 @pytest.mark.parametrize('n_kills', [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_any_moments_a_run_ends_in_the_same_bits(tmp_path, whole, n_kills):
-    """While it starts, trains, validates or writes. Complete is what has all its shards."""
+def test_a_run_killed_at_any_moment_gives_the_same_bits(tmp_path, whole, n_kills):
+    """While it starts, trains, validates or writes. A run is complete when all its shards are written."""
     moments, kills, began = random.Random(3), 0, tmp_path / 'began'
     while kills < n_kills:
         began.unlink(missing_ok=True)
@@ -196,7 +196,7 @@ def test_killed_at_any_moments_a_run_ends_in_the_same_bits(tmp_path, whole, n_ki
 
 
 def test_a_run_whose_shards_are_not_all_written_is_not_complete(run, tmp_path, whole, monkeypatch):
-    """After a full disk in the middle of them it goes on from its checkpoint."""
+    """If the disk was full after some shards, the run continues from its checkpoint."""
     options, save = [*VOCABULARY, '--n_iter', '4'], pretrain.save_openai_pretrained_model
 
     def disk_full(model, folder):
@@ -210,7 +210,7 @@ def test_a_run_whose_shards_are_not_all_written_is_not_complete(run, tmp_path, w
         run(*options)
     monkeypatch.undo()
     assert run(*options, '--resume').model is not None and shards(tmp_path) == whole[0]
-    assert run(*options, '--resume').model is None                     # it is complete, and nothing is done
+    assert run(*options, '--resume').model is None                     # complete: there is nothing to do
     (tmp_path / 'save' / 'toy' / 'results.json').unlink()               # killed before its first checkpoint
     assert run(*options, '--resume').model is not None and shards(tmp_path) == whole[0]
 
@@ -285,7 +285,7 @@ def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
 
 
 def test_init_goes_on_from_given_weights(run, tmp_path):
-    """Without a step of any size the weights stay as they were, to the bit; vocabulary and sizes are the folder's."""
+    """With --lr 0 the weights stay the same bits. Vocabulary and sizes are those of the folder."""
     put(tmp_path, a=random_text())
     first = run(*VOCABULARY)
     again = pretrain.main(pretrain.parse_args(

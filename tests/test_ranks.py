@@ -1,4 +1,4 @@
-"""Towers spread over processes by torchrun: the same training as in one process."""
+"""Training with towers in several processes of torchrun is the same as in one process."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_processes_that_cannot_share_the_towers_are_told_so(folder, monkeypatch)
 
 @pytest.mark.slow
 def test_one_failing_process_ends_the_run_with_its_own_message(folder):
-    """Process 1 alone finds its device missing."""
+    """Only process 1 has a device that does not exist."""
     code = ('import os, sys, train\n'
             'argv = sys.argv[1:] + (["--device", "tpu9"] if os.environ["RANK"] == "1" else [])\n'
             'from utils import run_script\n'

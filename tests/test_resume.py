@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or starved at any moment loses nothing and goes on as if it had not been."""
+"""A run that is killed, stopped or out of disk space continues, with the result of an uninterrupted run."""
 
 import json
 import os
@@ -26,14 +26,14 @@ EVERY_UPDATE = ['--checkpoint_minutes', '0']
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """What a run leaves behind that was not interrupted."""
+    """The files of a run that was not interrupted."""
     folder = with_stories(tmp_path_factory.mktemp('whole'))
     run(folder, '--desc', 'whole', '--analysis')
     return outcome(folder, 'whole')
 
 
 def run(folder, *argv, status=0, **kwargs):
-    """Run train.py in a process of its own; returns the last line on stderr."""
+    """Run train.py in a new process. Returns the last line on stderr."""
     finish(start(folder, toy_argv(folder, *argv), **kwargs), status)
     return error(folder)
 
@@ -43,7 +43,7 @@ def error(folder):
 
 
 def outcome(folder, desc):
-    """All that a run leaves behind, without times and its name."""
+    """The contents of all files of a run, without times and its name."""
     assert sorted(os.listdir(folder / 'save' / desc)) == ['best_params.pt', 'config.json', VOCABULARY, 'results.json',
                                                           MERGES]
     results = json.loads((folder / 'save' / desc / 'results.json').read_text())
@@ -88,7 +88,7 @@ def test_killed_at_any_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(fold
         else:
             finish(process, 0)
             assert outcome(folder, desc) == whole
-            desc, duration = f'killed-again-{kills}', 0.9 * duration    # the machine may be less busy now
+            desc, duration = f'killed-again-{kills}', 0.9 * duration    # the machine may be faster now
     run(folder, '--desc', desc, '--resume', *argv)
     assert outcome(folder, desc) == whole
     assert n_resumed >= n_kills // 2
@@ -144,7 +144,7 @@ def test_a_complete_run_is_left_alone(folder, stopped, capsys):
     assert results.n_updates == 20 and results.valid_accuracy == 100
     with pytest.raises(ValueError, match='--n_iter 2, now 3'):
         stopped('--n_iter', '3')
-    # killed between its last two steps, it is complete too, and no obstacle to a new run of that name
+    # a run killed between its last two steps is complete too, and a new run of that name can begin
     (folder / 'save' / 'stopped' / 'checkpoint.pt').write_bytes(b'')
     stopped()
     train.main(train.parse_args(toy_argv(folder, '--desc', 'stopped')))
@@ -171,7 +171,7 @@ def test_a_full_disk_loses_nothing(folder, stopped, whole):
 
 
 def test_a_line_that_does_not_fit_is_not_begun(tmp_path):
-    """Where the file may only grow by a part of the line, its end is cut off again."""
+    """If there is only room for a part of the line, that part is removed again."""
     code = ('import resource, sys; from utils import ResultLogger\n'
             'logger = ResultLogger(sys.argv[1], lr=1)\n'
             'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
@@ -184,7 +184,7 @@ def test_a_line_that_does_not_fit_is_not_begun(tmp_path):
 
 @pytest.mark.parametrize('option', ['log_dir', 'save_dir', 'submission_dir'])
 def test_a_folder_that_cannot_be_written_loses_nothing(folder, stopped, whole, option):
-    """A folder below a file: no one, not even root, can make it."""
+    """A folder below a file, which even root cannot make."""
     before = files(folder)
     (folder / 'file').touch()
     with pytest.raises((OSError, ValueError)) as raised:
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_written_loses_nothing(folder, stopped, whole, o
     assert (folder / 'save' / 'stopped' / 'checkpoint.pt') in after
     if option != 'submission_dir':
         assert after == before
-    stopped('--analysis')                                              # with the right folder it goes on
+    stopped('--analysis')                                              # continues with the right folder
     assert outcome(folder, 'stopped') == whole
 
 
@@ -206,7 +206,7 @@ def test_two_runs_of_one_name_are_refused(folder, stopped):
         assert files(folder) == before
     both = str(folder / 'log')
     argv = toy_argv(folder, '--desc', 'both', '--log_dir', both, '--save_dir', both + '/')
-    assert train.main(train.parse_args(argv)).n_updates == 20           # one folder for both is no second run
+    assert train.main(train.parse_args(argv)).n_updates == 20           # the same folder for both is allowed
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(folder):
@@ -262,7 +262,7 @@ def test_torchrun_hands_the_signal_on(folder):
 
 
 class ClosedAfter:
-    """A standard output whose reader goes away after n lines, as `| head -n` does."""
+    """A standard output whose reader ends after n lines, as with `| head -n`."""
 
     def __init__(self, n):
         self.left = 2 * n                               # a line is two calls of write
@@ -297,7 +297,7 @@ def test_outside_the_main_thread_a_run_goes_on_without_signals(folder, whole):
 
 @pytest.mark.parametrize('n', [13, 20])
 def test_parameters_that_are_not_finite_are_not_kept(folder, monkeypatch, n):
-    """Whether a later loss would show it or not."""
+    """Whether or not a later loss would be NaN too."""
     update, calls = train.update, iter(range(1, 100))
 
     def poisoned(runner, *args):
@@ -331,7 +331,7 @@ def test_half_precision_trains_is_resumed_and_predicts(folder):
 
 
 def test_a_run_has_all_it_needs_and_can_be_moved(folder, tmp_path):
-    """Its own vocabulary and merges: those of the model folder may change or go, and the folder may be sent."""
+    """A run has copies of vocabulary and merges: the model folder may change, and the run's folder may be moved."""
     shutil.copytree(TOY, tmp_path / 'model')
     argv = ['--model_path', str(tmp_path / 'model'), '--desc', 'kept']
     trained = train.main(train.parse_args(toy_argv(folder, *argv, '--submit')))

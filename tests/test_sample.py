@@ -1,4 +1,4 @@
-"""The embedded stand-in for ROCStories: the files, and that an ending gives nothing away without its story."""
+"""The substitute for ROCStories: its files, and that an ending without its story does not show which is right."""
 import csv
 import re
 import subprocess
@@ -31,7 +31,7 @@ def endings(row):
 
 
 def worlds_of(text):
-    """The worlds that have a place, a thing or a deed in `text`."""
+    """The worlds of which `text` has a place, a thing or an action."""
     return {i for i, world in enumerate(make_sample.parse(make_sample.WORLDS))
             if any(re.search(rf'\b{re.escape(words)}\b', text) for group in world for words in group)}
 
@@ -120,7 +120,7 @@ def test_an_ending_repeats_nothing_that_was_seen_or_done_in_its_story(files):
             assert not repeated, row
 
 
-def test_endings_alone_give_nothing_away(files):
+def test_the_right_ending_cannot_be_told_from_endings_alone(files):
     np = pytest.importorskip('numpy')
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -133,8 +133,8 @@ def test_endings_alone_give_nothing_away(files):
     assert LogisticRegression(max_iter=1000).fit(X, y).score(X_test, y_test) <= 0.56
 
 
-def test_overlap_with_the_story_gives_nothing_away(files):
-    """Choosing the ending that shares more words with the story, or with its last sentence, is a coin toss."""
+def test_the_right_ending_cannot_be_told_from_common_words(files):
+    """The ending that shares more words with the story, or its last sentence, is right in half of the cases."""
     for first in 1, 4:
         score = 0
         for row in (row for rows in files for row in rows):
@@ -148,7 +148,7 @@ def run(*args):
     return subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True)
 
 
-def test_command_line_writes_a_story_a_line(tmp_path):
+def test_the_command_line_writes_one_story_per_line(tmp_path):
     out = tmp_path / 'new' / 'stories.txt'
     done = run('--unlabelled', '30', '--seed', '5', '--out', str(out))
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

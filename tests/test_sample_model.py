@@ -1,4 +1,4 @@
-"""The small model of model/sample: what it makes of new text, and what pre-training is worth on data/sample."""
+"""The small model of model/sample: its perplexity on new text, and what pre-training adds on data/sample."""
 
 import math
 from pathlib import Path
@@ -28,15 +28,15 @@ def accuracy(folder, *argv):
 
 
 @pytest.mark.slow
-def test_pre_training_is_worth_25_points(tmp_path):
-    short = '--n_iter', '1'                             # a third of the default, for the suite's time
+def test_pre_training_adds_25_points(tmp_path):
+    short = '--n_iter', '1'                             # a third of the default, to save time
     tuned, scratch = accuracy(tmp_path, *short), accuracy(tmp_path, *short, '--n_transfer', '-1')
-    assert scratch < 62                                 # near chance: the stories give nothing away
+    assert scratch < 62                                 # near chance: the labelled stories are not enough
     assert tuned - scratch >= 25
 
 
 def test_perplexity_of_stories_it_has_not_seen():
-    """Per token, in contiguous sequences as in training; the floor is what the generator leaves to chance."""
+    """Per token, in contiguous sequences as in training. The random choices of the generator set a lower limit."""
     text_encoder = TextEncoder(FOLDER / 'encoder_bpe_40000.json', FOLDER / 'vocab_40000.bpe')
     hparams = read_json(FOLDER / 'hparams.json')
     n_vocab, n_ctx = len(text_encoder.encoder), hparams['n_ctx']
@@ -48,7 +48,7 @@ def test_perplexity_of_stories_it_has_not_seen():
     tokens = torch.from_numpy(np.stack([ids[i:i + n_ctx + 1] for i in range(0, len(ids) - 1, n_ctx)]))
     with torch.no_grad():
         loss = pretrain.lm_loss(model, tokens, len(ids) - 1).item()
-    assert 0 not in ids                                 # no character is unknown
+    assert 0 not in ids                                 # there are no unknown characters
     assert math.exp(loss) < 2.6
 
 

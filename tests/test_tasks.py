@@ -1,4 +1,4 @@
-"""A task is a row: each head trains, is resumed, predicts and is scored through train.py, fast and plain alike."""
+"""Tasks added as rows of TASKS: train.py trains, resumes, predicts and scores each head, fast and with --plain."""
 
 import json
 import math
@@ -30,8 +30,8 @@ def made_up(row, n, seed):
     labels = rng.randint(len(classes) or 5, size=n).tolist()
     fields = [[' '.join(rng.choice(WORDS, rng.randint(1, 7))) for _ in range(n)] for _ in range(N_FIELDS[form])]
     for i, label in enumerate(labels):
-        where = 1 + label if form == 'choices' else -1                 # the right answer ends with the word
-        fields[where][i] += f' {WORDS[7 if form == "choices" else label]}'
+        index = 1 + label if form == 'choices' else -1                 # the right answer ends with the word
+        fields[index][i] += f' {WORDS[7 if form == "choices" else label]}'
     return Split(tuple(fields), labels if classes else [label / 2 for label in labels])
 
 
@@ -120,7 +120,7 @@ def test_stories_are_packed_as_choices_are():
 
 @pytest.mark.parametrize('form', FORMS)
 def test_what_is_cut_still_ends_in_the_classify_token(form):
-    """And nothing is cut that fits, and no text is lost whole where there is room for a token of each."""
+    """Texts that fit are not cut, and each text keeps a token if there is room for one of each."""
     rng = np.random.RandomState(0)
     for _ in range(500):
         n_ctx = rng.randint(7, 30)
@@ -140,7 +140,7 @@ def test_constant_predictions_have_no_correlation():
 
 
 def test_the_words_of_stories_belong_to_their_task(toy, tmp_path):
-    """The options and messages of training are those of any task."""
+    """Options and messages are the same for all tasks."""
     toy('--desc', 'one')
     config = json.loads((tmp_path / 'save' / 'one' / 'config.json').read_text())
     assert config['form'] == 'choices' and config['classes'] == ['0', '1'] and len(toy_stories(3, 0)) == 4

@@ -1,4 +1,4 @@
-"""Token ids against those of the real 2018 stack, fast paths against plain ones, and what bad input leads to."""
+"""Token ids against those of the packages of 2018, fast code against plain code, and wrong input."""
 
 import csv
 import hashlib
@@ -56,7 +56,7 @@ def broad(tmp_path_factory):
     return TextEncoder(folder / VOCABULARY, folder / MERGES)
 
 
-# The plain path: the original's functions, without caches and shortcuts.
+# The functions of the original, without caches and shortcuts.
 
 def plain_standardize(text):
     for old, new in (('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")):
@@ -74,9 +74,9 @@ def plain_bpe(token, bpe_ranks):
             break
         merged, i = [], 0
         while i < len(word):
-            here = word[i:i + 2] == (first, second)
-            merged.append(first + second if here else word[i])
-            i += 2 if here else 1
+            is_pair = word[i:i + 2] == (first, second)
+            merged.append(first + second if is_pair else word[i])
+            i += 2 if is_pair else 1
         word = tuple(merged)
     return '\n</w>' if token == '\n ' else ' '.join(word)
 
@@ -94,7 +94,7 @@ def plain_encode(text, encoder):
 # 2018
 
 def test_tokens_are_those_of_spacy_2_0_11_and_ftfy_4_4_3():
-    """The texts of encode.jsonl and 400 random mixtures, run through the packages themselves under Python 3.6."""
+    """The texts of encode.jsonl and 400 random mixtures, processed by the old packages under Python 3.6."""
     for golden in read_jsonl('tokens_2018.jsonl'):
         assert plain_tokens(golden['text']) == golden['tokens'], golden['text']
 
@@ -151,7 +151,7 @@ def test_a_backslash_is_not_set_off_by_spaces():
     assert text_standardize('a\\b/c—d…') == 'a\\b / c - d...'
 
 
-# Fast paths against plain ones
+# Fast code against plain code
 
 ODD = [
     '\n', '\r\n', '\t', '  ', '\u2028', '\x85', '\x1c', '\xa0', '\x00', '\x1b[0m', '\ud83d\ude00', '\ud800', '\ufffd',
@@ -167,7 +167,7 @@ any_texts = texts | st.text(max_size=60) | st.text(st.characters(categories=['Cs
 @given(texts)
 @settings(max_examples=200, deadline=None)
 def test_caches_and_shortcuts_leave_the_ids_alone(broad, text):
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # the second result comes from the cache
         assert broad.encode([text], verbose=False) == [plain_encode(text, broad)]
 
 
@@ -191,7 +191,7 @@ def test_standardizing_is_the_originals(text):
 @given(st.lists(st.integers(0, 2 ** 30), max_size=12), st.text('abc', min_size=1, max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_bpe_merges_in_the_originals_order(toy, choices, token):
-    """Merges are built from earlier ones in any order, so that a merge may make a pair that should have come before."""
+    """The merges are in any order, so that a merge may create a pair whose own merge has an earlier rank."""
     encoder = pickle.loads(pickle.dumps(toy))
     symbols, merges = ['a', 'b', 'c', 'a</w>', 'b</w>', 'c</w>'], []
     for choice in choices:
@@ -216,14 +216,14 @@ def check_any_text(encoder, text):
 @given(any_texts)
 @settings(max_examples=300, deadline=None)
 @example('Mr. Smith DON\'T\nlike "U.S." cafés; \ufffd\U0001f600x')
-def test_any_text_encodes_and_decodes_to_a_text_that_stays(broad, text):
+def test_decoded_text_encodes_to_the_same_text(broad, text):
     check_any_text(broad, text)
 
 
 @pytest.mark.slow
 @given(any_texts)
 @settings(max_examples=10_000, deadline=None)
-def test_any_text_encodes_and_decodes_to_a_text_that_stays_at_length(broad, text):
+def test_decoded_text_encodes_to_the_same_text_many_examples(broad, text):
     check_any_text(broad, text)
 
 
@@ -237,7 +237,7 @@ LONG = {
 
 @pytest.mark.parametrize('unit', LONG.values(), ids=LONG.keys())
 def test_time_is_linear_in_the_length_of_a_chunk(broad, unit):
-    """20,000 characters take less than a second; what grows with the square takes up to minutes."""
+    """20,000 characters take less than a second; quadratic time would be up to minutes."""
     text = 'x' + unit * (20_000 // len(unit)) + '1'
     start = time.process_time()
     broad.encode([text], verbose=False)
@@ -274,9 +274,9 @@ def test_decode_names_special_tokens_that_were_added(toy):
         encoder.encoder[name] = len(encoder.encoder)
     cat, = encoder.encode(['the cat'], verbose=False)
     assert encoder.decode([124, *cat, 125, *cat, 126]) == '_start_ the cat _delimiter_ the cat _classify_'
-    with pytest.raises(ValueError, match='id 127 at place 1 '):
+    with pytest.raises(ValueError, match='id 127 at index 1 '):
         encoder.decode([3, 127])
-    with pytest.raises(ValueError, match='id -1 at place 0 '):
+    with pytest.raises(ValueError, match='id -1 at index 0 '):
         encoder.decode([-1])
 
 
@@ -326,7 +326,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
                 TextEncoder(*paths)
 
 
-def test_what_follows_the_last_newline_of_the_merges_is_dropped(tmp_path):
+def test_text_after_the_last_newline_of_the_merges_is_ignored(tmp_path):
     path = tmp_path / 'merges.bpe'
     for end in (b'\r\n', b'\n', b'\r'):
         path.write_bytes(end.join([b'#version: 0.2', b't h', b'th e</w>']))

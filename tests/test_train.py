@@ -45,7 +45,7 @@ def test_costs_are_means_over_examples_of_the_best_model(toy, tmp_path):
     Y = torch.from_numpy(data.valid.labels)
     losses = [torch.nn.functional.cross_entropy(model(x[None])[1], y[None]).item() for x, y in zip(X, Y, strict=True)]
     assert results.log[0]['va_cost'] == pytest.approx(np.mean(losses), abs=1e-5)
-    assert data.n_ctx < 24                              # what the data needs, not what was allowed
+    assert data.n_ctx < 24                              # as long as the data, not as allowed
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(toy):
@@ -163,7 +163,7 @@ def test_a_wrong_option_gets_one_line_and_loses_nothing(toy, tmp_path, argv, wor
         assert '\n' not in str(error.value)
         assert not (tmp_path / 'log' / 'rocstories.jsonl').exists()
     else:
-        toy(*argv)                                      # more than is stored is allowed, but needed only by longer data
+        toy(*argv)                                      # more than is stored is allowed if the data does not need it
 
 
 def test_a_batch_too_large_for_memory_is_refused_with_one_that_fits(toy, tmp_path, monkeypatch):
@@ -183,7 +183,7 @@ E2E = SHARED / 'goldens' / 'e2e'
 @pytest.mark.parametrize('name, n_close, tolerance', [('lm_coef_0', 100, 1e-5), ('default_lr', 60, 1e-4),
                                                       ('lr_1e-3', 60, 1e-4)])
 def test_a_complete_run_of_the_original(name, n_close, tolerance, tmp_path, monkeypatch):
-    """The reference's script on the real files, from small random weights: minutes each."""
+    """The reference's runs on the real files, from small random weights. Each takes minutes."""
     golden = json.loads((E2E / name / 'run.json').read_text())
     theirs = np.load(E2E / name / 'arrays.npz')
     recipe = golden['recipe']

@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Lengths:
-    """Encodes a text as so many times its length."""
+    """Encodes a text of n characters as n times the number n."""
     encoder = {}
 
     def encode(self, texts, verbose=True):
@@ -56,12 +56,12 @@ def encode_again(tmp_path, *fields, encoder=None):
     return [[ids.tolist() for ids in field] for field in encoded]
 
 
-def test_ids_are_remembered_for_exactly_what_they_came_from(tmp_path, monkeypatch):
+def test_cached_ids_are_used_only_for_the_same_texts_and_files(tmp_path, monkeypatch):
     fields = ['a', 'bb'], ['ccc'], []
     (tmp_path / 'merges').write_text('1')
     encoded = encode_again(tmp_path, *fields, encoder=Lengths())
     assert encoded == [Lengths().encode(field) for field in fields] == encode_dataset(fields, encoder=Lengths())[0]
-    assert encode_again(tmp_path, *fields) == encoded                  # without an encoder, which None is
+    assert encode_again(tmp_path, *fields) == encoded                  # encoder=None: the ids come from the cache
     for other in ((['a', 'bc'], ['ccc'], []), (['a'], ['bb', 'ccc'], []), (['a', 'bb'], ['ccc'])):
         with pytest.raises(AttributeError):
             encode_again(tmp_path, *other)
@@ -70,12 +70,12 @@ def test_ids_are_remembered_for_exactly_what_they_came_from(tmp_path, monkeypatc
         encode_again(tmp_path, *fields)
     (tmp_path / 'merges').write_text('1')
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, 'version', lambda name: version(name) + '.1' * (name == 'ftfy'))
+    monkeypatch.setattr(importlib.metadata, 'version', lambda name: version(name) + ('.1' if name == 'ftfy' else ''))
     with pytest.raises(AttributeError):
         encode_again(tmp_path, *fields)
 
 
-def test_remembered_ids_that_were_damaged_are_not_believed(tmp_path):
+def test_damaged_cached_ids_are_not_used(tmp_path):
     fields = [['a', 'bb'] * 9]
     (tmp_path / 'merges').write_text('1')
     encoded = encode_again(tmp_path, *fields, encoder=Lengths())
@@ -89,7 +89,7 @@ def test_remembered_ids_that_were_damaged_are_not_believed(tmp_path):
             encode_again(tmp_path, *fields)
         assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
     kept.unlink()
-    os.mkfifo(kept)                                                     # reading it would wait for ever
+    os.mkfifo(kept)                                                     # reading it would wait forever
     assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
 
 
@@ -106,7 +106,7 @@ def test_log_is_one_json_object_a_line_and_complete_at_once(tmp_path):
     path = tmp_path / 'new' / 'run.jsonl'
     logger = ResultLogger(str(path), lr=0.1, desc='run')
     logger.log(n_epochs=1, va_acc=50.)
-    options, line = map(json.loads, path.read_text().splitlines())     # before it is closed
+    options, line = map(json.loads, path.read_text().splitlines())     # the log is not closed yet
     assert options['lr'] == 0.1 and line['va_acc'] == 50. and line['time'] >= options['time']
 
 
@@ -121,7 +121,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_text() == 'first' and len(list(path.parent.iterdir())) == 1
 
 
-def test_a_temporary_name_can_neither_be_foreseen_nor_planted(tmp_path):
+def test_temporary_names_are_random_and_links_are_not_followed(tmp_path):
     names = set()
     for _ in range(2):
         with write_whole(str(tmp_path / 'file')) as f:
@@ -162,7 +162,7 @@ def test_a_full_disk_names_the_file_that_stays(tmp_path, monkeypatch, error):
 
 
 def test_arrays_that_do_not_fit_name_their_file(tmp_path):
-    """numpy's own error has neither a number nor a name."""
+    """The error of numpy has neither an errno nor a file name."""
     code = (f'import numpy as np, resource, utils\nresource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))\n'
             f'with utils.write_whole("{tmp_path}/x.npy", "wb") as f: np.save(f, np.zeros(9999))')
     err = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE, text=True).stderr
@@ -200,7 +200,7 @@ READERS = [read_bytes, read_text, read_json, read_table]
 
 
 @pytest.mark.parametrize('read', READERS)
-def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, read):
+def test_only_regular_files_are_opened(tmp_path, read):
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'loop').symlink_to('loop')
     for path in (tmp_path, tmp_path / 'pipe', tmp_path / 'loop', tmp_path / 'absent', '/dev/zero'):
@@ -222,7 +222,7 @@ def test_a_file_of_absurd_size_is_refused_before_it_is_read(tmp_path, read):
     (b'[' * 10 ** 6, 'not a json object'), (b'{"a":' * 10 ** 6, 'not a json object'), (b'[1]', 'not a json object'),
     (b'{"a": 1' + b'0' * 5000 + b'}', 'not a json object'), (b'{"a": \xff}', 'line 1: byte 0xff is not UTF-8'),
     ('{"a": 1}'.encode('utf-16'), 'UTF-16: save it as UTF-8'), (b'\x1f\x8b\x08', 'gzip')])
-def test_json_that_is_none_is_one_line(tmp_path, data, words):
+def test_wrong_json_gets_one_line(tmp_path, data, words):
     (tmp_path / 'x.json').write_bytes(data)
     with pytest.raises(ValueError, match=words) as error:
         read_json(str(tmp_path / 'x.json'))
@@ -271,7 +271,7 @@ def test_a_device_that_is_not_there_is_named():
     (ValueError('n_ctx=4 is short'), 2, 'error: n_ctx=4 is short'),
     (FileNotFoundError('x is missing'), 2, 'x is missing'),
     (ArithmeticError('loss is nan'), 2, 'loss is nan'), (KeyboardInterrupt(), 130, 'interrupted'),
-    (ValueError('two\nlines'), 2, 'error: two lines'), (BrokenPipeError(), 141, 'nobody reads the output'),
+    (ValueError('two\nlines'), 2, 'error: two lines'), (BrokenPipeError(), 141, 'the reader of the output has ended'),
     (MemoryError(), 2, 'not enough memory'), (type('OutOfMemoryError', (RuntimeError,), {})('CUDA'), 2, 'memory: CUDA'),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), 2, 'not enough memory')])
 def test_a_mistake_ends_in_one_line(capsys, error, status, words):
@@ -335,13 +335,13 @@ def test_an_interrupt_is_one_line_at_any_time(importing, work):
 @pytest.mark.parametrize('work, status', [
     ('print("x" * 10 ** 6)', 141), ('print("x")', 141), ('print("x"); raise SystemExit(3)', 3),
     ('print("x"); raise ValueError("no")', 2)])
-def test_output_that_nobody_reads_is_no_traceback(work, status):
+def test_a_closed_pipe_does_not_end_in_a_traceback(work, status):
     read, write = os.pipe()
     os.close(read)
     with script(work, stdout=write) as process:
         os.close(write)
         err = process.communicate(timeout=20)[1]
-    message = {141: 'stopped: nobody reads the output any more', 2: 'error: no', 3: ''}[status]
+    message = {141: 'stopped: the reader of the output has ended', 2: 'error: no', 3: ''}[status]
     assert err == (f'-c: {message}\n' if message else '') and process.returncode == status
 
 

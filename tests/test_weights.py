@@ -1,4 +1,4 @@
-"""The loader against what the original's loading code assigns, and against damaged files."""
+"""The loader assigns what the original's code assigns, and refuses damaged files."""
 
 import ast
 import copy
@@ -59,7 +59,7 @@ def test_each_case_assigns_what_the_original_assigns(case):
 
 
 def drawn_after_special_rows(config):
-    """The next number of NumPy's generator in the reference: it has drawn the special rows and nothing else."""
+    """The next number of NumPy's generator in the reference, which has drawn only the special rows."""
     np.random.seed(config.numpy_seed_set_just_before_loading)
     np.random.randn(3, 16)
     expected = np.random.randint(1 << 30)
@@ -139,9 +139,9 @@ def truncate(path):
 
 def swap(path):
     other = path.with_name('params_8.npy')
-    mine, theirs = path.read_bytes(), other.read_bytes()
-    path.write_bytes(theirs)
-    other.write_bytes(mine)
+    data, other_data = path.read_bytes(), other.read_bytes()
+    path.write_bytes(other_data)
+    other.write_bytes(data)
 
 
 def rewrite(change):
@@ -175,7 +175,7 @@ def test_a_damaged_shard_gets_one_line(copied, damage, words):
     with pytest.raises((ValueError, OSError), match=words) as error:
         load_openai_pretrained_model(model, n_ctx=14, n_special=3, path=copied)
     assert '\n' not in str(error.value)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())   # nothing was touched
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())   # unchanged
     assert not (copied / 'unpickled').exists()
 
 
@@ -204,7 +204,7 @@ def test_a_model_that_does_not_fit_is_told_why(model, arguments, words):
 
 @pytest.mark.parametrize('n_vocab', [123, 10 ** 12, 10 ** 30])
 def test_sizes_that_the_shards_do_not_have_are_refused_at_once(copied, n_vocab):
-    """Before anybody allocates a table for them."""
+    """The error comes before a table of that size is allocated."""
     shapes = json.loads((copied / 'params_shapes.json').read_text())
     (copied / 'params_shapes.json').write_text(json.dumps([shapes[0], [n_vocab, 16], *shapes[2:]]))
     with pytest.raises(ValueError, match='params_0.npy holds float32 .* do not belong together'):
@@ -212,7 +212,7 @@ def test_sizes_that_the_shards_do_not_have_are_refused_at_once(copied, n_vocab):
 
 
 def test_a_model_built_for_other_positions_is_refused():
-    """The rows add up, but the model would take 10 of its positions for tokens, or the other way round."""
+    """The number of rows is right, but 10 positions would become tokens, or 10 tokens positions."""
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     for n_ctx in (4, 512):
         with pytest.raises(ValueError, match=f'n_ctx=14 to load, but the model was built with n_ctx={n_ctx}'):
@@ -226,7 +226,7 @@ def test_no_check_vanishes_under_python_O():
 
 def test_a_file_is_written_whole_and_follows_no_link(tmp_path, monkeypatch):
     def fill_the_disk(f):
-        raise OSError('40 requested and 0 written')                     # what numpy says of a full disk
+        raise OSError('40 requested and 0 written')                     # numpy's error on a full disk
 
     name, victim = tmp_path / 'params_0.npy', tmp_path / 'victim'
     victim.write_text('theirs')
@@ -262,7 +262,7 @@ print(json.dumps([min(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 @pytest.mark.slow
 def test_full_size_loading_takes_no_second_copy_and_no_time(tmp_path):
-    """116,534,784 numbers of the released layout: under a second, and less than 15 % of the model beyond the model."""
+    """116,534,784 numbers load in less than a second, with less than 15 % of the model's memory in addition."""
     write_full_size_shards(tmp_path)
     out = subprocess.run([sys.executable, '-c', FULL_SIZE, str(tmp_path)], check=True, capture_output=True, text=True)
     seconds, kilobytes = json.loads(out.stdout)

@@ -1,4 +1,4 @@
-"""Log-probabilities against numbers worked out by hand and against the plain model; the zero-shot heuristics."""
+"""Log-probabilities against numbers computed by hand and the plain model, and the zero-shot tasks."""
 
 import math
 
@@ -46,14 +46,14 @@ def test_each_token_is_scored_by_what_precedes_it():
 
 
 def plain_log_probs(transformer, ids, first):
-    """From whole logits, one sequence at a time."""
+    """The same from all logits, one sequence at a time."""
     with torch.no_grad():
         logits = transformer(with_positions(transformer, torch.tensor([ids])))[0] @ transformer.embed.weight[:N_VOCAB].T
     return logits.log_softmax(-1)[torch.arange(first - 1, len(ids) - 1), torch.tensor(ids[first:], dtype=torch.long)]
 
 
 def test_shared_and_packed_steps_give_the_plain_models_numbers(toy, monkeypatch):
-    """40 examples of two choices with a common beginning, 4 to 24 tokens long; chunks that divide nothing evenly."""
+    """40 examples of two choices with a common beginning, 4 to 24 tokens long; chunks of 7 rows."""
     monkeypatch.setattr(fast, 'LM_CHUNK', 7)
     transformer, _ = toy
     draw = torch.Generator().manual_seed(3)
@@ -62,15 +62,15 @@ def test_shared_and_packed_steps_give_the_plain_models_numbers(toy, monkeypatch)
         length, first = 3 + i % 20, 1 + i % 3
         ids = torch.randint(N_VOCAB, (length,), generator=draw).tolist()
         examples.append([(ids + [5], first), (ids + [7] * (1 + i % 2), first + 1)])
-    for choices, found in zip(examples, log_probs(transformer, N_VOCAB, examples), strict=True):
-        for (ids, first), scores in zip(choices, found, strict=True):
+    for choices, results in zip(examples, log_probs(transformer, N_VOCAB, examples), strict=True):
+        for (ids, first), scores in zip(choices, results, strict=True):
             assert_close(scores, plain_log_probs(transformer, ids, first), atol=1e-5)
 
 
 def test_probabilities_of_all_tokens_add_up_to_one(toy):
     transformer, _ = toy
-    found = log_probs(transformer, N_VOCAB, [[([40, 64, i], 2)] for i in range(N_VOCAB)])
-    assert sum(scores.exp().item() for [scores] in found) == pytest.approx(1, abs=1e-5)
+    results = log_probs(transformer, N_VOCAB, [[([40, 64, i], 2)] for i in range(N_VOCAB)])
+    assert sum(scores.exp().item() for [scores] in results) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_long_text_is_scored_in_windows(toy):
@@ -121,7 +121,7 @@ def test_a_file_without_text_gets_one_line(tmp_path, data, words):
 
 
 def test_a_line_without_tokens_is_named(tmp_path, capsys):
-    """FAULTS.md A8: `&nbsp;` is not blank, but cleaning leaves nothing of it."""
+    """`&nbsp;` is not a blank line, but cleaning makes it one."""
     path = tmp_path / 'text.txt'
     path.write_bytes('\ufeffmom dad\r\n\r\n&nbsp;\r\nmom dad\n'.encode())
     scores = generate.main(score_args(str(path)))
@@ -132,7 +132,7 @@ def test_a_line_without_tokens_is_named(tmp_path, capsys):
 
 
 def test_scores_that_are_not_finite_end_the_run(toy):
-    """FAULTS.md A9: the highest of numbers that are not finite is no answer."""
+    """No ending is chosen from numbers that are not finite."""
     transformer, encoder = toy
     with torch.no_grad():
         transformer.h[0].mlp.c_fc.b[0] = torch.nan
@@ -144,7 +144,7 @@ def test_scores_that_are_not_finite_end_the_run(toy):
 
 def test_a_network_of_one_position_has_no_scores(tmp_path):
     (tmp_path / 'text.txt').write_text('the cat')
-    with pytest.raises(ValueError, match='n_ctx=1: at least 2'):
+    with pytest.raises(ValueError, match='n_ctx=1: must be at least 2'):
         generate.main(score_args(str(tmp_path / 'text.txt'), '--n_ctx', '1'))
 
 
@@ -176,8 +176,8 @@ def test_files_without_labels_are_refused(tmp_path):
         zero_shot.main(task_args('cloze', tmp_path))
 
 
-def test_what_does_not_fit_is_cut_and_counted(toy):
-    """The beginnings of contexts, and the ends of continuations that fill n_ctx alone."""
+def test_texts_that_do_not_fit_are_cut_and_counted(toy):
+    """The beginning of a context, and the end of a continuation of n_ctx tokens or more."""
     transformer, encoder = toy
     story, ending = 'cat dad mom ball park ' * 10, 'mom ' * 30
     problems = [[(story, 'happy'), (story, 'sad mom')], [('cat', 'dad'), ('cat dad', ending)], [('cat', 'dad')] * 2,
@@ -193,8 +193,8 @@ def test_what_does_not_fit_is_cut_and_counted(toy):
         mean_log_probs(transformer, encoder, [[('cat', 'dad')] * 2, [('cat', '&nbsp;'), ('cat', 'dad')]], 'x.csv')
 
 
-def test_cuts_are_said(tmp_path, capsys):
-    """FAULTS.md A7: cut endings were not counted."""
+def test_cuts_are_printed(tmp_path, capsys):
+    """Both kinds of cuts are counted."""
     rows = toy_stories(3, 0)
     rows[2][5] = 'mom ' * 30
     write(tmp_path / VAL_NAME, rows)
@@ -219,7 +219,6 @@ def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
     'sentence\tlabel\nit is good\t1\nbad\t0\n\n', '\nsentence\tlabel\n\nit is good\t1\n\t\nbad\t0',
     'Sentence\tLabel\nit is good\t1\nbad\t0\n', '\ufeffLABEL\tindex\t Sentence\r\n1\t7\tit is good\r\n0\t8\tbad\r\n'])
 def test_blank_lines_and_capitals_are_read(tmp_path, text):
-    """FAULTS.md B11, the first one as faults/sst2_trailing_blank_line_dev.tsv."""
     (tmp_path / 'dev.tsv').write_bytes(text.encode())
     [(_, problems, labels)] = zero_shot.sst2(str(tmp_path))
     assert [choices[0][0] for choices in problems] == ['it is good very', 'bad very'] and labels == [1, 0]
@@ -241,7 +240,7 @@ def test_winograd_scores_the_rest_after_each_candidate(tmp_path, capsys):
     ('sst2', 'text\tlabel\nx\t1\n', 'dev.tsv, line 1: no column sentence'),
     ('sst2', 'sentence\tlabel\na\t1\nb\n', 'dev.tsv, line 3: 1 columns, the header has 2'),
     ('sst2', 'sentence\tlabel\na\t2\n', "dev.tsv, line 2: label '2' is not 0 or 1"),
-    ('sst2', 'sentence\tlabel\n\t1\nbad\t0\n', 'dev.tsv, line 2: sentence is empty'),     # sst2_empty_sentence_dev.tsv
+    ('sst2', 'sentence\tlabel\n\t1\nbad\t0\n', 'dev.tsv, line 2: sentence is empty'),
     ('sst2', 'sentence\tlabel\nbad\t0\n\n&nbsp;\t1\n', 'dev.tsv, line 4: sentence is empty: .&nbsp;. has no tokens'),
     ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\n_ was old\ta\t \t1\n', 'line 2: candidate2 is empty'),
     ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nx was old\ta\tb\t1\n', 'line 2: the sentence must have _'),

@@ -1,4 +1,4 @@
-"""Toy stories, a toy model folder, and runs of train.py on them: what several test files use."""
+"""Toy stories, a toy model folder and runs of train.py on them, for several test files."""
 
 import csv
 import io
@@ -57,7 +57,7 @@ def toy_stories(n, seed):
 def with_stories(folder):
     """A folder with the two story files: 50 stories to train on, 11 to test."""
     write(folder / VAL_NAME, toy_stories(50, 0))
-    write(folder / TEST_NAME, toy_stories(11, 1))       # odd: the last batch of evaluation is short
+    write(folder / TEST_NAME, toy_stories(11, 1))       # odd, so that the last batch of evaluation is short
     return folder
 
 
@@ -75,6 +75,6 @@ def toy_run(folder, *argv):
 
 
 def files(folder):
-    """{path: contents} of what runs have written, locks and remembered ids left out."""
+    """{path: contents} of the files that runs have written, except locks and cached ids."""
     return {path: path.read_bytes() for name in ('log', 'save') for path in sorted((folder / name).rglob('*'))
             if path.is_file() and not path.name.endswith('.lock') and path.parent.name != '.encoded'}

@@ -1,4 +1,4 @@
-"""Imported once by the process that `forked.start` forks from: what a run would import late, and pytest."""
+"""Modules that a run imports late, and pytest. The process from which `forked.start` forks imports them once."""
 
 import pytest  # noqa: F401
 import sklearn.model_selection  # noqa: F401
