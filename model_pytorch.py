@@ -378,7 +378,7 @@ def read_shapes(path: str) -> list[list[int]]:
         raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
     try:
         with open(name, encoding='utf-8') as f:
-            shapes = json.load(f)
+            shapes = json.loads(f.read(2 ** 20))
         (n_ctx, C), (n_vocab, _) = shapes[:2]
         right = shapes == released_shapes(n_ctx, n_vocab, C, (len(shapes) - 2) // 12)
         if not right or any(type(n) is not int or n < 1 for shape in shapes for n in shape):
@@ -406,6 +406,8 @@ def open_shards(path: str, n_total: int):
         except Exception as e:                                         # a damaged header raises a dozen kinds
             reason = (str(e) or type(e).__name__).splitlines()[0][:80]
             raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {HOW_TO_GET}') from None
+        if os.path.getsize(name) != shard.offset + shard.nbytes:
+            raise ValueError(f'{name} goes on after its array: {HOW_TO_GET}')
         if shard.dtype != np.float32 or shard.shape != (length,):
             raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '
                              f'[{length}]: the files do not belong together, or were swapped; {HOW_TO_GET}')

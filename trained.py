@@ -68,6 +68,7 @@ def open_trained(args) -> Trained:
     bpe_path = args.bpe_path or os.path.join(folder, MERGES)
     if args.desc and os.path.isfile(os.path.join(folder, 'params_shapes.json')):
         raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
+    encoder = TextEncoder(encoder_path, bpe_path)
     if args.desc:
         config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
         n_vocab, n_ctx, n_special = config['n_vocab'], config['n_ctx'], len(SPECIAL)
@@ -75,9 +76,9 @@ def open_trained(args) -> Trained:
         for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
             if sha256(name) != config[kind]:
                 raise ValueError(f'{name} is not the {kind} that {args.desc} was trained with')
-        if written_hashes(folder).get('parameters', sha256(path)) != sha256(path):
+        state, written = load_state(path), written_hashes(folder).get('parameters')
+        if written and written != sha256(path):
             raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
-        state = load_state(path)
         table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
         if table.shape != (n_vocab + n_special + n_ctx, options.n_embd) or len(state) != 12 * options.n_layer + 4:
             raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
@@ -96,7 +97,6 @@ def open_trained(args) -> Trained:
         n_ctx = min(args.n_ctx, n_stored)
         model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
         load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
-    encoder = TextEncoder(encoder_path, bpe_path)
     if encoder.n_vocab != n_vocab:
         raise ValueError(f'{encoder_path} has {encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
                          'they do not belong together')

@@ -50,7 +50,7 @@ PRETRAIN = ['--data_dir', 'corpus', '--token_dir', 'tokens', '--n_proc', '1', '-
 INIT, LEARN = [*PRETRAIN, '--init', 'model'], [*PRETRAIN, *SIZE, '--vocab_size', '60']
 MODEL = [f'model/{name}' for name in (VOCABULARY, MERGES, 'params_shapes.json', 'params_0.npy', 'params_7.npy',
                                       'hparams.json')]
-RUN = [f'save/done/{name}' for name in ('config.json', 'best_params.pt', VOCABULARY, MERGES)]
+RUN = [f'save/done/{name}' for name in ('config.json', 'best_params.pt', VOCABULARY, MERGES, 'results.json')]
 PIECE = '000000'
 COMMANDS = (                                                           # script, options, files that it reads
     ('train', [*TRAIN, '--desc', 'new'], [VAL_NAME, TEST_NAME, *MODEL, 'save/.encoded/ids.npz']),
@@ -67,7 +67,7 @@ COMMANDS = (                                                           # script,
     ('pretrain', [*INIT, '--desc', 'pretrained', '--resume'], ['save/pretrained/results.json']),
     ('generate', ['--model_path', 'model', '--prompt', 'the cat'], MODEL),
     ('generate', ['--desc', 'done', '--prompt', 'the cat'], RUN),
-    ('generate', ['--model_path', 'save/pretrained', '--gen_len', '3'], ['prompts.txt']),
+    ('generate', ['--model_path', 'save/pretrained', '--gen_len', '3'], ['prompts.txt', 'save/pretrained/results.json']),
     ('generate', ['--model_path', 'model', '--score', 'text.txt', '--per_token'], ['text.txt', *MODEL]),
     ('zero_shot', ['--model_path', 'model', '--task', 'cloze', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv']),
     ('zero_shot', ['--model_path', 'model', '--task', 'sst2', '--data_dir', 'tables'], ['tables/dev.tsv']),
@@ -211,6 +211,11 @@ def symlink_loop(path):
 
 def missing(path):
     pass
+
+
+def grown(path, rng):
+    """A TiB of zeros follows, which takes no room on the disk."""
+    os.truncate(path, 2 ** 40)
 
 
 def unreadable(path, rng):
@@ -366,7 +371,7 @@ def safetensors_header_changed(path, rng):
 
 CONTENT = [truncated, bits_flipped, piece_replaced, piece_replaced, swapped, of_other_encoding, empty, pickled,
            torch_pickled]
-ANY = [*CONTENT, unreadable, replaced(missing), replaced(Path.mkdir), replaced(os.mkfifo), replaced(symlink_loop)]
+ANY = [*CONTENT, grown, grown, unreadable, replaced(missing), replaced(Path.mkdir), replaced(os.mkfifo), replaced(symlink_loop)]
 OF_KIND = {'.json': [json_changed], '.jsonl': [line_changed], '.csv': [field_changed], '.npy': [header_changed],
            '.pt': [tensor_changed] * 4 + [member_changed, zip_bomb], '.npz': [member_changed, zip_bomb],
            '.safetensors': [safetensors_header_changed]}
