@@ -93,6 +93,8 @@ class Ranks:
     def join(self, device):
         """Meet the other processes; with NCCL between GPUs, gloo otherwise."""
         if self.size > 1 and not dist.is_initialized():
+            if device.type == 'cuda':
+                torch.cuda.set_device(device)                          # where NCCL moves the objects of `gather`
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):
@@ -126,3 +128,8 @@ class Ranks:
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
+
+    def agree(self, what: str, value):
+        """Raise ValueError if the processes have different values."""
+        if len({*self.gather(value)}) > 1:
+            raise ValueError(f'the processes have different {what}: give all machines the same options and files')

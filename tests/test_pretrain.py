@@ -91,7 +91,7 @@ def test_validation_perplexity_by_hand(run, tmp_path):
 
 
 def test_training_loss_and_gradient_are_the_plain_models(tmp_path):
-    """lm_loss in two micro-batches against cross entropy over all logits at once."""
+    """LMLoss in two micro-batches against cross entropy over all logits at once."""
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=2)
     model = LMModel(cfg, vocab=58, n_ctx=8).eval()
     tokens = torch.randint(50, (4, 9))
@@ -100,7 +100,7 @@ def test_training_loss_and_gradient_are_the_plain_models(tmp_path):
     plain.backward()
     expected = {name: p.grad for name, p in model.named_parameters()}
     model.zero_grad()
-    losses = [pretrain.lm_loss(model.transformer, part, 32) for part in tokens.split(2)]
+    losses = [pretrain.LMLoss(model.transformer)(part, 32) for part in tokens.split(2)]
     sum(losses).backward()
     assert sum(losses).item() == pytest.approx(plain.item(), abs=1e-6)
     for name, p in model.named_parameters():
@@ -111,7 +111,7 @@ def test_one_draw_of_the_table_a_step(monkeypatch):
     model = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=1), vocab=58, n_ctx=8)
     drawn = []
     model.drop.register_forward_hook(lambda *_: drawn.append(1))
-    pretrain.lm_loss(model, torch.randint(50, (4, 9)), 32)
+    pretrain.LMLoss(model)(torch.randint(50, (4, 9)), 32)
     assert len(drawn) == 1
 
 
@@ -226,10 +226,10 @@ def test_parameters_that_are_not_finite_are_not_written(run, tmp_path, monkeypat
     put(tmp_path, a=random_text(60))
     update, calls = pretrain.update, iter(range(1, 1000))
 
-    def poisoned(model, *args):
-        loss = update(model, *args)
+    def poisoned(runner, *args):
+        loss = update(runner, *args)
         if next(calls) == 5:
-            model.h[0].mlp.c_fc.w.data[0, 0] = float('inf')
+            runner.model.h[0].mlp.c_fc.w.data[0, 0] = float('inf')
         return loss
 
     monkeypatch.setattr(pretrain, 'update', poisoned)
