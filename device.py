@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # gloo's words, NCCL's
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # autocast to
 
 
@@ -98,15 +99,18 @@ class Ranks:
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):
-        """End the process group.
+        """End the process group. Raises ConnectionError instead of torch's error if another process has ended.
 
         DistributedDataParallel must be freed before: it would end the group while it holds Python's lock, and gloo's
         threads may wait for that lock. The frames of an exception under way can keep it alive.
         """
+        error = sys.exc_info()[1]
         if dist.is_initialized():
             traceback.clear_frames(sys.exc_info()[2])
             gc.collect()
             dist.destroy_process_group()
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in PEER_ENDED):
+            raise ConnectionError('another process of this run has ended: its own message, if any, says why') from None
 
     def sum(self, tensor):
         """The sum over all processes, in place."""

@@ -3,8 +3,7 @@
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
 With --init PATH training starts from such a folder. Prints at intervals: epochs updates tr_loss va_loss va_ppl
-tokens/s. Interrupted, it goes on with the same command and --resume. Under torchrun the sequences of each update are
-spread over the processes.
+tokens/s. Interrupted, it goes on with the same command and --resume. Under torchrun processes share each update.
 """
 
 if __name__ == '__main__':
@@ -52,8 +51,7 @@ def parse_args(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
     group = parser.add_argument_group('vocabulary and first weights')
-    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens: characters '
-                       "and merges (the paper's 40,000 merges make 40,478 tokens)")
+    group.add_argument('--vocab_size', type=number(int, 1), help="learn so many tokens (the paper's number: 40478)")
     group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
     group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
     group.add_argument('--init', dest='model_path', metavar='PATH', help='start from the weights in this folder')
@@ -64,8 +62,7 @@ def parse_args(argv=None):
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process '
                        'computes at a time, with dropout of their own; for the memory there is')
     group.add_argument('--lr', type=number(float, 0), default=2.5e-4, help='peak learning rate')
-    group.add_argument('--n_warmup', type=number(int, 0), default=2000, help='updates of warm-up, at most a tenth '
-                       'of all; then a cosine to zero')
+    group.add_argument('--n_warmup', type=number(int, 0), default=2000, help='of updates; then a cosine to 0')
     group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip to this norm; -1: no')
     group.add_argument('--l2', type=number(float, 0), default=0.01, help='decoupled decay of all but biases and gains')
     add_device_args(parser)
@@ -73,7 +70,8 @@ def parse_args(argv=None):
         defaults_of_model(parser, argv)
     args = parser.parse_args(argv)
     paths = [args.model_path, args.encoder_path, args.bpe_path]
-    if not (not any(paths) if args.vocab_size else args.model_path or all(paths[1:])):
+    is_clear = not any(paths) if args.vocab_size else args.model_path or all(paths[1:])
+    if not is_clear:
         raise ValueError('give one vocabulary: --vocab_size to learn it, --encoder_path with --bpe_path, or --init')
     return args if args.vocab_size else finish_paths(args)
 
@@ -93,8 +91,7 @@ class LMLoss(nn.Module):
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         positions = torch.arange(len(we) - n_ctx, len(we) - n_ctx + ids.size(1), device=ids.device)
         h = self.model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
-        weights = h.new_full((len(h),), 1 / n_targets)
-        return fast.WeightedCrossEntropy.apply(h, we, targets, weights)[0]
+        return fast.WeightedCrossEntropy.apply(h, we, targets, h.new_full((len(h),), 1 / n_targets))[0]
 
 
 class Sequences:
@@ -111,8 +108,7 @@ class Sequences:
         self.n_train = self.n_train_tokens // args.n_ctx
         self.n_batch = min(args.n_batch, self.n_train)
         if self.n_batch % ranks.size:
-            raise ValueError(f'{ranks.size} processes cannot share {self.n_train} sequences, all of {args.data_dir}, '
-                             'equally')
+            raise ValueError(f'{ranks.size} processes cannot share the {self.n_batch} sequences of an update equally')
         self.per_epoch = self.n_train // self.n_batch
         self.epoch, self.starts = None, None
 
@@ -128,8 +124,8 @@ class Sequences:
             rng = np.random.default_rng([self.seed, epoch])
             self.starts = rng.integers(self.n_ctx) + self.n_ctx * rng.permutation(self.n_train)
             self.epoch = epoch
-        first, end = i * self.n_batch, (i + 1) * self.n_batch
-        return self.cut_out(self.starts[first + self.ranks.rank:end:self.ranks.size], self.n_train_tokens)
+        starts = self.starts[i * self.n_batch:(i + 1) * self.n_batch]
+        return self.cut_out(starts[self.ranks.rank::self.ranks.size], self.n_train_tokens)
 
     def valid(self, micro_batch):
         """The starts of the sequences held out, in parts of at most micro_batch."""
@@ -138,8 +134,7 @@ class Sequences:
 
 
 def build(args, n_vocab, n_total, device, ranks):
-    """The network, with random weights or those of --init, in its `LMLoss`; what is called to train, which with several
-    processes is DistributedDataParallel around it; and the optimizer."""
+    """The network in its `LMLoss`; what is called to train, which may be DistributedDataParallel; the optimizer."""
     set_seed(args.seed)
     model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
     if args.model_path:
@@ -161,12 +156,12 @@ def build(args, n_vocab, n_total, device, ranks):
 def update(runner, opt, batch, micro_batch, autocast, scaler, run):
     """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor."""
     runner.train()
-    losses, n_targets, parts, generators = [], batch[:, 1:].numel(), batch.split(micro_batch), generator_states()
+    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(micro_batch)
     for part in parts:
-        if run.signals.received and run.ranks.size == 1:               # the update, which may take minutes, is dropped
-            set_generator_states(generators)                           # and draws the same dropout after --resume
+        if run.signals.received and run.ranks.size == 1:
+            set_generator_states(generators)                           # the update is dropped, to be done again
             run.save_or_stop()
-        # processes average their gradients once an update, after the last micro-batch
+        # processes exchange their gradients once an update, after the last micro-batch
         with runner.no_sync() if run.ranks.size > 1 and part is not parts[-1] else nullcontext():
             with autocast:
                 loss = runner(part, n_targets)
@@ -239,8 +234,7 @@ def finish(args, run, model):
                                     for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
     if run.ranks.rank == 0:
         save_openai_pretrained_model(model, run.folder)
-    hashes = hash_model(run.folder) if run.ranks.rank == 0 else None
-    results = run.finish(dict(log=run.state['log'][1:], hashes=hashes))
+    results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder) if run.ranks.rank == 0 else None))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
 
@@ -252,7 +246,7 @@ def main(args):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
     if args.n_batch % ranks.size:
-        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} sequences equally')
+        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
     device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
     ranks.join(device)
     try:
