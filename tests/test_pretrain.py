@@ -25,6 +25,7 @@ import generate
 import pretrain
 import train
 from checkpoint import Signals
+from device import Ranks
 from model_pytorch import (
     DEFAULT_CONFIG,
     LMModel,
@@ -427,6 +428,15 @@ def test_processes_that_cannot_share_the_sequences_are_told_so(tmp_path, argv, w
     run_two(tmp_path, *two_argv(tmp_path, *argv), name='pretrain', status=2)
     for rank in (0, 1):
         assert re.search(words, (tmp_path / f'err{rank}').read_text())
+
+
+def test_processes_that_see_different_checkpoints_end(monkeypatch):
+    """As with folders that two machines do not share."""
+    ranks = Ranks()
+    ranks.agree('checkpoints', 7)
+    monkeypatch.setattr(ranks, 'gather', lambda value: [value, 0])
+    with pytest.raises(ValueError, match='the processes have different checkpoints: give all machines the same'):
+        ranks.agree('checkpoints', 7)
 
 
 def test_a_signal_is_acknowledged_at_once(capfd):
