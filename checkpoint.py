@@ -58,6 +58,9 @@ class Signals:
     def receive(self, number, _):
         self.received = number
         self.release()
+        with suppress(OSError):                                        # print may not be called within itself
+            os.write(2, f'{os.path.basename(sys.argv[0])}: signal received: saving and stopping, a second one ends at '
+                     'once\n'.encode())
 
     def release(self):
         for number, handler in self.handlers.items():

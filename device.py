@@ -11,7 +11,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
+PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # gloo's words, NCCL's
+DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # autocast to
 
 
 def add_device_args(parser):
@@ -92,17 +93,22 @@ class Ranks:
     def join(self, device):
         """Begin the process group, which uses NCCL between GPUs and gloo otherwise."""
         if self.size > 1 and not dist.is_initialized():
+            if device.type == 'cuda':
+                torch.cuda.set_device(device)                          # where NCCL moves the objects of `gather`
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):
-        """End the process group, after freeing DistributedDataParallel, which the frames of an exception may refer to.
+        """End the process group. Raises ConnectionError instead of torch's error if another process has ended.
 
         If it is freed later, it ends the group while it holds Python's lock, for which gloo's threads may wait.
         """
+        error = sys.exc_info()[1]
         if dist.is_initialized():
             traceback.clear_frames(sys.exc_info()[2])
             gc.collect()
             dist.destroy_process_group()
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in PEER_ENDED):
+            raise ConnectionError('another process of this run has ended: its own message, if any, says why') from None
 
     def sum(self, tensor):
         """The sum over all processes, in place."""
@@ -124,3 +130,8 @@ class Ranks:
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
+
+    def agree(self, what: str, value):
+        """Raise ValueError if the processes have different values."""
+        if len({*self.gather(value)}) > 1:
+            raise ValueError(f'the processes have different {what}: give all machines the same options and files')

@@ -3,7 +3,7 @@
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
 With --init PATH training starts from such a folder. Prints at intervals: epochs updates tr_loss va_loss va_ppl
-tokens/s. Interrupted, it goes on with the same command and --resume.
+tokens/s. Interrupted, it goes on with the same command and --resume. Under torchrun processes share each update.
 """
 
 if __name__ == '__main__':
@@ -13,14 +13,17 @@ if __name__ == '__main__':
 import math
 import os
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn as nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from checkpoint import Run
+from checkpoint import Run, generator_states, set_generator_states
 from corpus import load_tokens
 from device import Ranks, add_device_args, choose_device, grad_scaler, set_seed
 from model_pytorch import (
@@ -32,15 +35,7 @@ from model_pytorch import (
 )
 from opt import OpenAIAdam
 from trained import hash_model
-from utils import (
-    Parser,
-    add_model_args,
-    add_run_args,
-    defaults_of_model,
-    finish_paths,
-    number,
-    run_script,
-)
+from utils import Parser, add_model_args, add_run_args, defaults_of_model, finish_paths, number, run_script
 
 MAX_VALID = 1000                                        # sequences held out, at most
 
@@ -56,8 +51,7 @@ def parse_args(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
     group = parser.add_argument_group('vocabulary and first weights')
-    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens: characters '
-                       "and merges (the paper's 40,000 merges make 40,478 tokens)")
+    group.add_argument('--vocab_size', type=number(int, 1), help="learn so many tokens (the paper's number: 40478)")
     group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
     group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
     group.add_argument('--init', dest='model_path', metavar='PATH', help='start from the weights in this folder')
@@ -65,44 +59,46 @@ def parse_args(argv=None):
     group = parser.add_argument_group('training')
     group.add_argument('--n_iter', type=number(int, 1), default=100, help='epochs')
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
-    group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences computed at a time, with '
-                       'dropout of their own; for the memory there is')
+    group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process '
+                       'computes at a time, with dropout of their own; for the memory there is')
     group.add_argument('--lr', type=number(float, 0), default=2.5e-4, help='peak learning rate')
-    group.add_argument('--n_warmup', type=number(int, 0), default=2000, help='updates of warm-up, at most a tenth '
-                       'of all; then a cosine to zero')
-    group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip to this global norm; '
-                       '-1: do not')
+    group.add_argument('--n_warmup', type=number(int, 0), default=2000, help='of updates; then a cosine to 0')
+    group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip to this norm; -1: no')
     group.add_argument('--l2', type=number(float, 0), default=0.01, help='decoupled decay of all but biases and gains')
     add_device_args(parser)
     if parser.parse_known_args(argv)[0].model_path:
         defaults_of_model(parser, argv)
     args = parser.parse_args(argv)
-    if args.vocab_size:
-        is_clear = not (args.model_path or args.encoder_path or args.bpe_path)
-    else:
-        is_clear = args.model_path or (args.encoder_path and args.bpe_path)
+    paths = [args.model_path, args.encoder_path, args.bpe_path]
+    is_clear = not any(paths) if args.vocab_size else args.model_path or all(paths[1:])
     if not is_clear:
         raise ValueError('give one vocabulary: --vocab_size to learn it, --encoder_path with --bpe_path, or --init')
     return args if args.vocab_size else finish_paths(args)
 
 
-def lm_loss(model, tokens, n_targets):
-    """Sum of the next-token losses of tokens (N, T+1), divided by n_targets; logits exist only in chunks."""
-    we = model.dropped_table()                                         # one draw for lookup and decoding
-    if not torch.is_grad_enabled():
-        we = we.detach()                                               # then no gradients are made
-    ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
-    positions = torch.arange(len(we) - model.n_ctx, len(we) - model.n_ctx + ids.size(1), device=ids.device)
-    h = model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
-    weights = h.new_full((len(h),), 1 / n_targets)
-    return fast.WeightedCrossEntropy.apply(h, we, targets, weights)[0]
+class LMLoss(nn.Module):
+    """The training loss of a network, as a module that DistributedDataParallel can wrap."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens, n_targets):
+        """Sum of the next-token losses of tokens (N, T+1), divided by n_targets; logits exist only in chunks."""
+        we, n_ctx = self.model.dropped_table(), self.model.n_ctx       # one draw for lookup and decoding
+        if not torch.is_grad_enabled():
+            we = we.detach()                                           # then no gradients are made
+        ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
+        positions = torch.arange(len(we) - n_ctx, len(we) - n_ctx + ids.size(1), device=ids.device)
+        h = self.model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
+        return fast.WeightedCrossEntropy.apply(h, we, targets, h.new_full((len(h),), 1 / n_targets))[0]
 
 
 class Sequences:
     """The text as sequences of n_ctx tokens and the next one. The end of the text is for validation."""
 
-    def __init__(self, tokens, args):
-        self.tokens, self.seed, self.n_ctx, self.n_batch = tokens, args.seed, args.n_ctx, args.n_batch
+    def __init__(self, tokens, args, ranks):
+        self.tokens, self.seed, self.n_ctx, self.ranks = tokens, args.seed, args.n_ctx, ranks
         n_sequences = (len(tokens) - 1) // args.n_ctx
         if n_sequences < 2:
             raise ValueError(f'{args.data_dir} has {len(tokens)} tokens, too few for a sequence to train on and one to '
@@ -110,7 +106,10 @@ class Sequences:
         self.n_valid = min(max(n_sequences // 100, 1), MAX_VALID)
         self.n_train_tokens = len(tokens) - 1 - self.n_valid * args.n_ctx
         self.n_train = self.n_train_tokens // args.n_ctx
-        self.per_epoch = max(self.n_train // args.n_batch, 1)
+        self.n_batch = min(args.n_batch, self.n_train)
+        if self.n_batch % ranks.size:
+            raise ValueError(f'{ranks.size} processes cannot share the {self.n_batch} sequences of an update equally')
+        self.per_epoch = self.n_train // self.n_batch
         self.epoch, self.starts = None, None
 
     def cut_out(self, starts, n_tokens):
@@ -119,23 +118,23 @@ class Sequences:
         return torch.from_numpy(self.tokens[places].astype(np.int64))
 
     def batch(self, n_updates):
-        """The sequences of update n_updates. Each epoch shifts all starts by one random offset and shuffles them."""
+        """This process's share of update n_updates. Each epoch shifts all starts by a random offset and shuffles."""
         epoch, i = divmod(n_updates, self.per_epoch)
         if self.epoch != epoch:
             rng = np.random.default_rng([self.seed, epoch])
             self.starts = rng.integers(self.n_ctx) + self.n_ctx * rng.permutation(self.n_train)
             self.epoch = epoch
-        return self.cut_out(self.starts[i * self.n_batch:(i + 1) * self.n_batch], self.n_train_tokens)
+        starts = self.starts[i * self.n_batch:(i + 1) * self.n_batch]
+        return self.cut_out(starts[self.ranks.rank::self.ranks.size], self.n_train_tokens)
 
     def valid(self, micro_batch):
-        """The sequences held out, micro_batch at a time."""
+        """The starts of the sequences held out, in parts of at most micro_batch."""
         starts = self.n_train_tokens + self.n_ctx * np.arange(self.n_valid)
-        for part in np.array_split(starts, -(-self.n_valid // micro_batch)):
-            yield self.cut_out(part, len(self.tokens))
+        return np.array_split(starts, -(-self.n_valid // micro_batch))
 
 
-def build(args, n_vocab, n_total, device):
-    """The network, with random weights or those of --init, and the optimizer."""
+def build(args, n_vocab, n_total, device, ranks):
+    """The network in its `LMLoss`; what is called to train, which may be DistributedDataParallel; the optimizer."""
     set_seed(args.seed)
     model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
     if args.model_path:
@@ -145,20 +144,28 @@ def build(args, n_vocab, n_total, device):
                              f'{n_stored}: give the vocabulary that they were trained with')
         hash_model(args.model_path, args.encoder_path, args.bpe_path)
         load_openai_pretrained_model(model, n_ctx=args.n_ctx, n_transfer=args.n_layer, path=args.model_path)
-    model = fast.use_fast_dropout(model).to(device)
+    runner = module = LMLoss(fast.use_fast_dropout(model).to(device))
+    if ranks.size > 1:
+        runner = DistributedDataParallel(module)
+        torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine', t_total=n_total, l2=args.l2,
                      warmup=min(args.n_warmup / n_total, 0.1), max_grad_norm=args.max_grad_norm)
-    return model, opt
+    return module, runner, opt
 
 
-def update(model, opt, batch, micro_batch, autocast, scaler):
+def update(runner, opt, batch, micro_batch, autocast, scaler, run):
     """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor."""
-    model.train()
-    losses, n_targets = [], batch[:, 1:].numel()
-    for part in batch.split(micro_batch):
-        with autocast:
-            loss = lm_loss(model, part, n_targets)
-        scaler.scale(loss).backward()
+    runner.train()
+    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(micro_batch)
+    for part in parts:
+        if run.signals.received and run.ranks.size == 1:
+            set_generator_states(generators)                           # the update is dropped, to be done again
+            run.save_or_stop()
+        # processes exchange their gradients once an update, after the last micro-batch
+        with runner.no_sync() if run.ranks.size > 1 and part is not parts[-1] else nullcontext():
+            with autocast:
+                loss = runner(part, n_targets)
+            scaler.scale(loss).backward()
         losses.append(loss.detach())
     scaler.step(opt)
     scaler.update()
@@ -167,48 +174,47 @@ def update(model, opt, batch, micro_batch, autocast, scaler):
 
 
 @torch.no_grad()
-def validate(model, data, micro_batch, autocast, device):
-    """Mean next-token loss of the sequences held out, in nats."""
-    model.eval()
-    n_targets, losses = data.n_valid * data.n_ctx, []
-    for part in data.valid(micro_batch):
+def validate(module, data, micro_batch, autocast, device):
+    """Mean next-token loss of the sequences held out, in nats; the processes share the micro-batches."""
+    module.eval()
+    parts, ranks = data.valid(micro_batch), data.ranks
+    losses = torch.zeros(len(parts), device=device)
+    for i in range(ranks.rank, len(parts), ranks.size):
         with autocast:
-            losses.append(lm_loss(model, part.to(device), n_targets))
-    return torch.stack(losses).sum().item()
+            losses[i] = module(data.cut_out(parts[i], len(data.tokens)).to(device), data.n_valid * data.n_ctx)
+    return ranks.sum(losses).sum().item()               # each loss was computed by one process and is 0 on the others
 
 
-def main(args):
-    """Train, or go on; returns the folder of the result, the log and the model."""
-    ranks, folder = Ranks(), os.path.join(args.save_dir, args.desc)
-    for what, path in (('weights of --init', args.model_path), ('tokens of --token_dir', args.token_dir)):
-        if path and os.path.realpath(path) == os.path.realpath(folder):
-            raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
-    device, autocast = choose_device(args.device, args.dtype, args.deterministic)
+def train(args, device, autocast, ranks):
+    """One run, or what is left of it; returns the folder of the result, the log and the model."""
     with Run(args, ranks, device) as run:
         if run.results:
             return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
-        tokens, key, n_vocab = load_tokens(args)
-        data = Sequences(tokens, args)
+        tokens, key, n_vocab = load_tokens(args)                       # one process encodes, the others wait
+        ranks.agree('texts or vocabularies', key)
+        data = Sequences(tokens, args, ranks)
         n_total = data.per_epoch * args.n_iter
-        model, opt = build(args, n_vocab, n_total, device)
+        module, runner, opt = build(args, n_vocab, n_total, device, ranks)
         scaler = grad_scaler(device, args.dtype)
-        state = run.begin(dict(model=model, opt=opt, scaler=scaler), key,
+        state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
                           dict(n_updates=0, n_total=n_total, losses=[]))
+        ranks.agree('checkpoints', state['n_updates'])
         if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
             raise ValueError(f'{run.last_path} is damaged')
         state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
         since, n_tokens = time.time(), 0
 
-        bar = tqdm(total=n_total, initial=state['n_updates'], ncols=80, disable=None)
+        bar = tqdm(total=n_total, initial=state['n_updates'], ncols=80, disable=True if ranks.rank else None)
         while state['n_updates'] < n_total:
             batch = data.batch(state['n_updates']).to(device)
-            state['losses'].append(update(model, opt, batch, args.micro_batch, autocast, scaler))
+            loss = update(runner, opt, batch, args.micro_batch, autocast, scaler, run)
+            state['losses'].append(ranks.sum(loss) / ranks.size)
             state['n_updates'] += 1
-            n_tokens += len(batch) * args.n_ctx
+            n_tokens += data.n_batch * args.n_ctx
             bar.update()
             if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
                 tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
-                va_loss = validate(model, data, args.micro_batch, autocast, device)
+                va_loss = validate(module, data, args.micro_batch, autocast, device)
                 run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
                         va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s)
                 run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
@@ -216,7 +222,7 @@ def main(args):
                 state['losses'], since, n_tokens = [], time.time(), 0
             run.save_or_stop()
         bar.close()
-        return finish(args, run, model)
+        return finish(args, run, module.model)
 
 
 def finish(args, run, model):
@@ -226,10 +232,27 @@ def finish(args, run, model):
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
     run.write_json('hparams.json', {name: getattr(args, name)
                                     for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
-    save_openai_pretrained_model(model, run.folder)
-    results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder)))
+    if run.ranks.rank == 0:
+        save_openai_pretrained_model(model, run.folder)
+    results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder) if run.ranks.rank == 0 else None))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
+
+
+def main(args):
+    """Train, or go on; returns the folder of the result, the log and the model."""
+    ranks, folder = Ranks(), os.path.join(args.save_dir, args.desc)
+    for what, path in (('weights of --init', args.model_path), ('tokens of --token_dir', args.token_dir)):
+        if path and os.path.realpath(path) == os.path.realpath(folder):
+            raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
+    if args.n_batch % ranks.size:
+        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
+    device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
+    ranks.join(device)
+    try:
+        return train(args, device, autocast, ranks)
+    finally:
+        ranks.leave()
 
 
 if __name__ == '__main__':

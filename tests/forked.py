@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 
 
 def start_process(target, *args, **kwargs):
-    """Call `target(*args, connection, **kwargs)` in a new process; returns it and the other end of the connection."""
+    """Call `target(*args, connection, **kwargs)` in a new process; returns it and our end of the connection."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['forked', 'warm'])
     before = os.environ.get('PYTHONPATH', '')
@@ -43,8 +43,8 @@ def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, 
            touch_at_update=None):
     """What `python NAME.py ARGV` does, with its output in files out and err of `folder`, RANK in the names.
 
-    signal_at: (signal, 'update' or 'evaluate', n) has it send itself a signal in the n-th of them. limit: no file may
-    grow beyond so many bytes. env: environment variables. poison_after: a weight is NaN after so many updates.
+    signal_at: (signal, 'update', 'evaluate' or 'LMLoss', n) has it send itself a signal at the n-th of them. limit: no
+    file may grow beyond so many bytes. env: environment variables. poison_after: a weight is NaN after so many updates.
     touch_at_update: a file to make when the first update begins.
     """
     torch.set_num_threads(1)
@@ -55,8 +55,9 @@ def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if signal_at:
         number, where, n = signal_at
-        before_call(*((module, 'update') if where == 'update' else (train.Losses, 'logits') if name == 'train' else
-                      (pretrain, 'validate')), n, lambda *_: os.kill(os.getpid(), number))
+        places = dict(update=(module, 'update'), LMLoss=(pretrain.LMLoss, 'forward'),
+                      evaluate=(train.Losses, 'logits') if name == 'train' else (pretrain, 'validate'))
+        before_call(*places[where], n, lambda *_: os.kill(os.getpid(), number))
     if poison_after:
         before_call(train, 'update', poison_after + 1,
                     lambda runner, *_: runner.model.transformer.h[1].mlp.c_fc.w.data.fill_(float('nan')))
@@ -94,14 +95,18 @@ def free_port():
         return str(s.getsockname()[1])
 
 
-def run_two(folder, *argv, status=0, kill_after=None, **kwargs):
-    """Run train.py in two processes, as torchrun starts them; kwargs are for the second process only."""
+def run_two(folder, *argv, name='train', status=0, kill_after=None, **kwargs):
+    """Run train.py, or another script with all of its options, in two processes, as torchrun starts them.
+
+    status: of both, or of each. kwargs are for the second alone.
+    """
     env = dict(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=free_port())
-    both = [start(folder, toy_argv(folder, *argv), env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+    argv = toy_argv(folder, *argv) if name == 'train' else argv
+    both = [start(folder, argv, name=name, env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
                   **(kwargs if rank else {})) for rank in (0, 1)]
     if kill_after:
         time.sleep(kill_after)
         for process in both:
             process.kill()
-    for process in both:
-        finish(process, *{status, 0} if kill_after else {status})       # 0: it ended before the kill
+    for process, expected in zip(both, status if isinstance(status, tuple) else (status, status), strict=True):
+        finish(process, *{expected, 0} if kill_after else {expected})   # it may have been done before the kill

@@ -2,9 +2,13 @@
 
 import json
 import math
+import os
 import random
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,13 +16,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from forked import finish, start
-from toy import TOY, with_stories
+from forked import finish, run_two, start
+from reference import assert_close, without_noise
+from toy import NO_DROPOUT, ROOT, TOY, with_stories
 
 import corpus
 import generate
 import pretrain
 import train
+from checkpoint import Signals
+from device import Ranks
 from model_pytorch import (
     DEFAULT_CONFIG,
     LMModel,
@@ -91,7 +98,7 @@ def test_validation_perplexity_by_hand(run, tmp_path):
 
 
 def test_training_loss_and_gradient_are_the_plain_models(tmp_path):
-    """lm_loss in two micro-batches against cross entropy over all logits at once."""
+    """LMLoss in two micro-batches against cross entropy over all logits at once."""
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=2)
     model = LMModel(cfg, vocab=58, n_ctx=8).eval()
     tokens = torch.randint(50, (4, 9))
@@ -100,7 +107,7 @@ def test_training_loss_and_gradient_are_the_plain_models(tmp_path):
     plain.backward()
     expected = {name: p.grad for name, p in model.named_parameters()}
     model.zero_grad()
-    losses = [pretrain.lm_loss(model.transformer, part, 32) for part in tokens.split(2)]
+    losses = [pretrain.LMLoss(model.transformer)(part, 32) for part in tokens.split(2)]
     sum(losses).backward()
     assert sum(losses).item() == pytest.approx(plain.item(), abs=1e-6)
     for name, p in model.named_parameters():
@@ -111,7 +118,7 @@ def test_one_draw_of_the_table_a_step(monkeypatch):
     model = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=1), vocab=58, n_ctx=8)
     drawn = []
     model.drop.register_forward_hook(lambda *_: drawn.append(1))
-    pretrain.lm_loss(model, torch.randint(50, (4, 9)), 32)
+    pretrain.LMLoss(model)(torch.randint(50, (4, 9)), 32)
     assert len(drawn) == 1
 
 
@@ -158,10 +165,13 @@ def whole(run, tmp_path):
     return shards(tmp_path), lines_of(tmp_path)
 
 
-@pytest.mark.parametrize('number, where, n', [(signal.SIGTERM, 'update', 7), (signal.SIGINT, 'evaluate', 2)])
-def test_a_signal_saves_and_the_continued_run_gives_the_same_bits(run, tmp_path, whole, number, where, n):
+@pytest.mark.parametrize('number, where, n, n_updates', [
+    (signal.SIGTERM, 'update', 7, 6), (signal.SIGINT, 'evaluate', 2, 10),
+    (signal.SIGTERM, 'LMLoss', 18, 8)])                 # the first half of update 9, which is then dropped
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(run, tmp_path, whole, number, where, n, n_updates):
     process = start_run(tmp_path, signal_at=(number, where, n))
     finish(process, 128 + number)
+    assert f'stopped after update {n_updates} of' in (tmp_path / 'err').read_text()
     assert 'with --resume continues' in (tmp_path / 'err').read_text()
     options = [*VOCABULARY, '--n_iter', '4']
     with pytest.raises(ValueError, match='interrupted run: add --resume'):
@@ -226,10 +236,10 @@ def test_parameters_that_are_not_finite_are_not_written(run, tmp_path, monkeypat
     put(tmp_path, a=random_text(60))
     update, calls = pretrain.update, iter(range(1, 1000))
 
-    def poisoned(model, *args):
-        loss = update(model, *args)
+    def poisoned(runner, *args):
+        loss = update(runner, *args)
         if next(calls) == 5:
-            model.h[0].mlp.c_fc.w.data[0, 0] = float('inf')
+            runner.model.h[0].mlp.c_fc.w.data[0, 0] = float('inf')
         return loss
 
     monkeypatch.setattr(pretrain, 'update', poisoned)
@@ -357,3 +367,104 @@ def test_defaults_are_the_papers():
     paper = dict(n_ctx=512, n_batch=64, lr=2.5e-4, n_warmup=2000, n_iter=100, l2=0.01, max_grad_norm=1, n_embd=768,
                  n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, afn='gelu')
     assert {name: getattr(args, name) for name in paper} == paper
+
+
+def two_argv(folder, *argv):
+    return argv_for(folder, *VOCABULARY, '--n_iter', '4', '--n_batch', '8', '--desc', 'two', *argv)
+
+
+def weights_of(folder, desc):
+    model = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=1), vocab=124 + 8, n_ctx=8)
+    load_openai_pretrained_model(model, path=folder / 'save' / desc)
+    return model.state_dict()
+
+
+def test_two_processes_train_and_validate_as_one(run, tmp_path):
+    put(tmp_path, a=random_text())
+    one = run(*VOCABULARY, *NO_DROPOUT[:3], '--n_iter', '4', '--n_batch', '8')
+    run_two(tmp_path, *two_argv(tmp_path, *NO_DROPOUT[:3]), name='pretrain')
+    assert '.' in (tmp_path / 'out0').read_text() and not (tmp_path / 'out1').read_text()
+    two = json.loads((tmp_path / 'save' / 'two' / 'results.json').read_text())['log']
+    assert len(two) == len(one.log) > 4 and two[-1]['n_updates'] == one.log[-1]['n_updates'] >= 20
+    for name in ('tr_loss', 'va_loss', 'n_epochs', 'n_updates'):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one.log], abs=1e-6), name
+    ours, theirs = (weights_of(tmp_path, desc) for desc in ('two', 'toy'))
+    for name in ours:
+        assert_close(without_noise(name, ours[name]), without_noise(name, theirs[name]), atol=1e-6, what=name)
+
+
+def test_two_processes_stop_together_and_go_on_to_the_same_bits(tmp_path):
+    """Each draws its own dropout, and has its generator in the checkpoint."""
+    put(tmp_path, a=random_text(60))
+    run_two(tmp_path, *two_argv(tmp_path, '--desc', 'toy'), name='pretrain')
+    whole = shards(tmp_path), lines_of(tmp_path)
+    stopped = two_argv(tmp_path, '--desc', 'toy', '--resume')
+    shutil.rmtree(tmp_path / 'save' / 'toy')
+    run_two(tmp_path, *stopped, name='pretrain', status=143, signal_at=(signal.SIGTERM, 'LMLoss', 14))
+    assert 'stopped after update 7 of' in (tmp_path / 'err1').read_text()
+    run_two(tmp_path, *stopped, name='pretrain')
+    assert (shards(tmp_path), lines_of(tmp_path)) == whole
+
+
+def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_same_bits(tmp_path):
+    put(tmp_path, a=random_text(60))
+    run_two(tmp_path, *two_argv(tmp_path, '--desc', 'toy'), name='pretrain')
+    whole = shards(tmp_path), lines_of(tmp_path)
+    argv = two_argv(tmp_path, '--desc', 'toy', '--resume', *EVERY_UPDATE)
+    shutil.rmtree(tmp_path / 'save' / 'toy')
+    began = time.monotonic()
+    run_two(tmp_path, *argv, name='pretrain', status=(2, -signal.SIGKILL), signal_at=(signal.SIGKILL, 'update', 7))
+    assert time.monotonic() - began < 30 and 'error: another process of this run has ended' in (
+        tmp_path / 'err0').read_text()
+    run_two(tmp_path, *argv, name='pretrain')
+    assert (shards(tmp_path), lines_of(tmp_path)) == whole
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--n_batch', '5'], '2 processes cannot share --n_batch 5 equally'),
+    (['--n_batch', '200'], '2 processes cannot share the 11 sequences of an update equally')])
+def test_processes_that_cannot_share_the_sequences_are_told_so(tmp_path, argv, words):
+    put(tmp_path, a='the cat sat on the red ball\n' * 9)                # 11 sequences to train on
+    run_two(tmp_path, *two_argv(tmp_path, *argv), name='pretrain', status=2)
+    for rank in (0, 1):
+        assert re.search(words, (tmp_path / f'err{rank}').read_text())
+
+
+def test_processes_that_see_different_checkpoints_end(monkeypatch):
+    """As with folders that two machines do not share."""
+    ranks = Ranks()
+    ranks.agree('checkpoints', 7)
+    monkeypatch.setattr(ranks, 'gather', lambda value: [value, 0])
+    with pytest.raises(ValueError, match='the processes have different checkpoints: give all machines the same'):
+        ranks.agree('checkpoints', 7)
+
+
+def test_a_signal_is_acknowledged_at_once(capfd):
+    signals = Signals()
+    signals.catch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert capfd.readouterr().err.endswith(': signal received: saving and stopping, a second one ends at once\n')
+    assert signals.received == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.slow
+def test_one_failing_process_ends_the_run_with_its_own_message(tmp_path):
+    """A real torchrun, whose process 1 alone fails in update 3."""
+    put(tmp_path, a=random_text())
+    (tmp_path / 'one_fails.py').write_text(
+        'import os, pretrain\n'
+        'from utils import run_script\n'
+        'update, calls = pretrain.update, iter(range(1, 1000))\n'
+        'def failing(*args):\n'
+        '    if next(calls) == 3 and os.environ["RANK"] == "1":\n'
+        '        raise ValueError("bad luck in process 1")\n'
+        '    return update(*args)\n'
+        'pretrain.update = failing\n'
+        'run_script(pretrain.main, pretrain.parse_args)\n')
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+                           str(tmp_path / 'one_fails.py'), *two_argv(tmp_path)], cwd=ROOT, capture_output=True,
+                          text=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
+    assert done.returncode != 0 and 'error: bad luck in process 1' in done.stderr
+    assert done.stderr.count('Traceback') <= 1          # torchrun's own
+    assert time.monotonic() - began < 120

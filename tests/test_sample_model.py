@@ -47,8 +47,8 @@ def test_perplexity_of_stories_it_has_not_seen():
     ids = np.array(ids[:(len(ids) - 1) // n_ctx * n_ctx + 1])
     tokens = torch.from_numpy(np.stack([ids[i:i + n_ctx + 1] for i in range(0, len(ids) - 1, n_ctx)]))
     with torch.no_grad():
-        loss = pretrain.lm_loss(model, tokens, len(ids) - 1).item()
-    assert 0 not in ids                                 # there are no unknown characters
+        loss = pretrain.LMLoss(model)(tokens, len(ids) - 1).item()
+    assert 0 not in ids                                 # no character is unknown
     assert math.exp(loss) < 2.6
 
 
