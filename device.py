@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # gloo's words, NCCL's
-DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # autocast to
+PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # in gloo's errors, NCCL's
+DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
 
 
 def add_device_args(parser):
@@ -100,7 +100,8 @@ class Ranks:
     def leave(self):
         """End the process group. Raises ConnectionError instead of torch's error if another process has ended.
 
-        If it is freed later, it ends the group while it holds Python's lock, for which gloo's threads may wait.
+        DistributedDataParallel is freed first, also where the frames of an exception refer to it: freed later, it would
+        end the group while it holds Python's lock, for which gloo's threads may wait.
         """
         error = sys.exc_info()[1]
         if dist.is_initialized():

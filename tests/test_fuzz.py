@@ -67,7 +67,8 @@ COMMANDS = (                                                           # script,
     ('pretrain', [*INIT, '--desc', 'pretrained', '--resume'], ['save/pretrained/results.json']),
     ('generate', ['--model_path', 'model', '--prompt', 'the cat'], MODEL),
     ('generate', ['--desc', 'done', '--prompt', 'the cat'], RUN),
-    ('generate', ['--model_path', 'save/pretrained', '--gen_len', '3'], ['prompts.txt', 'save/pretrained/results.json']),
+    ('generate', ['--model_path', 'save/pretrained', '--gen_len', '3'],
+     ['prompts.txt', 'save/pretrained/results.json']),
     ('generate', ['--model_path', 'model', '--score', 'text.txt', '--per_token'], ['text.txt', *MODEL]),
     ('zero_shot', ['--model_path', 'model', '--task', 'cloze', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv']),
     ('zero_shot', ['--model_path', 'model', '--task', 'sst2', '--data_dir', 'tables'], ['tables/dev.tsv']),
@@ -371,7 +372,8 @@ def safetensors_header_changed(path, rng):
 
 CONTENT = [truncated, bits_flipped, piece_replaced, piece_replaced, swapped, of_other_encoding, empty, pickled,
            torch_pickled]
-ANY = [*CONTENT, grown, grown, unreadable, replaced(missing), replaced(Path.mkdir), replaced(os.mkfifo), replaced(symlink_loop)]
+ANY = [*CONTENT, grown, grown, unreadable,
+       *(replaced(by) for by in (missing, Path.mkdir, os.mkfifo, symlink_loop))]
 OF_KIND = {'.json': [json_changed], '.jsonl': [line_changed], '.csv': [field_changed], '.npy': [header_changed],
            '.pt': [tensor_changed] * 4 + [member_changed, zip_bomb], '.npz': [member_changed, zip_bomb],
            '.safetensors': [safetensors_header_changed]}
