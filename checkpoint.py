@@ -253,7 +253,7 @@ class Run:
                 sys.stdout.flush()
             except BrokenPipeError:
                 sys.stdout = open(os.devnull, 'w')                     # so that Python does not complain at its end
-                self.signals.received = self.signals.received or int(signal.SIGPIPE)
+                self.signals.received = self.signals.received or getattr(signal, 'SIGPIPE', 13)
 
     def write_json(self, name, value):
         """Write a file of the run's folder."""
