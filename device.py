@@ -20,8 +20,8 @@ def add_device_args(parser):
     group = parser.add_argument_group('device')
     group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
     group.add_argument('--dtype', default='float32', choices=DTYPES, help='dtype of matrix products; parameters, '
-                       'softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales the loss; on a '
-                       'CPU without AMX or such units both are slower than float32')
+                       'softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales the loss. On '
+                       'most CPUs without AMX both are slower than float32')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
                        'bits each time (slower); a CPU does with as many threads')
 
