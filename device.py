@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # in gloo's errors, NCCL's
+PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # words of gloo, NCCL
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
 
 
