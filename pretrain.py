@@ -136,13 +136,19 @@ class Sequences:
 def build(args, n_vocab, n_total, device, ranks):
     """The network in its `LMLoss`; what is called to train, which may be DistributedDataParallel; the optimizer."""
     set_seed(args.seed)
-    model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
-    if args.model_path:
-        n_stored = read_shapes(args.model_path)[1][0]
+    if args.model_path:                                                # before a network of any size is built
+        shapes = read_shapes(args.model_path)
+        (n_ctx, n_embd), (n_stored, _) = shapes[:2]
         if n_stored != n_vocab:
             raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
                              f'{n_stored}: give the vocabulary that they were trained with')
+        if args.n_embd != n_embd or args.n_ctx > n_ctx or 12 * args.n_layer > len(shapes) - 2:
+            raise ValueError(f'{args.model_path} has {n_ctx} positions and {(len(shapes) - 2) // 12} blocks {n_embd} '
+                             f'wide: too small for n_ctx={args.n_ctx}, n_layer={args.n_layer}, or of another width '
+                             f'than n_embd={args.n_embd}')
         hash_model(args.model_path, args.encoder_path, args.bpe_path)
+    model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
+    if args.model_path:
         load_openai_pretrained_model(model, n_ctx=args.n_ctx, n_transfer=args.n_layer, path=args.model_path)
     runner = module = LMLoss(fast.use_fast_dropout(model).to(device))
     if ranks.size > 1:

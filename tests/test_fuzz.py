@@ -476,7 +476,8 @@ def judge(status, err, path, damage, copy):
         return ''
     if status != 2 or len(lines) != 1 or len(lines[0]) >= 500 or ' error: ' not in lines[0]:
         return f'status {status}, {len(lines)} lines: {lines}'[:500]
-    words = (path.name, path.parent.name, *path.stem.split('_'), 'n_', 'afn', 'lower --lr', 'standard input')
+    words = (path.name, path.parent.name, *path.stem.split('_'), 'n_', 'afn', 'lower --lr', 'standard input',
+             'the text is empty')
     if not any(word and word in lines[0] for word in words):
         return f'no name of a file: {lines[0]}'
     return f'{changed} changed, though it ended with {lines[0]}' if changed else ''
