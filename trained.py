@@ -64,43 +64,57 @@ def open_trained(args) -> Trained:
     be the same. Raises ValueError or FileNotFoundError where files are missing, damaged, or do not belong together.
     """
     folder = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
-    encoder_path = args.encoder_path or os.path.join(folder, VOCABULARY)
-    bpe_path = args.bpe_path or os.path.join(folder, MERGES)
-    if args.desc and os.path.isfile(os.path.join(folder, 'params_shapes.json')):
-        raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
-    encoder = TextEncoder(encoder_path, bpe_path)
-    if args.desc:
-        config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
-        n_vocab, n_ctx, n_special = config['n_vocab'], config['n_ctx'], len(SPECIAL)
-        options = argparse.Namespace(**config['options'])
-        for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
-            if sha256(name) != config[kind]:
-                raise ValueError(f'{name} is not the {kind} that {args.desc} was trained with')
-        state, written = load_state(path), written_hashes(folder).get('parameters')
-        if written and written != sha256(path):
-            raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
-        table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
-        if table.shape != (n_vocab + n_special + n_ctx, options.n_embd) or len(state) != 12 * options.n_layer + 4:
-            raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
-        model = DoubleHeadModel(options, config['clf_token'], head_type(config['form'], config['classes']),
-                                vocab=n_vocab + n_special + n_ctx, n_ctx=n_ctx)
-        load_into(model, state, path)
-    else:
-        options, config, n_special = args, {}, 0
-        shapes = read_shapes(folder)
-        (n_stored, n_embd), (n_vocab, _) = shapes[:2]
-        if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
-            raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
-                             f'n_layer={options.n_layer}, n_embd={options.n_embd}')
-        if written_hashes(folder):
-            hash_model(folder, encoder_path, bpe_path)
-        n_ctx = min(args.n_ctx, n_stored)
-        model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
-        load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
-    if encoder.n_vocab != n_vocab:
-        raise ValueError(f'{encoder_path} has {encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
+    paths = args.encoder_path or os.path.join(folder, VOCABULARY), args.bpe_path or os.path.join(folder, MERGES)
+    trained = open_run(folder, *paths) if args.desc else open_model_folder(folder, *paths, args)
+    n_vocab = trained.model.transformer.vocab - trained.n_special - trained.model.transformer.n_ctx
+    if trained.encoder.n_vocab != n_vocab:
+        raise ValueError(f'{paths[0]} has {trained.encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
                          'they do not belong together')
-    return Trained(model.eval(), encoder, options, n_special, config, encoder_path, bpe_path)
+    trained.model.eval()
+    return trained
+
+
+def open_run(folder, encoder_path, bpe_path) -> Trained:
+    """The network of a run of train.py."""
+    if os.path.isfile(os.path.join(folder, 'params_shapes.json')):
+        raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
+    config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
+    options, n_special = argparse.Namespace(**config['options']), len(SPECIAL)
+    for name in (encoder_path, bpe_path):
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f'{name} is missing: a run has its own vocabulary and merges; without them give '
+                                    '--encoder_path and --bpe_path')
+    encoder = TextEncoder(encoder_path, bpe_path)
+    for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
+        if sha256(name) != config[kind]:
+            raise ValueError(f'{name} is not the {kind} that {os.path.basename(folder)} was trained with')
+    state, written = load_state(path), written_hashes(folder).get('parameters')
+    if written and written != sha256(path):
+        raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
+    n_rows = config['n_vocab'] + n_special + config['n_ctx']
+    table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
+    if table.shape != (n_rows, options.n_embd) or len(state) != 12 * options.n_layer + 4:
+        raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
+    head = head_type(config['form'], config['classes'])
+    model = DoubleHeadModel(options, config['clf_token'], head, vocab=n_rows, n_ctx=config['n_ctx'])
+    load_into(model, state, path)
+    return Trained(model, encoder, options, n_special, config, encoder_path, bpe_path)
+
+
+def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
+    """The network whose weights lie in a folder in the released layout; options: its size."""
+    shapes = read_shapes(folder)
+    (n_stored, n_embd), (n_vocab, _) = shapes[:2]
+    if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
+        raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
+                         f'n_layer={options.n_layer}, n_embd={options.n_embd}')
+    encoder = TextEncoder(encoder_path, bpe_path)
+    if written_hashes(folder):
+        hash_model(folder, encoder_path, bpe_path)
+    n_ctx = min(options.n_ctx, n_stored)
+    model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
+    load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
+    return Trained(model, encoder, options, 0, {}, encoder_path, bpe_path)
 
 
 def read_config(folder) -> dict:

@@ -90,7 +90,7 @@ def test_any_update_is_the_written_formula(data):
             p.grad = g.clone()
         opt.step()
         for p, q in zip(params, expected, strict=True):
-            assert_close(p.detach(), q, atol=1e-6)
+            assert_close(p.detach(), q, atol=1e-6, rtol=1e-6)
 
 
 def test_training_steps_are_those_of_the_original():
