@@ -482,8 +482,11 @@ def predict(args, device, autocast, ranks):
                 for i in range(len(examples)))
     if n_cut:
         print(f'{n_cut} examples are longer than the n_ctx={n_ctx} of the run allows: their texts are cut')
-    module = Losses(trained.model.to(device), options.lm_coef, args.plain)
+    module = Losses(trained.model.to(device), 0, args.plain)           # no loss is computed
     logits = evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, ranks)
+    if logits.size(1) != max(len(task.classes), 1):
+        raise ValueError(f'config.json of {args.desc} is damaged: it has {len(task.classes)} classes, but each example '
+                         f'has {logits.size(1)} scores')
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
     write_predictions(path, task, predictions_of(task, logits), logits)
