@@ -117,6 +117,13 @@ def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
     return Trained(model, encoder, options, 0, {}, encoder_path, bpe_path)
 
 
+def is_option(value, default) -> bool:
+    """Whether a value can be that of an option of the network with this default: a dropout, a size or a name."""
+    if isinstance(default, float):
+        return type(value) in (int, float) and 0 <= value < 1
+    return type(value) is type(default) and (isinstance(value, str) or value >= 1)
+
+
 def read_config(folder) -> dict:
     """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
     path = os.path.join(folder, 'config.json')
@@ -128,8 +135,11 @@ def read_config(folder) -> dict:
     wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
     if not wrong:
         options = config['options']
-        wrong = [name for name, value in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
-                 if not isinstance(options.get(name), (int, float) if isinstance(value, float) else type(value))]
+        wrong = [name for name, default in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
+                 if not is_option(options.get(name), default)]
+    if not wrong:
+        if options['n_embd'] % options['n_head']:
+            wrong.append('n_head')
         if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
             wrong.append('clf_token')
         if config['form'] not in FORMS or options['dataset'] not in TASKS or {*map(type, config['classes'])} - {str}:

@@ -246,6 +246,17 @@ def absurd_inside(value, rng):
         value[rng.choice(('extra', 'sub\nmit', '\ud800', 'n_head'))] = rng.choice(ABSURD)
 
 
+def key_changed(path, _, place, value):
+    """Change what one key has, inside the keys before it; DEEP stands for no such key."""
+    whole = inside = json.loads(path.read_bytes())
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    if value == DEEP:
+        del inside[place[-1]]
+    write(path, as_json(whole))
+
+
 def as_json(value):
     text = json.dumps(value, ensure_ascii=False).replace(f'"{DEEP}"', '[' * 100_000 + ']' * 100_000)
     return text.replace('TWICE', '')
@@ -385,12 +396,30 @@ OF_KIND |= {'.bin': OF_KIND['.pt'], **dict.fromkeys(('.tsv', '.txt', '.bpe'), [f
 
 
 def draw(seed):
-    """The command of a case, the file that it damages and the damage. Seeds in a row go round all files."""
+    """The command of a case, the file that it damages and the damage. Seeds in a row go round all files.
+
+    Besides numbers there are the seeds of `each_key`.
+    """
+    if isinstance(seed, tuple):
+        command, name, place, value = seed
+        return command, name, functools.partial(key_changed, place=place, value=value), None
     rng = random.Random(seed)
     command, name = random.Random(seed // len(PAIRS)).sample(PAIRS, len(PAIRS))[seed % len(PAIRS)]
     suffix = '.json' if 'counts' in name else '.npy' if name.endswith(PIECE) else Path(name).suffix
     damages = OF_KIND[suffix] if rng.random() < 0.5 else CONTENT if name == 'prompts.txt' else ANY
     return command, name, rng.choice(damages), rng
+
+
+def each_key(base):
+    """Seeds that change each key of the json files that hold options, one by one."""
+    for command, name in PAIRS:
+        if name.endswith(('config.json', 'results.json', 'hparams.json')):
+            whole = json.loads((base / name).read_bytes())
+            places = [(key, *inner) for key, value in whole.items() for inner in
+                      [(), *((k,) for k in (value if isinstance(value, dict) else ()))]]
+            for place in places:
+                for value in (DEEP, -1, 10 ** 30, math.nan, True, None, 'x', [], {'x': 3}):
+                    yield command, name, place, value
 
 
 def existing(name):
@@ -438,8 +467,9 @@ class Copy:
             self.stamps = stamps()
 
 
-def run(script, argv, name):
-    """Run a script as from a shell: its status, None for a traceback, and what it wrote on stderr."""
+def run(seed):
+    """Run the command of a case as from a shell: its status, None for a traceback, and what it wrote on stderr."""
+    (script, argv, _), name, _, _ = draw(seed)
     out, err = io.StringIO(), io.StringIO()
     sys.argv = [f'{script}.py']
     parse_args = SCRIPTS[script].parse_args if script in SCRIPTS else list
@@ -485,22 +515,27 @@ def judge(status, err, path, damage, copy):
 
 def run_case(copy, seed):
     """A dict that says how the case ended."""
-    (script, argv, _), name, damage, rng = draw(seed)
+    _, name, damage, rng = draw(seed)
     path = existing(name)
     damage(path, rng)
     with contextlib.suppress(OSError), open('/proc/self/clear_refs', 'w') as f:
         f.write('5')                                                   # the peak begins anew
     start = time.time()
-    status, err = run(script, argv, name)
+    status, err = run(seed)
     end = dict(described(seed), status=status, seconds=time.time() - start, peak=of_process('VmHWM'), err=err[:500],
-               wrong=judge(status, err, path, damage.__name__, copy))
+               wrong=judge(status, err, path, damage_name(damage), copy))
     copy.restore()
     return end
 
 
 def described(seed):
     (script, argv, _), name, damage, _ = draw(seed)
-    return dict(seed=seed, name=name, what=f'{script} {" ".join(argv)}: {name} {damage.__name__}')
+    what = f'{script} {" ".join(argv)}: {name} {damage_name(damage)} {getattr(damage, "keywords", "")}'
+    return dict(seed=str(seed)[:20], name=name, what=what)
+
+
+def damage_name(damage):
+    return getattr(damage, '__name__', 'key_changed')
 
 
 def of_process(name):
@@ -577,3 +612,8 @@ def test_damaged_files_get_one_line_or_do_no_harm(base, tmp_path):
 @pytest.mark.slow
 def test_thousands_of_damaged_files(base, tmp_path):
     check(base, tmp_path, range(150, 5150))
+
+
+@pytest.mark.slow
+def test_each_key_of_the_files_with_options(base, tmp_path):
+    check(base, tmp_path, each_key(base))
