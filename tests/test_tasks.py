@@ -66,7 +66,7 @@ def test_every_head_trains_fast_as_it_does_plain(task, tmp_path):
 
 
 def test_every_head_learns_and_predicts_in_the_names_of_its_classes(task, tmp_path, capsys):
-    results = run(tmp_path, task, *NO_DROPOUT, '--analysis', '--n_iter', '12', '--lr', '3e-3', '--lm_coef', '0')
+    results = run(tmp_path, task, *NO_DROPOUT, '--analysis', '--n_iter', '8', '--lr', '4e-3', '--lm_coef', '0')
     row = train.TASKS[task]
     first, last = results.losses[0][0], np.mean([loss for loss, _ in results.losses[-10:]])
     assert last < 0.9 * first
