@@ -233,8 +233,7 @@ def train(args, device, autocast, ranks):
 
 def finish(args, run, model):
     """Write the weights, the vocabulary and the network's options, which is all that --model_path needs."""
-    run.save()
-    run.check_parameters()
+    run.save()                                                         # refuses parameters that are not finite
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
     run.write_json('hparams.json', {name: getattr(args, name)
                                     for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})

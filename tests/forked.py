@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 import os
 import resource
+import signal
 import socket
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -87,6 +88,16 @@ def finish(process, *statuses):
     if hangs:
         process.kill()
     assert not hangs and process.exitcode in statuses, process.exitcode
+
+
+def kill(process):
+    """Kill a process. Returns whether it was running; a process that had ended before must have status 0."""
+    process.kill()
+    process.join()
+    if process.exitcode == -signal.SIGKILL:
+        return True
+    finish(process, 0)
+    return False
 
 
 def free_port():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from forked import finish, run_two, start
+from forked import finish, kill, run_two, start
 from reference import assert_close, without_noise
 from toy import NO_DROPOUT, ROOT, TOY, with_stories
 
@@ -193,12 +193,9 @@ def test_a_run_killed_at_any_moment_gives_the_same_bits(tmp_path, whole, n_kills
         while process.exitcode is None and not began.exists():
             time.sleep(0.001)
         process.join(moments.uniform(0, 0.15))
-        process.kill()
-        process.join()
-        if process.exitcode == -signal.SIGKILL:
+        if kill(process):
             kills += 1
         else:
-            finish(process, 0)
             assert shards(tmp_path) == whole[0] and lines_of(tmp_path) == whole[1]
             shutil.rmtree(tmp_path / 'save' / 'toy')
     finish(start_run(tmp_path, '--resume', *EVERY_UPDATE), 0)

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from forked import finish, run_two, start
+from forked import finish, kill, run_two, start
 from reference import assert_close
 from toy import MERGES, NO_DROPOUT, ROOT, TOY, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
@@ -81,12 +81,9 @@ def test_killed_at_any_moments_a_run_ends_bit_for_bit_as_if_it_had_not_been(fold
         else:
             process = start_training(desc)
             process.join(moments.uniform(0, 0.5) * duration)
-        process.kill()
-        process.join()
-        if process.exitcode == -signal.SIGKILL:
+        if kill(process):
             kills += 1
         else:
-            finish(process, 0)
             assert outcome(folder, desc) == whole
             desc, duration = f'killed-again-{kills}', 0.9 * duration    # the machine may be faster now
     run(folder, '--desc', desc, '--resume', *argv)

@@ -215,8 +215,8 @@ def test_a_complete_run_of_the_original(name, n_close, tolerance, tmp_path, monk
         np.testing.assert_allclose(lm[:n_close], theirs['lm_loss'][:n_close], atol=tolerance, rtol=0)
     else:
         np.testing.assert_allclose(clf[:140], theirs['clf_loss'][:140], atol=1e-4, rtol=0)
-        # then rounding grows: 2e-3 and 4e-3 by update 187 on two processors, with the same code
-        np.testing.assert_allclose(clf[:187], theirs['clf_loss'][:187], atol=1e-2, rtol=0)
+        # then rounding grows: 2e-3 by update 187 on an Intel Xeon; 4e-3, too much, on an AMD EPYC with the same code
+        np.testing.assert_allclose(clf[:187], theirs['clf_loss'][:187], atol=3e-3, rtol=0)
         first = [float(x) for x in golden['epoch_lines'][0].split()]
         log = results.log[0]
         ours = [log[key] for key in ('n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc')]
