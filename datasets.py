@@ -8,8 +8,6 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -119,25 +117,6 @@ def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):
     endings 1, endings 2) of the test file."""
     train, valid = split_cloze(find_cloze_file(data_dir, 'val'), n_valid, n_train)
     return train, valid, read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
-
-
-class Split(NamedTuple):
-    """N examples as text."""
-    texts: tuple            # fields, each a list of N texts
-    labels: list | None     # class numbers, or plain numbers where the task has no classes; None: not labelled
-
-
-def read_stories(path: str) -> Split:
-    """The stories of one file."""
-    *texts, labels = read_cloze(path)
-    return Split(tuple(texts), labels)
-
-
-def load_stories(data_dir: str, n_valid: int) -> tuple[Split, Split, Split]:
-    """Story Cloze Test: training, validation, test."""
-    labelled = split_cloze(find_cloze_file(data_dir, 'val'), n_valid)
-    train, valid = (Split(tuple(texts), labels) for *texts, labels in labelled)
-    return train, valid, read_stories(find_cloze_file(data_dir, 'test'))
 
 
 # How the fields of an example become the K sequences that the network reads (section 3.3 of the paper)
@@ -303,43 +282,3 @@ class Examples:
     def batch(self, indices):
         """X (B, K, n_ctx, 2), M (B, K, n_ctx) of the examples `indices`; see `pack`."""
         return pack([FORMS[self.form](*self.fields_of(i)) for i in indices], self.encoder, self.n_ctx)
-
-
-def accuracy(labels, predictions):
-    """In percent."""
-    from sklearn.metrics import accuracy_score
-    return 100 * accuracy_score(labels, predictions)
-
-
-def pearson(labels, predictions):
-    """Correlation in percent; 0 where one of the two is constant."""
-    from scipy.stats import pearsonr
-    return 100 * pearsonr(labels, predictions).statistic if min(np.ptp(labels), np.ptp(predictions)) > 0 else 0.
-
-
-METRICS = {'accuracy': accuracy, 'pearson': pearson}                   # (labels, predictions) -> up to 100
-
-
-class Task(NamedTuple):
-    """All that train.py knows of a task."""
-    load: Callable          # (data_dir, n_valid) -> training, validation and test Splits
-    read: Callable          # path -> the Split of one file, labelled or not
-    form: str               # one of FORMS
-    classes: tuple          # what is written for each logit; empty: the label is a number
-    metrics: tuple          # of METRICS; the first chooses the best epoch
-    filename: str           # of the predictions, inside --submission_dir
-    defaults: dict          # options that differ from the reference's defaults
-
-    @property
-    def head(self):
-        """DoubleHeadModel's task_head_type."""
-        return head_type(self.form, self.classes)
-
-
-TASKS = {
-    'rocstories': Task(load_stories, read_stories, 'choices', ('0', '1'), ('accuracy',), 'ROCStories.tsv', {}),
-    # stories written for this repository and a small model pre-trained on more of them: the whole job in a minute
-    'sample': Task(load_stories, read_stories, 'choices', ('0', '1'), ('accuracy',), 'sample.tsv',
-                   dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=3,
-                        lr=1e-3, lr_warmup=0.15, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)),
-}

@@ -24,9 +24,10 @@ from tqdm import tqdm
 import analysis
 import fast
 from checkpoint import Run, environment, load_into, load_state, save_state, sha256
-from datasets import METRICS, SPECIAL, TASKS, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
+from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
+from metrics import scores
 from model_pytorch import (
     DEFAULT_CONFIG,
     DoubleHeadModel,
@@ -34,6 +35,7 @@ from model_pytorch import (
     read_shapes,
 )
 from opt import SCHEDULES, OpenAIAdam
+from tasks import TASKS
 from text_utils import TextEncoder
 from trained import hash_model, open_trained
 from utils import (
@@ -149,7 +151,7 @@ def load_data(args, task):
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
     hashes = hash_files(args, text_encoder.n_vocab)
     encoder = add_special(text_encoder)
-    splits = task.load(args.data_dir, args.n_valid)
+    splits = task.load(args)
     warnings = labels_and_overlap(task, *splits)
     texts = [field for split in splits for field in split.texts]
     encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
@@ -295,7 +297,7 @@ def predictions_of(task, logits):
 def score(task, logits, labels):
     """The mean loss in nats, or squared error, and the task's metrics by name."""
     cost = task_losses(logits, torch.from_numpy(labels)).mean().item()
-    return cost, {name: METRICS[name](labels, predictions_of(task, logits)) for name in task.metrics}
+    return cost, scores(task.metrics, labels, predictions_of(task, logits))
 
 
 def build(args, task, data, device, ranks, t_total):
@@ -336,10 +338,10 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
     for name, examples, n in (('tr', data.train, min(n_valid, len(data.train))), ('va', data.valid, n_valid)):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
-        line[f'{name}_cost'], scores = score(task, logits, examples.labels[:n])
-        line[f'{name}_score'] = scores[task.metrics[0]]
-        if 'accuracy' in scores:
-            line[f'{name}_acc'] = scores['accuracy']
+        line[f'{name}_cost'], values = score(task, logits, examples.labels[:n])
+        line[f'{name}_score'] = values[task.metrics[0]]
+        if 'accuracy' in values:
+            line[f'{name}_acc'] = values['accuracy']
     is_best = line['va_score'] > max((earlier['va_score'] for earlier in run.state['log'][1:]), default=-math.inf)
     run.log(**line)
     if is_best and run.ranks.rank == 0:
@@ -429,18 +431,18 @@ def finish(args, task, data, run, module, autocast):
         logits = evaluate(module, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
         predictions = predictions_of(task, logits)
         results['test_logits'] = logits.tolist()
-        results['submission'] = os.path.join(args.submission_dir, task.filename)
+        results['submission'] = os.path.join(args.submission_dir, task.files[''])
         if run.ranks.rank == 0:
             write_predictions(results['submission'], task, predictions)
         if data.test.labels is not None:
-            _, scores = score(task, logits, data.test.labels)
-            results['test_score'], results['test_accuracy'] = scores[task.metrics[0]], scores.get('accuracy')
+            _, values = score(task, logits, data.test.labels)
+            results['test_score'], results['test_accuracy'] = values[task.metrics[0]], values.get('accuracy')
             line = dict(test_score=results['test_score'])
-            if 'accuracy' in scores:
-                line |= dict(test_acc=scores['accuracy'], wrong=analysis.wrong(data.test.labels, predictions))
+            if 'accuracy' in values:
+                line |= dict(test_acc=values['accuracy'], wrong=analysis.wrong(data.test.labels, predictions))
             run.log(**line)
     if args.analysis and run.ranks.rank == 0:
-        analysis.report(os.path.splitext(task.filename)[0], best['va_score'], results['test_score'])
+        analysis.report(os.path.splitext(task.files[''])[0], best['va_score'], results['test_score'])
     return summary(run, run.finish(results))
 
 
@@ -474,7 +476,7 @@ def predict(args, device, autocast, ranks):
     trained = open_trained(args)
     options, n_ctx = trained.options, trained.config['n_ctx']
     task = TASKS[options.dataset]._replace(form=trained.config['form'], classes=tuple(trained.config['classes']))
-    split = task.read(args.predict)
+    split = task.read(args.predict, options)
     encoder = add_special(trained.encoder)
     fields = [encode_texts(field, trained.encoder, 'encoding') for field in split.texts]
     examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
@@ -490,9 +492,9 @@ def predict(args, device, autocast, ranks):
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
     write_predictions(path, task, predictions_of(task, logits), logits)
-    scores = {} if split.labels is None else score(task, logits, examples.labels)[1]
-    print(f'predictions: {path}' + ''.join(f'; {name} {value:.2f}' for name, value in scores.items()))
-    return SimpleNamespace(path=path, logits=logits, scores=scores, accuracy=scores.get('accuracy'))
+    values = {} if split.labels is None else score(task, logits, examples.labels)[1]
+    print(f'predictions: {path}' + ''.join(f'; {name} {value:.2f}' for name, value in values.items()))
+    return SimpleNamespace(path=path, logits=logits, scores=values, accuracy=values.get('accuracy'))
 
 
 def options_of_seed(args, seed):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
-from datasets import FORMS, SPECIAL, TASKS, head_type
+from datasets import FORMS, SPECIAL, head_type
 from model_pytorch import (
     DEFAULT_CONFIG,
     N_SHARDS,
@@ -19,6 +19,7 @@ from model_pytorch import (
     load_openai_pretrained_model,
     read_shapes,
 )
+from tasks import TASKS
 from text_utils import TextEncoder
 from utils import add_model_args, add_path_args, defaults_of_model, read_json, run_name
 

@@ -31,11 +31,12 @@ import analysis
 import generate
 import model_pytorch
 import train
-from datasets import SPECIAL, TASKS, Examples, find_cloze_file
+from datasets import SPECIAL, Examples, find_cloze_file
 from device import Ranks, choose_device
 from model_pytorch import DEFAULT_CONFIG, LMModel, TransformerModel, dotdict, save_openai_pretrained_model
 from opt import OpenAIAdam
 from scripts.report import draw, provenance, ratio_table, read_report, spread, table, take_turns, write_report
+from tasks import TASKS
 from text_utils import TextEncoder
 from utils import Parser, add_path_args, finish_paths, number, read_text, run_script
 from zero_shot import with_positions

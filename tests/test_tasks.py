@@ -10,7 +10,9 @@ from reference import assert_close
 from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 
 import train
-from datasets import FORMS, Examples, Split, Task, cut, fit_n_ctx, pack, transform_roc
+from datasets import FORMS, Examples, cut, fit_n_ctx, pack, transform_roc
+from metrics import scores
+from tasks import Split, Task
 from trained import open_trained
 
 N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4}             # choices: a context and three answers
@@ -40,7 +42,7 @@ def task(request, monkeypatch):
     """The name of a task that is a row of TASKS for this test."""
     form, classes, metrics = ROWS[request.param]
     splits = [made_up(request.param, n, seed) for seed, n in enumerate((40, 10, 11))]
-    row = Task(lambda data_dir, n_valid: splits, lambda path: splits[2], form, classes, metrics, 'made_up.tsv', {})
+    row = Task(lambda options: splits, lambda path, options: splits[2], form, classes, metrics, {'': 'made_up.tsv'})
     monkeypatch.setitem(train.TASKS, 'made_up', row)
     return 'made_up'
 
@@ -135,8 +137,8 @@ def test_what_is_cut_still_ends_in_the_classify_token(form):
 
 
 def test_constant_predictions_have_no_correlation():
-    assert train.METRICS['pearson'](np.array([1., 2.]), np.array([3., 3.])) == 0
-    assert train.METRICS['pearson'](np.array([1., 2., 4.]), np.array([2., 4., 8.])) == pytest.approx(100)
+    assert scores(['pearson', 'spearman'], [1., 2.], [3., 3.]) == dict(pearson=0, spearman=0)
+    assert scores(['pearson'], [1., 2., 4.], [2., 4., 8.])['pearson'] == pytest.approx(100)
 
 
 def test_the_words_of_stories_belong_to_their_task(toy, tmp_path):

@@ -1,0 +1,51 @@
+"""The scores of the paper's tasks, in percent, and what they are worth: the score of the best constant answer."""
+
+import numpy as np
+
+
+def accuracy(labels, predictions):
+    from sklearn.metrics import accuracy_score
+    return accuracy_score(labels, predictions)
+
+
+def f1(labels, predictions):
+    """F1 of class 1, as MRPC and QQP are scored."""
+    from sklearn.metrics import f1_score
+    return f1_score(labels, predictions, zero_division=0.)
+
+
+def matthews(labels, predictions):
+    """Matthews correlation; 0 where all predictions are of one class."""
+    from sklearn.metrics import matthews_corrcoef
+    return matthews_corrcoef(labels, predictions)
+
+
+def pearson(labels, predictions):
+    """Linear correlation; 0 where one of the two is constant."""
+    from scipy.stats import pearsonr
+    return 0. if is_constant(labels) or is_constant(predictions) else pearsonr(labels, predictions).statistic
+
+
+def spearman(labels, predictions):
+    """Correlation of ranks; 0 where one of the two is constant."""
+    from scipy.stats import spearmanr
+    return 0. if is_constant(labels) or is_constant(predictions) else spearmanr(labels, predictions).statistic
+
+
+METRICS = {metric.__name__: metric for metric in (accuracy, f1, matthews, pearson, spearman)}
+
+
+def is_constant(values) -> bool:
+    """Whether all values are the same."""
+    return bool(np.ptp(values) == 0)
+
+
+def scores(metrics, labels, predictions) -> dict:
+    """{name of a metric: score in percent} of class numbers or of numbers, (N,) each."""
+    return {name: 100 * float(METRICS[name](labels, predictions)) for name in metrics}
+
+
+def trivial_score(metric: str, labels, n_class: int) -> float:
+    """The score, in percent, of the best answer that is the same for all examples; n_class 0: labels are numbers."""
+    constants = range(n_class) if n_class else [0.]
+    return max(scores([metric], labels, np.full(len(labels), constant))[metric] for constant in constants)
