@@ -61,10 +61,10 @@ def score(line: dict, kind='va'):
     return line.get(f'{kind}_score', line.get(f'{kind}_acc'))
 
 
-def report(name: str, valid: float, test: float | None):
-    """Print the two accuracies of a run, in percent, in the original's words, and return them."""
-    print(f'{name} Valid Accuracy: {valid:.2f}')
-    print(f'{name} Test Accuracy:  ' + ('unknown, the test file has no labels' if test is None else f'{test:.2f}'))
+def report(name: str, valid: float, test: float | None, metric='accuracy'):
+    """Print the two scores of a run, in percent, in the original's words, and return them."""
+    print(f'{name} Valid {metric.title()}: {valid:.2f}')
+    print(f'{name} Test {metric.title()}:  ' + ('unknown, no labels' if test is None else f'{test:.2f}'))
     return valid, test
 
 

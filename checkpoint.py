@@ -123,13 +123,14 @@ class Run:
         self.print(f'{self.args.desc} is complete')
         return results
 
-    def begin(self, parts, data_hash, state, **about):
+    def begin(self, parts, data_hash, state, files=(), **about):
         """Continue from the checkpoint with --resume; otherwise rename the files of an earlier run, and begin.
 
         parts: objects with a state_dict, by name, at least the `model` and the optimizer `opt`. data_hash: of the data;
-        a run continues with the same data only. state: at least n_updates and n_total. about: what the first line of
-        the log says besides the options. Returns the state of the checkpoint, or the one given, with `log` (its first
-        line has the options, the others are what `log` was called with) and `seconds`.
+        a run continues with the same data only. state: at least n_updates and n_total. files: what this run will write
+        elsewhere. about: what the first line of the log says besides the options. Returns the state of the checkpoint,
+        or the one given, with `log` (its first line has the options, the others are what `log` was called with) and
+        `seconds`.
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
@@ -139,7 +140,7 @@ class Run:
             if os.path.isfile(self.last_path) and not os.path.isfile(self.results_path):
                 raise ValueError(f'{self.folder} holds an interrupted run: add --resume to continue it, choose another '
                                  '--desc, or delete that folder')
-            for path in set_aside([self.log_path, self.folder]):
+            for path in set_aside([self.log_path, self.folder, *files]):
                 self.print(f'the files of an earlier run are now in {path}')
         self.started = self.saved_at = time.time()
         if self.ranks.rank == 0:
@@ -403,5 +404,5 @@ def set_aside(paths) -> list[str]:
 
 def numbered(path, n):
     """log/a.jsonl -> log/a.1.jsonl, save/a -> save/a.1"""
-    stem, extension = os.path.splitext(path) if path.endswith('.jsonl') else (path, '')
+    stem, extension = os.path.splitext(path) if path.endswith(('.jsonl', '.tsv')) else (path, '')
     return f'{stem}.{n}{extension}'

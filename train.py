@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import math
 import os
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -23,11 +24,11 @@ from tqdm import tqdm
 
 import analysis
 import fast
-from checkpoint import Run, environment, load_into, load_state, save_state, sha256
+from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
 from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from metrics import scores
+from metrics import is_constant, scores, trivial_score
 from model_pytorch import (
     DEFAULT_CONFIG,
     DoubleHeadModel,
@@ -50,6 +51,7 @@ from utils import (
     write_whole,
 )
 
+TIMED = 20                                              # updates from which the time of a run is estimated
 FETCH_EVERY = 20                                        # updates between two looks at losses and signals on a GPU
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first epoch after which the original logs too
 
@@ -151,8 +153,10 @@ def load_data(args, task):
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
     hashes = hash_files(args, text_encoder.n_vocab)
     encoder = add_special(text_encoder)
-    splits = task.load(args)
-    warnings = labels_and_overlap(task, *splits)
+    splits = [split for split in task.load(args) if split is not None]
+    warnings = [note for split in splits for note in split.notes] + labels_and_overlap(task, *splits)
+    if args.submit and len(splits) < 3:
+        warnings.append('there is no test file, so --submit has nothing to predict')
     texts = [field for split in splits for field in split.texts]
     encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
                           os.path.join(args.save_dir, '.encoded'))
@@ -164,23 +168,42 @@ def load_data(args, task):
     n_ctx, max_len, n_cut = fit_n_ctx(fields, args.n_ctx, task.form)
     if n_cut:
         warnings.append(f'{n_cut} examples are longer than n_ctx={args.n_ctx} allows: their texts are cut')
-    train, valid, test = (Examples(task.form, ids, split.labels, encoder, n_ctx, max_len)
-                          for ids, split in zip(fields, splits, strict=True))
+    scale = None if task.classes else scale_of(splits[0].labels)
+    train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
+                           for ids, split in zip(fields, splits, strict=True))
     digest = hashlib.sha256(repr([n_ctx, hashes, train.labels.tolist(), valid.labels.tolist()]).encode()).hexdigest()
-    return SimpleNamespace(train=train, valid=valid, test=test, n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
+    return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
+                           parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
                            clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes)
 
 
-def labels_and_overlap(task, train, valid, test):
+def labels_and_overlap(task, train, valid, test=None):
     """What would make the scores of these splits mean little, one sentence each."""
     warnings = [f'all {len(split.labels)} {name} examples have the same label'
                 for name, split in (('training', train), ('validation', valid)) if len(set(split.labels)) == 1]
-    n_fields = 1 if task.form == 'choices' else None                   # the context alone tells such examples apart
-    labelled = {texts for split in (train, valid) for texts in zip(*split.texts[:n_fields], strict=True)}
-    n_again = sum(texts in labelled for texts in zip(*test.texts[:n_fields], strict=True))
-    if n_again:
-        warnings.append(f'{n_again} of {len(test.texts[0])} test examples are training or validation examples too')
+    n_fields = {'choices': 1, 'question': 2}.get(task.form)            # without the answers
+    seen, seen_in = set(), ''
+    for name, split in (('training', train), ('validation', valid), ('test', test)):
+        examples = [] if split is None else list(zip(*split.texts[:n_fields], strict=True))
+        n_again = sum(texts in seen for texts in examples)
+        if n_again:
+            warnings.append(f'{n_again} of {len(examples)} {name} examples are {seen_in} examples too')
+        seen.update(examples)
+        seen_in = f'{seen_in} or {name}' if seen_in else name
     return warnings
+
+
+def scale_of(labels) -> tuple[float, float]:
+    """Mean and standard deviation of the training numbers, in whose unit the network is trained."""
+    mean, std = float(np.mean(labels)), float(np.std(labels))
+    if std == 0:
+        raise ValueError(f'all {len(labels)} training examples have the same number, {mean:g}: nothing can be learned')
+    return mean, std
+
+
+def standardised(labels, scale):
+    """Labels as the network is trained on them: (number - mean) / deviation; class numbers and None as they are."""
+    return labels if labels is None or scale is None else (np.array(labels) - scale[0]) / scale[1]
 
 
 def build_model(args, task, n_vocab, n_ctx, clf_token):
@@ -290,14 +313,20 @@ def evaluate(module, examples, n, n_batch, autocast, ranks, check=None):
 
 
 def predictions_of(task, logits):
-    """Class numbers, or numbers where the task has no classes: logits (N, n_out) -> array (N,)."""
+    """Class numbers, or standardised numbers where the task has no classes: logits (N, n_out) -> array (N,)."""
     return (logits.argmax(1) if task.classes else logits[:, 0]).numpy()
 
 
-def score(task, logits, labels):
-    """The mean loss in nats, or squared error, and the task's metrics by name."""
-    cost = task_losses(logits, torch.from_numpy(labels)).mean().item()
-    return cost, scores(task.metrics, labels, predictions_of(task, logits))
+def score(task, logits, labels, parts) -> dict:
+    """How good these logits are, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
+    task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
+    predictions = predictions_of(task, logits)
+    values = scores(task.metrics, labels, predictions)
+    first = task.metrics[0]
+    return (dict(cost=task_losses(logits, torch.from_numpy(labels)).mean().item(), score=values[first])
+            | {'acc' if name == 'accuracy' else name: value for name, value in values.items()}
+            | {f'score_{part}': scores([first], labels[where], predictions[where])[first]
+               for part, where in parts.items()})
 
 
 def build(args, task, data, device, ranks, t_total):
@@ -336,18 +365,26 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
     check = run.save_or_stop if run.ranks.size == 1 else None          # processes have different numbers of batches
     line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
-    for name, examples, n in (('tr', data.train, min(n_valid, len(data.train))), ('va', data.valid, n_valid)):
+    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid, len(data.train)), {}),
+                                     ('va', data.valid, n_valid, data.parts[1])):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
-        line[f'{name}_cost'], values = score(task, logits, examples.labels[:n])
-        line[f'{name}_score'] = values[task.metrics[0]]
-        if 'accuracy' in values:
-            line[f'{name}_acc'] = values['accuracy']
+        line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
+    line['va_constant'] = is_constant(predictions_of(task, logits))
     is_best = line['va_score'] > max((earlier['va_score'] for earlier in run.state['log'][1:]), default=-math.inf)
     run.log(**line)
     if is_best and run.ranks.rank == 0:
         run.check_parameters()
         save_state(run.path('best_params.pt'), module.model.state_dict())
     run.print('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_score:.2f} {va_score:.2f}'.format(**line))
+
+
+def announce(run, task, data, n_batch):
+    """Print what the run will do, and the names of the columns of its evaluations."""
+    state, metric = run.state, 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]
+    n_test = 0 if data.test is None else len(data.test)
+    run.print(f'{len(data.train)} training, {len(data.valid)} validation and {n_test} test examples; updates '
+              f'{state["n_updates"] + 1} to {state["n_total"]}, of {n_batch} examples each, on {run.device}')
+    run.print(f'epoch updates tr_cost va_cost tr_{metric} va_{metric}')
 
 
 def is_early(state):
@@ -381,15 +418,18 @@ def fine_tune(args, task, data, device, autocast, ranks):
         name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
         state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data.digest,
                           dict(n_updates=0, n_total=per_epoch * args.n_iter, n_epochs=0, order=None, losses=[]),
+                          submission_paths(args, task) if args.submit else (),
                           environment={**environment(), **data.hashes, 'device': name, 'processes': ranks.size})
         if not is_whole(state, len(data.train)):
             raise ValueError(f'{run.last_path} is damaged')
         run.keep_vocabulary(args.encoder_path, args.bpe_path)
         run.write_json('config.json', dict(
-            options=vars(args), form=task.form, classes=task.classes, n_vocab=data.n_vocab, n_ctx=data.n_ctx,
-            clf_token=data.clf_token, **data.hashes))
+            options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
+            n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
         fetch_every = 1 if device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
         pending = []                                                   # losses that are still on the device
+        announce(run, task, data, n_batch)
+        begun = state['n_updates'], time.time()
 
         for epoch in range(state['n_epochs'], args.n_iter):
             if state['order'] is None:
@@ -406,6 +446,10 @@ def fine_tune(args, task, data, device, autocast, ranks):
                 batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
                 pending.append(update(runner, opt, batch, args.n_gpu // ranks.size, autocast, scaler))
                 state['n_updates'] += 1
+                if state['n_updates'] == begun[0] + TIMED:
+                    seconds = (time.time() - begun[1]) / TIMED * (state['n_total'] - state['n_updates'])
+                    if seconds > 60:
+                        run.print(f'training takes about {seconds / 60:.0f} minutes from here')
                 if len(pending) == fetch_every:                        # until then a GPU is not waited for
                     fetch(pending, run, per_epoch)
                     run.save_or_stop()
@@ -423,38 +467,62 @@ def finish(args, task, data, run, module, autocast):
     best_path, lines = run.path('best_params.pt'), run.state['log'][1:]
     best = max(lines, key=lambda line: line['va_score'])               # the first of equals, whose parameters are kept
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
-                   best_epoch=best['n_epochs'], valid_score=best['va_score'], valid_accuracy=best.get('va_acc'),
-                   test_score=None, test_accuracy=None, test_logits=None, log_path=run.log_path, best_path=best_path,
-                   hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
-    if args.submit:
+                   metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
+                   valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
+                   valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)),
+                   test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, log_path=run.log_path,
+                   best_path=best_path, hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
+    if args.submit and data.test is not None:
         load_into(module.model, load_state(best_path, run.device), best_path)
         logits = evaluate(module, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
-        predictions = predictions_of(task, logits)
         results['test_logits'] = logits.tolist()
-        results['submission'] = os.path.join(args.submission_dir, task.files[''])
-        if run.ranks.rank == 0:
-            write_predictions(results['submission'], task, predictions)
+        results['submission'] = write_submission(args, task, data, logits, run)
         if data.test.labels is not None:
-            _, values = score(task, logits, data.test.labels)
-            results['test_score'], results['test_accuracy'] = values[task.metrics[0]], values.get('accuracy')
-            line = dict(test_score=results['test_score'])
-            if 'accuracy' in values:
-                line |= dict(test_acc=values['accuracy'], wrong=analysis.wrong(data.test.labels, predictions))
+            line = {f'test_{key}': value for key, value in score(task, logits, data.test.labels, data.parts[2]).items()}
+            if task.classes:
+                line['wrong'] = analysis.wrong(data.test.labels, predictions_of(task, logits))
             run.log(**line)
+            results |= dict(test_score=line['test_score'], test_accuracy=line.get('test_acc'),
+                            test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes)))
     if args.analysis and run.ranks.rank == 0:
-        analysis.report(os.path.splitext(task.files[''])[0], best['va_score'], results['test_score'])
+        name = os.path.splitext(task.files[''])[0] if '' in task.files else args.dataset
+        analysis.report(name, best['va_score'], results['test_score'], task.metrics[0])
     return summary(run, run.finish(results))
 
 
-def write_predictions(path, task, predictions, logits=None):
-    """index<TAB>prediction, as in the original; and with logits the probability of each class."""
-    columns = [] if logits is None else [f'p{k}' for k in range(len(task.classes))]
-    probabilities = [[] for _ in predictions] if logits is None or not task.classes else logits.softmax(1).tolist()
+def submission_paths(args, task) -> list[str]:
+    """Where the predictions of the test examples go."""
+    return [os.path.join(args.submission_dir, name) for name in task.files.values()]
+
+
+def write_submission(args, task, data, logits, run):
+    """Write the predictions of the test examples, a file for each part that the task wants; returns their paths."""
+    values, paths = written(task, logits, data.scale, task.written), []
+    for part, path in zip(task.files, submission_paths(args, task), strict=True):
+        if not part or part in data.parts[2]:
+            paths.append(path)
+            if run.ranks.rank == 0:
+                write_predictions(path, values[data.parts[2][part]] if part else values)
+    return ', '.join(paths)
+
+
+def written(task, logits, scale, names=()) -> list[str]:
+    """Predictions as text: the names of classes, or other names for them, or numbers in the unit of the labels."""
+    predictions = predictions_of(task, logits)
+    if task.classes:
+        return [(names or task.classes)[prediction] for prediction in predictions]
+    mean, std = scale
+    numbers = predictions * std + mean
+    return [f'{number:.3f}' for number in (numbers.clip(*task.limits) if task.limits else numbers)]
+
+
+def write_predictions(path, values, classes=(), probabilities=()):
+    """index<TAB>prediction, as in the original; and where they are given the probability of each class."""
+    columns = [f'p{name}' if name.isdigit() else name for name in classes]
     with write_whole(path) as f:
         f.write('\t'.join(['index', 'prediction', *columns]) + '\n')
-        for i, (prediction, row) in enumerate(zip(predictions, probabilities, strict=True)):
-            name = task.classes[prediction] if task.classes else f'{prediction:.3f}'
-            f.write('\t'.join([str(i), name, *(f'{p:.6f}' for p in row)]) + '\n')
+        for i, value in enumerate(values):
+            f.write('\t'.join([str(i), value, *(f'{p:.6f}' for p in (probabilities[i] if classes else ()))]) + '\n')
 
 
 def summary(run, results):
@@ -462,7 +530,10 @@ def summary(run, results):
     try:
         minutes, seconds = divmod(round(results['seconds']), 60)
         run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-                  f'{results["valid_score"]:.2f} after epoch {results["best_epoch"]}')
+                  f'{results["valid_score"]:.2f} after epoch {results["best_epoch"]} (the best constant answer: '
+                  f'{results["valid_trivial"]:.2f})')
+        if results['degenerate']:
+            run.print('warning: the network gives all validation examples the same answer')
         for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
             if key in results:
                 run.print(f'{what}: {results[key]}')
@@ -471,12 +542,14 @@ def summary(run, results):
         raise ValueError(f'{run.results_path} is damaged, or no file of this program') from None
 
 
-def predict(args, device, autocast, ranks):
-    """Load save/DESC and write predictions with probabilities for the examples of one file, labelled or not."""
-    trained = open_trained(args)
+def task_of(args):
+    """The task of --dataset."""
+    return TASKS[args.dataset]
+
+
+def logits_of(trained, task, split, args, device, autocast):
+    """The logits (N, n_out) of a trained network for a Split of its task; args: n_batch, n_gpu, plain."""
     options, n_ctx = trained.options, trained.config['n_ctx']
-    task = TASKS[options.dataset]._replace(form=trained.config['form'], classes=tuple(trained.config['classes']))
-    split = task.read(args.predict, options)
     encoder = add_special(trained.encoder)
     fields = [encode_texts(field, trained.encoder, 'encoding') for field in split.texts]
     examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
@@ -485,16 +558,36 @@ def predict(args, device, autocast, ranks):
     if n_cut:
         print(f'{n_cut} examples are longer than the n_ctx={n_ctx} of the run allows: their texts are cut')
     module = Losses(trained.model.to(device), 0, args.plain)           # no loss is computed
-    logits = evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, ranks)
+    return evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, Ranks())
+
+
+def predict(args, device, autocast):
+    """Load save/DESC and write predictions with probabilities for the examples of one file, labelled or not."""
+    trained = open_trained(args)
+    task, scale = task_of_run(trained), trained.config.get('scale')
+    split = task.read(args.predict, trained.options)
+    logits = logits_of(trained, task, split, args, device, autocast)
     if logits.size(1) != max(len(task.classes), 1):
         raise ValueError(f'config.json of {args.desc} is damaged: it has {len(task.classes)} classes, but each example '
                          f'has {logits.size(1)} scores')
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
-    write_predictions(path, task, predictions_of(task, logits), logits)
-    values = {} if split.labels is None else score(task, logits, examples.labels)[1]
+    for earlier in set_aside([path]):
+        print(f'earlier predictions are now in {earlier}')
+    write_predictions(path, written(task, logits, scale), task.classes, logits.softmax(1).tolist())
+    values = {}
+    if split.labels is not None:
+        values = scores(task.metrics, standardised(split.labels, scale), predictions_of(task, logits))
     print(f'predictions: {path}' + ''.join(f'; {name} {value:.2f}' for name, value in values.items()))
     return SimpleNamespace(path=path, logits=logits, scores=values, accuracy=values.get('accuracy'))
+
+
+def task_of_run(trained):
+    """The task that a network was trained on, with the classes that it knows."""
+    dataset, config = trained.options.dataset, trained.config
+    if dataset not in TASKS:
+        raise ValueError(f'the run was trained on {dataset}, which this program does not know')
+    return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))
 
 
 def options_of_seed(args, seed):
@@ -506,14 +599,15 @@ def options_of_seed(args, seed):
 
 def main(args):
     """Train, or predict with --predict; returns the results, a list of them with --seeds."""
-    task, ranks = TASKS[args.dataset], Ranks()
+    ranks = Ranks()
     if args.n_gpu % ranks.size:
         raise ValueError(f'{ranks.size} processes cannot share --n_gpu {args.n_gpu} towers equally')
     device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
     if args.predict:
         if ranks.size > 1:
             raise ValueError('--predict runs in one process: start it without torchrun')
-        return predict(args, device, autocast, ranks)
+        return predict(args, device, autocast)
+    task = task_of(args)
     ranks.join(device)
     try:
         data = load_data(args, task)

@@ -4,6 +4,7 @@ Vocabulary, merges and weights must belong together: their sizes are compared, a
 """
 
 import argparse
+import math
 import os
 from typing import NamedTuple
 
@@ -19,7 +20,6 @@ from model_pytorch import (
     load_openai_pretrained_model,
     read_shapes,
 )
-from tasks import TASKS
 from text_utils import TextEncoder
 from utils import add_model_args, add_path_args, defaults_of_model, read_json, run_name
 
@@ -143,11 +143,19 @@ def read_config(folder) -> dict:
             wrong.append('n_head')
         if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
             wrong.append('clf_token')
-        if config['form'] not in FORMS or options['dataset'] not in TASKS or {*map(type, config['classes'])} - {str}:
+        if config['form'] not in FORMS or {*map(type, config['classes'])} - {str}:
             wrong.append('task')
+        if not config['classes'] and not is_scale(config.get('scale')):
+            wrong.append('scale')
     if wrong:
         raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
     return config
+
+
+def is_scale(scale) -> bool:
+    """Whether a value is a mean and a standard deviation."""
+    return (isinstance(scale, list) and [*map(type, scale)] == [float, float] and all(map(math.isfinite, scale))
+            and scale[1] > 0)
 
 
 def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:

@@ -11,7 +11,7 @@ from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 
 import train
 from datasets import FORMS, Examples, cut, fit_n_ctx, pack, transform_roc
-from metrics import scores
+from metrics import scores, trivial_score
 from tasks import Split, Task
 from trained import open_trained
 
@@ -20,7 +20,7 @@ ROWS = {                                                               # form, c
     'text': ('text', ('bad', 'fair', 'good'), ('accuracy',)),
     'pair': ('pair', ('entailment', 'neutral', 'contradiction'), ('accuracy',)),
     'both': ('both', ('no', 'yes'), ('accuracy',)),
-    'number': ('both', (), ('pearson',)),
+    'number': ('both', (), ('pearson', 'spearman')),
     'choices': ('choices', ('A', 'B', 'C'), ('accuracy',)),
 }
 
@@ -35,6 +35,9 @@ def made_up(row, n, seed):
         index = 1 + label if form == 'choices' else -1                 # the right answer ends with the word
         fields[index][i] += f' {WORDS[7 if form == "choices" else label]}'
     return Split(tuple(fields), labels if classes else [label / 2 for label in labels])
+
+
+TRAINING_NUMBERS = made_up('number', 40, 0).labels
 
 
 @pytest.fixture(params=ROWS)
@@ -80,8 +83,10 @@ def test_every_head_learns_and_predicts_in_the_names_of_its_classes(task, tmp_pa
         assert predictions == [row.classes[i] for i in logits.argmax(1)]
         assert results.test_accuracy == results.test_score
     else:
-        assert predictions == [f'{x:.3f}' for x in logits[:, 0]] and results.test_accuracy is None
-    assert f'made_up Test Accuracy:  {results.test_score:.2f}' in capsys.readouterr().out
+        mean, std = json.loads((tmp_path / 'save' / task / 'config.json').read_text())['scale']
+        assert (mean, std) == (np.mean(TRAINING_NUMBERS), np.std(TRAINING_NUMBERS))
+        assert predictions == [f'{x * std + mean:.3f}' for x in logits[:, 0].numpy()] and results.test_accuracy is None
+    assert f'made_up Test {row.metrics[0].title()}:  {results.test_score:.2f}' in capsys.readouterr().out
     again = run(tmp_path, task, '--desc', task, '--predict', 'any')
     assert_close(again.logits, logits)
     assert again.scores[row.metrics[0]] == pytest.approx(results.test_score)
@@ -148,3 +153,95 @@ def test_the_words_of_stories_belong_to_their_task(toy, tmp_path):
     assert config['form'] == 'choices' and config['classes'] == ['0', '1'] and len(toy_stories(3, 0)) == 4
     assert math.isfinite(config['n_ctx']) and (tmp_path / 'save' / 'one' / 'vocab_40000.bpe').read_bytes() == (
         TOY / 'vocab_40000.bpe').read_bytes()
+
+
+def two_classes(n, seed, **about):
+    """Texts of which the last word is the class, 0 in three of four."""
+    labels = [int(i % 4 == 3) for i in range(n)]
+    rng = np.random.RandomState(seed)
+    return Split(([' '.join([*rng.choice(WORDS[8:], 3), WORDS[label]]) for label in labels],), labels, **about)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """A task whose validation and test examples have two parts, and whose classes are written in two ways."""
+    splits = [two_classes(40, 0, notes=('one row was left out',)),
+              two_classes(12, 1, parts={'near': slice(0, 8), 'far': slice(8, 12)}),
+              two_classes(10, 2, parts={'near': slice(0, 4), 'far': slice(4, 10)})]
+    row = Task(lambda options: splits, lambda path, options: splits[2], 'text', ('no', 'yes'), ('f1', 'accuracy'),
+               {'near': 'near.tsv', 'far': 'far.tsv', 'other': 'other.tsv'}, written=('0', '1'))
+    monkeypatch.setitem(train.TASKS, 'made_up', row)
+    return splits
+
+
+def test_parts_are_scored_and_written_by_themselves(parts, tmp_path, capsys):
+    results = run(tmp_path, 'made_up', *NO_DROPOUT, '--analysis', '--n_iter', '8', '--lr', '4e-3', '--lm_coef', '0')
+    predictions = torch.tensor(results.test_logits).argmax(1).tolist()
+    out = capsys.readouterr().out
+    assert 'warning: one row was left out' in out and 'made_up Valid F1' in out
+    for name, where in (('near', slice(0, 4)), ('far', slice(4, 10))):
+        lines = (tmp_path / 'submission' / f'{name}.tsv').read_text().splitlines()
+        assert lines == ['index\tprediction', *(f'{i}\t{p}' for i, p in enumerate(predictions[where]))]
+    assert not (tmp_path / 'submission' / 'other.tsv').exists()
+    line = json.loads((tmp_path / 'log' / 'made_up.jsonl').read_text().splitlines()[-1])
+    values = scores(['f1', 'accuracy'], parts[2].labels, predictions)
+    assert line['test_score'] == line['test_f1'] == results.test_score == pytest.approx(values['f1'])
+    assert line['test_acc'] == pytest.approx(values['accuracy']) and max(predictions) == 1
+    far = scores(['f1'], parts[2].labels[4:], predictions[4:])['f1']
+    assert line['test_score_far'] == pytest.approx(far)
+    assert results.valid_trivial == pytest.approx(100 * 2 * 3 / (12 + 3))        # F1 of always `yes`, 3 of 12
+    assert f'(the best constant answer: {results.valid_trivial:.2f})' in out
+    again = run(tmp_path, 'made_up', '--predict', 'any')
+    header, row = open(again.path).read().splitlines()[:2]
+    assert header.split('\t') == ['index', 'prediction', 'no', 'yes']
+    assert row.split('\t')[1] == ('no', 'yes')[predictions[0]]
+
+
+def test_a_network_with_one_answer_for_all_is_named(parts, tmp_path, capsys):
+    results = run(tmp_path, 'made_up', *NO_DROPOUT, '--n_iter', '1', '--lr', '0')
+    assert results.degenerate == ('the same answer' in capsys.readouterr().out)
+    assert results.degenerate and results.valid_score in (0, results.valid_trivial)
+
+
+def test_a_task_may_have_no_test_file(parts, tmp_path, monkeypatch, capsys):
+    row = train.TASKS['made_up']._replace(load=lambda options: (*parts[:2], None))
+    monkeypatch.setitem(train.TASKS, 'made_up', row)
+    results = run(tmp_path, 'made_up', '--analysis', '--n_iter', '1')
+    assert 'warning: there is no test file' in capsys.readouterr().out and results.test_score is None
+    assert not (tmp_path / 'submission').exists()
+
+
+def test_predictions_of_an_earlier_run_are_kept(parts, tmp_path):
+    argv = ['--submit', '--n_iter', '1', '--lr', '1e-2']
+    run(tmp_path, 'made_up', *argv, '--seed', '1')
+    before = (tmp_path / 'submission' / 'near.tsv').read_text()
+    run(tmp_path, 'made_up', *argv, '--seed', '2', '--desc', 'other')
+    assert (tmp_path / 'submission' / 'near.1.tsv').read_text() == before
+    assert (tmp_path / 'submission' / 'near.tsv').exists()
+
+
+def test_all_numbers_equal_is_an_error(tmp_path, monkeypatch):
+    splits = [made_up('number', n, seed) for seed, n in enumerate((40, 10, 11))]
+    splits[0] = splits[0]._replace(labels=[2.5] * 40)
+    row = Task(lambda options: splits, None, 'both', (), ('pearson',), {'': 'made_up.tsv'})
+    monkeypatch.setitem(train.TASKS, 'made_up', row)
+    with pytest.raises(ValueError, match='all 40 training examples have the same number, 2.5'):
+        run(tmp_path, 'made_up')
+
+
+def test_numbers_are_written_within_their_limits():
+    row = Task(None, None, 'both', (), ('pearson',), {}, limits=(0., 5.))
+    logits = torch.tensor([[-3.], [0.5], [3.]])
+    assert train.written(row, logits, (2., 1.5)) == ['0.000', '2.750', '5.000']
+    assert train.written(row._replace(limits=()), logits, (2., 1.5)) == ['-2.500', '2.750', '6.500']
+
+
+def test_metrics_are_those_of_the_paper():
+    labels, predictions = [1, 1, 1, 0, 0, 1], [1, 0, 1, 1, 0, 1]        # 3 true and 1 false positive, 1 false negative
+    values = scores(['accuracy', 'f1', 'matthews'], labels, predictions)
+    assert values == pytest.approx(dict(accuracy=100 * 4 / 6, f1=75, matthews=100 * (3 - 1) / np.sqrt(4 * 4 * 2 * 2)))
+    assert scores(['matthews', 'f1'], labels, [0] * 6) == dict(matthews=0, f1=0)
+    assert scores(['spearman'], [1, 2, 3], [1, 10, 100])['spearman'] == pytest.approx(100)
+    assert trivial_score('f1', labels, 2) == pytest.approx(80) and trivial_score('matthews', labels, 2) == 0
+    assert trivial_score('accuracy', [2, 2, 0], 3) == pytest.approx(100 * 2 / 3)
+    assert trivial_score('pearson', [1., 2.], 0) == 0
