@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 import text_utils
+from readers import find_columns, read_table
 from text_utils import has_tokens
-from utils import check_archive, find_columns, read_table, write_whole
+from utils import check_archive, write_whole
 
 SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
 

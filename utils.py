@@ -2,13 +2,10 @@
 
 import argparse
 import contextlib
-import csv
 import errno
-import io
 import json
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -88,13 +85,25 @@ def write_whole(path, mode='w'):
             os.remove(part)
 
 
-def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
-    """The content of a file. FileNotFoundError, with the hint, if it is not a regular file; ValueError if too long."""
+def check_file(path, max_bytes, hint=''):
+    """FileNotFoundError, with the hint, if a path is not that of a regular file; ValueError if the file is too long."""
     if not os.path.isfile(path):                                       # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
     size = os.path.getsize(path)
     if size > max_bytes:
         raise ValueError(f'{path} has {size:,} bytes, but such a file has at most {max_bytes:,}')
+
+
+def check_start(path, start):
+    """Raise ValueError if a file begins with the bytes of another format than UTF-8 text."""
+    what = next((what for beginning, what in NO_TEXT.items() if start.startswith(beginning)), None)
+    if what or b'\0' in start[:2]:                                     # UTF-16: one of a letter's two bytes is zero
+        raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
+
+
+def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
+    """The content of a file. FileNotFoundError, with the hint, if it is not a regular file; ValueError if too long."""
+    check_file(path, max_bytes, hint)
     with errors_named(path), open(path, 'rb') as f:
         return f.read(max_bytes)
 
@@ -114,12 +123,11 @@ def check_archive(path):
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
     """The text of a UTF-8 file, line ends unchanged. Raises what `read_bytes` raises, and ValueError if not UTF-8."""
     data = read_bytes(path, max_bytes, hint)
-    what = next((what for beginning, what in NO_TEXT.items() if data.startswith(beginning)), None)
-    if what or b'\0' in data[:2]:                                      # UTF-16: one of a letter's two bytes is zero
-        raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
+    check_start(path, data)
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
+        data = e.object                                                # without the byte-order mark
         line = data[:e.start].count(b'\n') + 1
         raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
 
@@ -134,49 +142,6 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     if not isinstance(value, dict):
         raise ValueError(f'{path} is not a json object')
     return value
-
-
-def read_table(path):
-    """Header and rows of a table: a list of names and a list of (line number, fields), without blank rows.
-
-    The delimiter of a .tsv file is a tab; that of other files is the most frequent of comma, semicolon and tab in the
-    header. If it is a tab, quotes are part of the text; otherwise the file is strict CSV. Raises what `read_text`
-    raises, and ValueError with file and line for a row with another number of fields than the header.
-    """
-    text, start = read_text(path), 1
-    if excel := re.match('sep=([,;\t])\r?\n', text):                  # Excel's first line may name the delimiter
-        delimiter, text, start = excel[1], text[excel.end():], 2
-    elif str(path).lower().endswith('.tsv'):
-        delimiter = '\t'
-    else:
-        delimiter = max(',;\t', key=text.lstrip().partition('\n')[0].count)
-    quoting = csv.QUOTE_NONE if delimiter == '\t' else csv.QUOTE_MINIMAL
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, quoting=quoting, strict=True)
-    header, rows, line = None, [], start
-    try:
-        for row in reader:
-            if not any(field.strip() for field in row):
-                pass                                                   # a blank line; Excel's consist of commas
-            elif header is None:
-                header = row
-            elif len(row) != len(header):
-                hint = ': a tab or line break inside a field?' if delimiter == '\t' else ''
-                raise ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}{hint}')
-            else:
-                rows.append((line, row))
-            line = start + reader.line_num
-    except csv.Error as e:
-        raise ValueError(f'{path}, line {line}: {e}') from None
-    return header or [], rows
-
-
-def find_columns(path, header, names) -> list[int]:
-    """Indices of the named columns in a header, ignoring case. Raises ValueError for columns that are missing."""
-    header = [name.strip().lower() for name in header]
-    if missing := [name for name in names if name.lower() not in header]:
-        raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
-                         'tabs in a .tsv file, else between commas')
-    return [header.index(name.lower()) for name in names]
 
 
 class ResultLogger:

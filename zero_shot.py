@@ -21,9 +21,10 @@ from torch import Tensor
 import fast
 from datasets import find_cloze_file, read_cloze
 from device import add_device_args, choose_device
+from readers import find_columns, read_table
 from text_utils import has_tokens
 from trained import open_trained, parse_trained_args
-from utils import Parser, find_columns, iter_data, read_table, run_script
+from utils import Parser, iter_data, run_script
 
 N_BATCH = 16                                            # examples in a batch
 DATA_HELP = ("folder with the Story Cloze files, GLUE's dev.tsv (sentence, label) or winograd.tsv (sentence with _ for "

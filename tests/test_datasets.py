@@ -171,7 +171,7 @@ def test_quotes_between_tabs_are_text(tmp_path, rows):
 @pytest.mark.parametrize('field, words', [
     ('a\ttab', 'line 2: 9 columns, the header has 8: a tab or line break inside a field.'),
     ('"a\ttab"', 'line 2: 9 columns, the header has 8'),
-    ('a\nbreak', 'line 2: 3 columns, the header has 8'), ('"a\rbreak"', 'line 2: 3 columns, the header has 8')])
+    ('a\nbreak', 'line 2: 3 columns, the header has 8')])
 def test_a_tab_or_a_line_break_between_tabs_is_refused(tmp_path, field, words):
     path = tmp_path / 'cloze.tsv'
     row = story(0)

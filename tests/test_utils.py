@@ -18,6 +18,7 @@ import torch
 from datasets import encode_once
 from device import choose_device
 from model_pytorch import DEFAULT_CONFIG
+from readers import read_table
 from utils import (
     ResultLogger,
     add_model_args,
@@ -29,7 +30,6 @@ from utils import (
     make_path,
     read_bytes,
     read_json,
-    read_table,
     read_text,
     run_script,
     write_whole,

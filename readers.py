@@ -1,0 +1,254 @@
+"""Rows of the files that data comes in, one at a time: tables with and without quotes, json lines, parquet."""
+
+import csv
+import io
+import itertools
+import json
+import re
+
+from utils import MAX_TEXT, check_file, check_start, errors_named, read_text
+
+BATCH = 4096                                            # rows of a parquet file that are in memory at a time
+
+
+def lines_of(path):
+    """The lines of a UTF-8 file, each with its line end. Only a line feed ends a line, as texts may hold other breaks.
+
+    Raises FileNotFoundError if it is not a regular file; ValueError if it is too long, or not UTF-8, with the line.
+    """
+    check_file(path, MAX_TEXT)
+    with errors_named(path), open(path, 'rb') as f:
+        check_start(path, f.peek(4))
+        for number, line in enumerate(f, start=1):
+            try:
+                yield line.decode('utf-8-sig' if number == 1 else 'utf-8')
+            except UnicodeDecodeError as e:
+                byte = e.object[e.start]
+                raise ValueError(f'{path}, line {number}: byte 0x{byte:02x} is not UTF-8: save it as UTF-8') from None
+
+
+def table_rows(path, widths=()):
+    """Line number and fields of each row of a table that is not blank. The header, if it has one, is the first row.
+
+    The delimiter of a .tsv file is a tab; that of other files is the most frequent of comma, semicolon and tab in the
+    first row, or a tab if that gives one of the `widths`, the numbers of columns of a table without a header. Between
+    tabs, quotes are part of the text; otherwise the file is strict CSV. Raises what `lines_of` raises, and ValueError
+    with file and line for wrong quotes.
+    """
+    lines, start = lines_of(path), 1
+    for first in lines:
+        if excel := re.fullmatch('sep=([,;\t])\r?\n', first):          # Excel's first line may name the delimiter
+            return (yield from delimited(path, lines, excel[1], start + 1))
+        if first.strip():
+            break
+        start += 1
+    else:
+        return
+    tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
+    delimiter = '\t' if tabs else max(',;\t', key=first.count)
+    yield from delimited(path, itertools.chain([first], lines), delimiter, start)
+
+
+def delimited(path, lines, delimiter, start):
+    """`table_rows` for a known delimiter; start: the number of the first of the lines."""
+    if delimiter == '\t':
+        for number, line in enumerate(lines, start):
+            if not line.isspace():
+                yield number, line.removesuffix('\n').removesuffix('\r').split('\t')
+        return
+    # csv wants a carriage return inside a line to end it, as it ends the lines of old Macs
+    lines = (part for line in lines for part in (io.StringIO(line, newline='') if '\r' in line else [line]))
+    reader, number = csv.reader(lines, delimiter=delimiter, strict=True), start
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):                    # Excel's blank lines consist of commas
+                yield number, row
+            number = start + reader.line_num
+    except csv.Error as e:
+        raise ValueError(f'{path}, line {number}: {e}') from None
+
+
+def wrong_width(path, line, row, header) -> ValueError:
+    """The error for a row that has not as many fields as the header."""
+    return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a tab or line break '
+                      'inside a field?')
+
+
+def read_table(path):
+    """Header and rows of a table: a list of names and a list of (line number, fields), without blank rows.
+
+    Raises what `table_rows` raises, and ValueError with file and line for a row with another number of fields than
+    the header.
+    """
+    header, rows = [], []
+    for line, row in table_rows(path):
+        if not header:
+            header = row
+        elif len(row) != len(header):
+            raise wrong_width(path, line, row, header)
+        else:
+            rows.append((line, row))
+    return header, rows
+
+
+def find_column(header, names):
+    """Index in a header of the first of the names, or of the one name, that it has, ignoring case; None without."""
+    header = [name.strip().lower() for name in header]
+    names = [names] if isinstance(names, str) else names
+    return next((header.index(name.lower()) for name in names if name.lower() in header), None)
+
+
+def one_of(names) -> str:
+    """A name, or several, as words of a message."""
+    return names if isinstance(names, str) else ' or '.join(names)
+
+
+def find_columns(path, header, columns) -> list[int]:
+    """Indices of columns in a header, each given by its name or by several names. ValueError for missing columns."""
+    indices = [find_column(header, names) for names in columns]
+    missing = [one_of(names) for names, index in zip(columns, indices, strict=True) if index is None]
+    if missing:
+        raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
+                         'tabs in a .tsv file, else between commas')
+    return indices
+
+
+def parse_json(path, place, text):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{path}, {place}: not json: {getattr(e, "msg", e)}') from None
+
+
+def json_values(path):
+    """Place and value of each line of a file, or of each element of a file that is one list."""
+    for number, line in enumerate(lines_of(path), start=1):
+        if number == 1 and line.lstrip().startswith('['):              # as pandas writes records
+            values = parse_json(path, 'line 1', read_text(path))
+            yield from ((f'row {i}', value) for i, value in enumerate(values, start=1))
+            return
+        if not line.isspace():
+            yield f'line {number}', parse_json(path, f'line {number}', line)
+
+
+def json_rows(path, columns, label):
+    """`read_rows` for json. The first object says which of several names the columns have."""
+    names = None
+    for place, row in json_values(path):
+        if not isinstance(row, dict):
+            raise ValueError(f'{path}, {place}: not a json object, {{"column": value, ...}}')
+        if names is None:
+            names = choose(path, place, list(row), columns, label)
+        missing = [name for name in names[:len(columns)] if name not in row]
+        if missing:
+            raise ValueError(f'{path}, {place}: no {missing[0]!r}, which rows before have')
+        yield place, names, [row.get(name) for name in names]          # row.get(None): no label
+
+
+def parquet_rows(path, columns, label):
+    """`read_rows` for parquet."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ValueError(f'{path}: parquet needs pyarrow: pip install pyarrow, or save the file as .jsonl') from None
+    check_file(path, MAX_TEXT)
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = choose(path, 'schema', file.schema_arrow.names, columns, label)
+            wanted = [name for name in names if name is not None]
+            for batch in file.iter_batches(BATCH, columns=wanted):
+                fields = {name: batch.column(name).to_pylist() for name in wanted}
+                for values in zip(*(fields.get(name, [None] * len(batch)) for name in names), strict=True):
+                    number += 1
+                    yield f'row {number}', names, list(values)
+    except (ArrowException, OSError) as e:
+        raise ValueError(f'{path}, row {number + 1}: damaged, or no parquet file: {str(e).splitlines()[0]}') from None
+
+
+def choose(path, place, header, columns, label):
+    """The names that columns and label have among those of a file; None for an absent label."""
+    indices = [find_column(header, names) for names in (*columns, label)]
+    if None in indices[:-1]:
+        raise ValueError(f'{path}, {place}: no column {one_of(columns[indices.index(None)])}: it has '
+                         f'{", ".join(header)[:200]}')
+    return [None if index is None else header[index] for index in indices]
+
+
+def column_rows(path, columns, label, bare, broken):
+    """`read_rows` for tables."""
+    header = names = None
+    for line, row in table_rows(path, bare):
+        if names is None:
+            if len(row) in bare and None in [find_column(row, name) for name in columns]:
+                names, widths = [f'column {i + 1}' for i in bare[len(row)]], bare        # the first row is an example
+            else:
+                header, widths = row, {len(row): [*find_columns(path, row, columns), find_column(row, label)]}
+                names = [None if i is None else row[i].strip() for i in widths[len(row)]]
+                continue
+        if len(row) in widths:
+            yield f'line {line}', names, [None if i is None else row[i] for i in widths[len(row)]]
+        elif broken is not None and names[-1] is not None:
+            broken.append(line)
+        elif header:
+            raise wrong_width(path, line, row, header)
+        else:
+            raise ValueError(f'{path}, line {line}: {len(row)} columns, not {" or ".join(map(str, bare))}')
+    if names is None:
+        find_columns(path, [], columns)                                # an empty file: no column
+
+
+def plain(value):
+    """A field as text without blanks around it, as a number, or as a list of texts. null and NaN become ''."""
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()                                             # json can hold halves of characters
+        return value.strip()
+    if value is None or value != value:
+        return ''
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return [plain(text) for text in value]
+    if isinstance(value, (int, float)):
+        return value
+    raise TypeError
+
+
+def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
+    """The place ('line 3', 'row 3') and the wanted fields of each row of a file, one row at a time.
+
+    columns: of each its name, or several names of which the first that the file has counts; case does not matter.
+    label: names of one more column, whose field comes last; it is None where the file has no such column.
+    bare: {number of columns: indices of the columns and of the label} of a table that may come without a header: the
+    first row is a header if it has the names of all columns. broken: a list to which the lines of rows with another
+    number of columns are added, if the file has labels; without it, and in a file without labels, they raise.
+    lists: fields may be lists of texts.
+
+    The format follows from the name: .parquet, .jsonl or .json (one object a line, or a list of them), .tsv (no
+    quotes), and .csv; other files are json if they begin with {, else as `table_rows` says. Fields are texts, stripped,
+    or numbers; nulls are ''. Raises what `lines_of` raises, and ValueError with file and place.
+    """
+    name = str(path).lower()
+    if name.endswith('.parquet'):
+        rows = parquet_rows(path, columns, label)
+    elif name.endswith(('.jsonl', '.json')) or not name.endswith(('.csv', '.tsv')) and begins_json(path):
+        rows = json_rows(path, columns, label)
+    else:
+        rows = column_rows(path, columns, label, bare or {}, broken)
+    for place, names, values in rows:
+        fields = []
+        for name, value in zip(names, values, strict=True):
+            try:
+                field = None if name is None else plain(value)
+            except (TypeError, UnicodeError):
+                raise ValueError(f'{path}, {place}: {name} is {str(value)[:40]!r}, not a text or a number') from None
+            if isinstance(field, list) and not lists:
+                raise ValueError(f'{path}, {place}: {name} is a list, not a text or a number')
+            fields.append(field)
+        yield place, fields
+
+
+def begins_json(path) -> bool:
+    """Whether the first character that is not blank is a brace."""
+    return next((line for line in lines_of(path) if not line.isspace()), '').lstrip().startswith('{')
