@@ -470,7 +470,9 @@ def finish(args, task, data, run, module, autocast):
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
                    valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)),
-                   test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, log_path=run.log_path,
+                   test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
+                   n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
+                   log_path=run.log_path,
                    best_path=best_path, hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit and data.test is not None:
         load_into(module.model, load_state(best_path, run.device), best_path)
@@ -482,7 +484,7 @@ def finish(args, task, data, run, module, autocast):
             if task.classes:
                 line['wrong'] = analysis.wrong(data.test.labels, predictions_of(task, logits))
             run.log(**line)
-            results |= dict(test_score=line['test_score'], test_accuracy=line.get('test_acc'),
+            results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes)))
     if args.analysis and run.ranks.rank == 0:
         name = os.path.splitext(task.files[''])[0] if '' in task.files else args.dataset

@@ -1,0 +1,271 @@
+"""Reproduce the tables of the paper, and the left half of figure 2, on the data that is there.
+
+    python scripts/tables.py 5 --data_dir glue/ --tasks cola,stsb --rows full,no_pretraining --seeds 42-44
+    python scripts/tables.py figure2 --data_dir data/ --tasks race,mnli --layers 0-12
+
+Other options are those of train.py. Each cell is one run of train.py for each seed. Runs that are complete are not
+repeated, so that the same command continues after an interruption. The cheapest come first. The table is printed and
+written to --log_dir, with the set that each number was measured on: the paper's GLUE scores come from a server that has
+the labels of the test sets, and a score on the dev set is not the same thing.
+"""
+
+import os
+import sys
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import train
+from device import Ranks, choose_device
+from scripts.report import table
+from tasks import TASKS
+from utils import Parser, run_script, write_whole
+
+ROWS = {                                                # a row of table 5 -> options of train.py
+    'full': [],
+    'no_pretraining': ['--n_transfer', '-1'],
+    'no_lm': ['--lm_coef', '0'],
+}
+TABLES = {                                              # tasks of a table, in the paper's order
+    '2': ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
+    '3': ('rocstories', 'race'),
+    '4': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp'),
+    '5': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
+}
+PAPER = {                                               # (task, part) -> set, and the scores of the rows
+    ('cola', ''): ('GLUE test', dict(full=45.4, no_pretraining=18.9, no_lm=47.9)),
+    ('sst2', ''): ('GLUE test', dict(full=91.3, no_pretraining=84.0, no_lm=92.0)),
+    ('mrpc', ''): ('GLUE test', dict(full=82.3, no_pretraining=79.4, no_lm=84.9)),
+    ('stsb', ''): ('GLUE test', dict(full=82.0, no_pretraining=30.9, no_lm=83.2)),
+    ('qqp', ''): ('GLUE test', dict(full=70.3, no_pretraining=65.5, no_lm=69.8)),
+    ('mnli', 'matched'): ('GLUE test', dict(full=82.1)),
+    ('mnli', 'mismatched'): ('GLUE test', dict(full=81.4)),
+    ('mnli', ''): ('GLUE test', dict(full=81.8, no_pretraining=75.7, no_lm=81.1)),
+    ('qnli', ''): ('GLUE test of QNLI v1', dict(full=88.1, no_pretraining=71.2, no_lm=86.9)),
+    ('rte', ''): ('GLUE test', dict(full=56.0, no_pretraining=53.8, no_lm=54.4)),
+    ('snli', ''): ('test', dict(full=89.9)),
+    ('scitail', ''): ('test', dict(full=88.3)),
+    ('race', 'middle'): ('test', dict(full=62.9)),
+    ('race', 'high'): ('test', dict(full=57.4)),
+    ('race', ''): ('test', dict(full=59.0)),
+    ('rocstories', ''): ('test', dict(full=86.5)),
+}
+OTHERS = {'cola': 57.6, 'stsb': 85.1, 'mnli': 77.2}     # dev sets, one run each of openai-gpt in transformers: jiant#881
+GLUE_FILES = ('CoLA', 'SST-2', 'MRPC', 'STS-B', 'QQP', 'MNLI-m', 'MNLI-mm', 'QNLI', 'RTE', 'WNLI', 'AX')
+HEADER = ('task', 'row', 'metric', 'set', 'n', 'runs', 'median [least..greatest]', 'one answer for all',
+          'best constant answer', 'paper', 'others, dev')
+N_TIMED = 3                                             # updates from which the time of all is estimated
+
+
+def names(known):
+    """The `type` of an option with some of the `known` names, between commas."""
+    def convert(text):
+        found = text.split(',')
+        if unknown := [name for name in found if name not in known]:
+            raise ValueError(unknown)
+        return found
+    convert.__name__ = f'list of {", ".join(known)}'
+    return convert
+
+
+def layers(text):
+    """'0-12' or '0,6,12' -> numbers of blocks that are taken from the released network"""
+    first, dash, last = text.partition('-')
+    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(',')]
+
+
+def parse_args(argv=None):
+    """The options of this script, with those of train.py as `rest`."""
+    parser = Parser(__doc__)
+    parser.add_argument('what', choices=[*TABLES, 'figure2'], help='table of the paper, or figure2')
+    parser.add_argument('--tasks', type=names(TASKS), help='some of the tasks of the table')
+    parser.add_argument('--rows', type=names(ROWS), help='rows of table 5; the other tables have the row full')
+    parser.add_argument('--seeds', type=train.seed_list, default=[42], help='42-44, or 1,2,5')
+    parser.add_argument('--layers', type=layers, default=list(range(13)), help='for figure2: blocks transferred')
+    parser.add_argument('--zip', action='store_true', help="write glue.zip for GLUE's server into --submission_dir: "
+                        'the predictions of the seed that is best on the dev set, of the row full')
+    args, args.rest = parser.parse_known_args(argv)
+    default = ('race', 'mnli') if args.what == 'figure2' else TABLES[args.what]
+    args.tasks = args.tasks or list(default)
+    args.rows = args.rows or (list(ROWS) if args.what == '5' else ['full'])
+    own = [option for option in args.rest if option.split('=')[0] in ('--dataset', '--seed', '--desc', '--n_transfer')]
+    if own:
+        raise ValueError(f'{own[0]} has no effect here: this script chooses it for each run')
+    return args
+
+
+def plan(args):
+    """The options of train.py for each run: (task, row) -> one Namespace for each seed."""
+    if args.what == 'figure2':
+        rows = {f'{n} blocks': ['--n_transfer', str(n)] for n in args.layers}
+    else:
+        rows = {row: ROWS[row] for row in args.rows}
+    runs = {}
+    for task in args.tasks:
+        for row, options in rows.items():
+            runs[task, row] = []
+            for seed in args.seeds:
+                desc = f'{task}-{row.replace(" ", "-")}-{seed}'
+                one = train.parse_args(['--dataset', task, '--desc', desc, '--seed', str(seed), '--resume', '--submit',
+                                        *options, *args.rest])
+                one.submission_dir = os.path.join(one.submission_dir, desc)      # all seeds write the same names
+                runs[task, row].append(one)
+    return runs
+
+
+def is_complete(options):
+    return os.path.exists(os.path.join(options.save_dir, options.desc, 'results.json'))
+
+
+def cost_of(options, data):
+    """Real tokens that a run computes in training."""
+    return float(data.train.lengths.sum()) * options.n_iter
+
+
+def seconds_a_token(options, data):
+    """The time of a few updates of the network that `options` name, for each token."""
+    device, autocast = choose_device(options.device, options.dtype)
+    _, runner, opt = train.build(options, TASKS[options.dataset], data, device, Ranks(), N_TIMED + 1)
+    n_batch, seconds = options.n_batch * options.n_gpu, []
+    for i in range(N_TIMED + 1):                                       # the first one warms up
+        where = np.arange(i * n_batch, (i + 1) * n_batch) % len(data.train)
+        batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
+        started = time.perf_counter()
+        train.update(runner, opt, batch, options.n_gpu, autocast)
+        seconds.append((time.perf_counter() - started) / data.train.lengths[where].sum())
+    return float(np.median(seconds[1:]))
+
+
+def load(runs):
+    """What is needed to plan: (task, row) -> cost in tokens, and the tasks without data with the reason."""
+    costs, missing, cheapest = {}, {}, None
+    for (task, row), options in runs.items():
+        known = next((cost for (other, _), cost in costs.items() if other == task), None)
+        if task in missing:
+            continue
+        if known is None:
+            try:
+                data = train.load_data(options[0], TASKS[task])
+            except OSError as e:
+                missing[task] = str(e)
+                continue
+            known = cost_of(options[0], data)
+            if cheapest is None or known < cheapest[0]:
+                cheapest = known, options[0], data
+        costs[task, row] = known
+    return costs, missing, cheapest
+
+
+def results_of(runs, costs):
+    """Run what is not complete, the cheapest first: (task, row) -> the results of each seed."""
+    results = {key: [] for key in runs if key in costs}
+    for key in sorted(results, key=costs.get):
+        for options in runs[key]:
+            print(f'{options.desc}:')
+            results[key].append(train.main(options))
+    return {key: results[key] for key in runs if key in results}
+
+
+def measured(results, kind):
+    """The scores of runs on the `valid` or `test` examples, {part: [one for each run]}; '' is the whole set."""
+    prefix, lines = f'{kind[:2]}_score' if kind == 'valid' else 'test_score', []
+    for result in results:
+        best = next(line for line in result.log if line['n_epochs'] == result.best_epoch)
+        lines.append(best if kind == 'valid' else result.test or {})
+    parts = [name for name in lines[0] if name == prefix or name.startswith(f'{prefix}_')]
+    return {name.removeprefix(prefix).removeprefix('_'): [line[name] for line in lines] for name in parts}
+
+
+def table_rows(results, missing):
+    """The rows of the table, as HEADER has them."""
+    for (task, row), runs in results.items():
+        for kind, where in (('valid', 'dev'), ('test', 'test')):
+            for part, values in measured(runs, kind).items():
+                theirs_on, theirs = PAPER.get((task, part), ('', {}))
+                n = runs[0].n_examples[kind] if not part else ''
+                spread = f'{np.median(values):.1f}'
+                if len(values) > 1:
+                    spread += f' [{min(values):.1f}..{max(values):.1f}]'
+                yield [f'{task} {part}'.strip(), row, runs[0].metric, where, str(n), str(len(runs)), spread,
+                       f'{sum(run.degenerate for run in runs)} of {len(runs)}',
+                       '' if part else f'{getattr(runs[0], f"{kind}_trivial"):.1f}',
+                       f'{theirs[row]} ({theirs_on})' if row in theirs else '',
+                       str(OTHERS[task]) if kind == 'valid' and row == 'full' and not part and task in OTHERS else '']
+    for task, reason in missing.items():
+        yield [task, 'no data', *[''] * (len(HEADER) - 2)]
+
+
+def write_zip(args, results, folder):
+    """The files that GLUE's server takes, from the best seed on the dev set of the row full."""
+    files = {}
+    for (_, row), runs in results.items():
+        best = max(runs, key=lambda run: run.valid_score)
+        if row == 'full' and getattr(best, 'submission', None):
+            files |= {os.path.basename(path): path for path in best.submission.split(', ')}
+    path = os.path.join(folder, 'glue.zip')
+    with write_whole(path, 'wb') as f, zipfile.ZipFile(f, 'w', zipfile.ZIP_DEFLATED) as archive:
+        found = [name for name in GLUE_FILES if f'{name}.tsv' in files]
+        for name in found:
+            archive.write(files[f'{name}.tsv'], f'{name}.tsv')
+    lacking = [name for name in GLUE_FILES if name not in found]
+    print(f'{path}: {len(found)} files' + (f'; the server also wants {", ".join(lacking)}' if lacking else ''))
+
+
+def draw(results, path):
+    """Scores over the number of transferred blocks, a line for each task and set."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axis = figure.subplots()
+    for i, task in enumerate(dict.fromkeys(task for task, _ in results)):
+        rows = [(int(row.split()[0]), runs) for (name, row), runs in results.items() if name == task]
+        for key, style, where in (('va_score', '-', 'dev'), ('tr_score', '--', 'training')):
+            best = [[next(line[key] for line in run.log if line['n_epochs'] == run.best_epoch) for run in runs]
+                    for _, runs in rows]
+            axis.plot([n for n, _ in rows], np.median(best, axis=1), f'{style}o', color=f'C{i}', label=f'{task}, {where}')
+    axis.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)', ylim=(None, 100),
+             ylabel='score (%), higher is better', title='median over seeds of the best epoch on dev')
+    axis.grid(alpha=0.3)
+    axis.legend()
+    with write_whole(path, 'wb') as f:
+        figure.savefig(f, dpi=150, format='png')
+    print(f'figure: {path}')
+
+
+def main(args):
+    """Run what is missing and write the table or the figure; returns {(task, row): results}."""
+    runs = plan(args)
+    costs, missing, cheapest = load(runs)
+    for task, reason in missing.items():
+        print(f'{task}: no data: {reason}')
+    if not costs:
+        raise FileNotFoundError('there is no data for any of these tasks')
+    first = next(iter(runs.values()))[0]
+    todo = {key: sum(not is_complete(options) for options in runs[key]) for key in costs}
+    if any(todo.values()):
+        speed = seconds_a_token(*cheapest[1:])
+        hours = {key: costs[key] * n * speed / 3600 for key, n in todo.items()}
+        print(f'{sum(todo.values())} runs of {sum(map(len, runs.values()))} are to be done, about '
+              f'{sum(hours.values()):.1f} hours: ' + ', '.join(f'{task} {row} {hours[task, row]:.1f}' for task, row
+                                                              in sorted(todo, key=costs.get) if todo[task, row]))
+    results = results_of(runs, costs)
+    name = args.what if args.what == 'figure2' else f'table{args.what}'
+    lines = table(HEADER, list(table_rows(results, missing)))
+    path = os.path.join(first.log_dir, f'{name}.md')
+    with write_whole(path) as f:
+        f.write('\n'.join(lines) + '\n')
+    print(*lines, f'table: {path}', sep='\n')
+    if args.what == 'figure2':
+        draw(results, os.path.join(first.log_dir, 'figure2.png'))
+    if args.zip:
+        write_zip(args, results, os.path.dirname(first.submission_dir))
+    return results
+
+
+if __name__ == '__main__':
+    run_script(main, parse_args)
