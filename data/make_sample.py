@@ -1,6 +1,6 @@
-"""Write the substitute for ROCStories: short generated stories, each with a right and a wrong ending.
+"""Write made-up data: stories in place of ROCStories, and small files in place of CoLA, RTE, MRPC, STS-B and RACE.
 
-    python data/make_sample.py                                          # the two csv files of data/sample
+    python data/make_sample.py                                          # all files of data/sample
     python data/make_sample.py --unlabelled 40000 --seed 1 --out FILE   # text for pre-training, one story per line
 
 A story takes place in one of two worlds, the country or the town, and the right ending has a word of the same world:
@@ -8,11 +8,16 @@ after a story with gulls and hay comes a foal, not an invoice. Only pre-training
 the same world. Both worlds use the same sentence frames, an ending repeats no thing or action of its story, and
 endings of both worlds are right equally often. So neither the ending alone, nor the words that it shares with its
 story, tell which ending is right.
+
+The other files are about the same worlds, one task for each form of input. They have the layout of the official files
+and what breaks careless readers of those: open quotes, blanks at the end, `n/a` (see `roughen`), the byte order mark
+and line ends of MRPC, rows of STS-B with two more columns, CoLA's missing last line end, texts of RACE in two lines.
 """
 import argparse
 import contextlib
 import csv
 import io
+import json
 import os
 import sys
 import uuid
@@ -96,6 +101,19 @@ Later {he} drew a picture of {see}. / {N} was glad to have seen {see}.
 The last thing {N} remembered was {see}.
 In the evening {N} still talked about {see}. / Tired and happy, {N} {do} once more.
 """
+
+# For pairs of sentences that share things
+THINGS = """
+There {he} saw {see} and {see}. / {N} talked about {see} and {see}. / Next to {see} {he} noticed {see}.
+{His} {kin} showed {him} {see} and {see}.
+"""
+# Questions about a passage, each with the frame of its answers
+QUESTIONS = """
+What else did {N} see?: {see} / What did {he} tell {his} {kin} about?: {see} / What else did {he} do?: {He} {do}.
+That night {he} dreamed of _ .: {see} / In the evening {he} still talked about _ .: {see} / Then {N} _ .: {do}
+"""
+# Examples for training, for validation and in the test file; for RACE passages in each folder
+SIZES = dict(cola=(480, 120, 40), rte=(320, 120, 40), mrpc=(320, 120, 120), stsb=(320, 120, 120), race=(12, 4, 6))
 
 
 def choices(text):
@@ -183,6 +201,113 @@ def unlabelled(n_stories, seed):
     return texts
 
 
+def roughen(i, text):
+    """The text of row i, as real files have some: with a quote that nothing closes, a blank at its end, or `n/a`."""
+    rough = {3: f'"{text}', 9: f'{text} ', 14: text.replace(' ', ' "', 1)}
+    return 'n/a' if i == 7 else rough.get(i % 20, text)
+
+
+def table(rows, end='\n'):
+    """Rows of fields -> lines with tabs between the fields."""
+    return ''.join('\t'.join(row) + end for row in rows)
+
+
+def parts(rows, sizes):
+    """Rows -> {'train': rows, 'dev': rows, 'test': rows}"""
+    n_train, n_dev, _ = sizes
+    return dict(train=rows[:n_train], dev=rows[n_train:n_train + n_dev], test=rows[n_train + n_dev:])
+
+
+def cola(rng, worlds, sizes):
+    """A sentence is as the generator made it, or its words are shuffled."""
+    rows = []
+    for i in range(sum(sizes)):
+        world, label = pick(rng, worlds), pick(rng, '01')
+        frame = pick(rng, [*choices(FIRST), *choices(NEXT), *choices(END)])
+        [text] = fill(rng, [frame], draw_people(rng), world)
+        if label == '0':
+            text = ' '.join(shuffled(rng, text[:-1].split(' '))) + '.'
+        rows.append(['made', label, '*' if label == '0' else '', roughen(i, text)])
+    files = parts(rows, sizes)
+    test = [['index', 'sentence'], *([str(i), row[3]] for i, row in enumerate(files['test']))]
+    return {'CoLA/train.tsv': table(files['train']), 'CoLA/dev.tsv': table(files['dev']).removesuffix('\n'),
+            'CoLA/test.tsv': table(test)}
+
+
+def rte(rng, worlds, sizes):
+    """The hypothesis names a place of the premise's world, or of the other one."""
+    rows, files = [], {}
+    for i in range(sum(sizes)):
+        people, world, label = draw_people(rng), pick(rng, [0, 1]), pick(rng, [0, 1])
+        premise = ' '.join(fill(rng, shuffled(rng, choices(NEXT))[:2], people, worlds[world]))
+        [hypothesis] = fill(rng, ['{N} was {place}.'], people, worlds[world ^ label])
+        rows.append([roughen(i, premise), roughen(i + 5, hypothesis), ('entailment', 'not_entailment')[label]])
+    for name, part in parts(rows, sizes).items():
+        n_columns = 3 if name == 'test' else 4
+        part = [['index', 'sentence1', 'sentence2', 'label'], *([str(i), *row] for i, row in enumerate(part))]
+        files[f'RTE/{name}.tsv'] = table(row[:n_columns] for row in part)
+    return files
+
+
+def mrpc(rng, worlds, sizes):
+    """Two sentences are from one world, or from both."""
+    rows, header = [], ['Quality', '#1 ID', '#2 ID', '#1 String', '#2 String']
+    for i in range(sum(sizes)):
+        people, world, label = draw_people(rng), pick(rng, [0, 1]), pick(rng, [0, 1])
+        frames = shuffled(rng, choices(NEXT))[:2]
+        if label:
+            first, second = fill(rng, frames, people, worlds[world])
+        else:
+            first, second = (fill(rng, [frame], people, worlds[world ^ k])[0] for k, frame in enumerate(frames))
+        rows.append([str(label), str(2 * i), str(2 * i + 1), roughen(i, first), roughen(i + 5, second)])
+    files = parts(rows, sizes)
+    train = shuffled(rng, files['train'] + files['dev'])
+    return {'MRPC/msr_paraphrase_train.txt': '\ufeff' + table([header, *train], '\r\n'),
+            'MRPC/msr_paraphrase_test.txt': '\ufeff' + table([header, *files['test']], '\r\n'),
+            'MRPC/dev_ids.tsv': table(row[1:3] for row in files['dev'])}
+
+
+def stsb(rng, worlds, sizes):
+    """The score of two sentences says whether they have two things in common, or one, or only the world, or nothing."""
+    rows = []
+    for i in range(sum(sizes)):
+        people, world, level = draw_people(rng), pick(rng, [0, 1]), pick(rng, range(4))
+        see, other = (shuffled(rng, worlds[k][1]) for k in (world, 1 - world))
+        frames = shuffled(rng, choices(THINGS))[:2]
+        things = see[:2], shuffled(rng, [see[:2], see[1:3], see[2:4], other[:2]][level])
+        first, second = (frame.replace('{see}', '{}').format(*pair, **people)
+                         for frame, pair in zip(frames, things, strict=True))
+        rows.append(['main-made', 'sample', '2018', f'{i:04}', ('5.000', '3.800', '2.600', '0.200')[level],
+                     roughen(i, first), roughen(i + 5, second), *['MIT', 'made'] * (i % 12 == 0)])
+    return {f'STS-B/original/sts-{name}.csv': table(part) for name, part in parts(rows, sizes).items()}
+
+
+def race(rng, worlds, sizes):
+    """Of the four answers to a question about a passage, one belongs to its world."""
+    files = {}
+    folders = [(name, level, n) for name, n in zip(('train', 'dev', 'test'), sizes, strict=True)
+               for level in ('middle', 'high')]
+    for name, level, number in ((name, level, 8 + i) for name, level, n in folders for i in range(n)):
+        people, world = draw_people(rng), number % 2
+        entries = [entry.split(': ') for entry in shuffled(rng, choices(QUESTIONS))]
+        frames = [pick(rng, choices(FIRST)), *shuffled(rng, choices(NEXT))[:4]]
+        text = fill(rng, [*frames, *(answer for _, answer in entries)], people, worlds[world])
+        answers = [pick(rng, 'ABCD') for _ in entries]
+        options = [fill(rng, [answer] * 3, people, worlds[1 - world]) for _, answer in entries]
+        for right, wrong, letter in zip(text[5:], options, answers, strict=True):
+            wrong.insert('ABCD'.index(letter), right)
+        passage = dict(answers=answers, options=options, questions=[entry[0].format(**people) for entry in entries],
+                       article=' '.join(text[:3]) + '\n' + ' '.join(text[3:5]), id=f'{level}{number}.txt')
+        files[f'RACE/{name}/{level}/{number}.txt'] = json.dumps(passage)
+    return files
+
+
+def stand_ins(seed=SEED):
+    """{name of a file in data/sample: its text} of the tasks other than ROCStories."""
+    return {name: text for task in (cola, rte, mrpc, stsb, race)
+            for name, text in task(Random(f'{task.__name__} {seed}'), parse(WORLDS), SIZES[task.__name__]).items()}
+
+
 def write(path, text):
     """Write `text` to `path` completely or not at all. Raises OSError, which says to choose another --out."""
     temporary = path.with_name(path.name + '.part')
@@ -204,6 +329,8 @@ def main(args):
         text = io.StringIO()
         csv.writer(text, lineterminator='\n').writerows([HEADER, *rows])
         write(args.out / name, text.getvalue())
+    for name, text in stand_ins(args.seed).items():
+        write(args.out / name, text)
 
 
 def parse_args(argv=None):
