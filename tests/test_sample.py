@@ -1,21 +1,28 @@
-"""The substitute for ROCStories: its files, and that an ending without its story does not show which is right."""
+"""The made-up data: its files, what they have on purpose to break careless readers, and that an ending without its
+story does not show which is right."""
 import csv
+import io
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from data import make_sample
+from tasks import TASKS
 
 SCRIPT = Path(make_sample.__file__)
+SAMPLE = SCRIPT.parent / 'sample'
 NAMES = (make_sample.LABELLED_CSV, make_sample.TEST_CSV)
+TABLES = ('CoLA/train.tsv', 'CoLA/dev.tsv', 'RTE/train.tsv', 'RTE/dev.tsv', 'MRPC/msr_paraphrase_train.txt',
+          'MRPC/msr_paraphrase_test.txt', 'STS-B/original/sts-train.csv', 'STS-B/original/sts-test.csv')
 
 
 def read(name):
-    with open(SCRIPT.parent / 'sample' / name, encoding='utf-8', newline='') as f:
+    with open(SAMPLE / name, encoding='utf-8', newline='') as f:
         return list(csv.reader(f))
 
 
@@ -30,17 +37,25 @@ def endings(row):
     return (row[5], row[6]) if row[7] == '1' else (row[6], row[5])
 
 
+WORLD_WORDS = [re.compile(rf'\b({"|".join(re.escape(words) for group in world for words in group)})\b')
+               for world in make_sample.parse(make_sample.WORLDS)]
+
+
 def worlds_of(text):
     """The worlds of which `text` has a place, a thing or an action."""
-    return {i for i, world in enumerate(make_sample.parse(make_sample.WORLDS))
-            if any(re.search(rf'\b{re.escape(words)}\b', text) for group in world for words in group)}
+    return {i for i, words in enumerate(WORLD_WORDS) if words.search(text)}
 
 
 def test_committed_files_are_what_the_generator_writes(tmp_path):
     make_sample.main(make_sample.parse_args(['--out', str(tmp_path)]))
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(NAMES)
-    for name in NAMES:
-        assert (tmp_path / name).read_bytes() == (SCRIPT.parent / 'sample' / name).read_bytes()
+    made, committed = ({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*')
+                        if path.is_file() and path.name != 'README.md'} for folder in (tmp_path, SAMPLE))
+    assert sorted(made) == sorted(committed) and {*NAMES, *TABLES} < {*made}
+    assert made == committed
+
+
+def test_the_files_of_the_other_tasks_are_small():
+    assert 250e3 < sum(len(text.encode()) for text in make_sample.stand_ins().values()) < 400e3
 
 
 def test_format_is_that_of_the_real_files():
@@ -142,6 +157,82 @@ def test_the_right_ending_cannot_be_told_from_common_words(files):
             right, wrong = (len(story & set(re.findall(r'\w+', e.lower()))) for e in endings(row))
             score += 1 if right > wrong else 0.5 if right == wrong else 0
         assert 0.44 < score / sum(map(len, files)) < 0.56, first
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_tables_have_open_quotes_blanks_and_missing_values(name):
+    text = (SAMPLE / name).read_bytes().decode('utf-8-sig')
+    rows = [line.split('\t') for line in re.split('\r?\n', text) if line]
+    texts = [field for row in rows for field in row]
+    assert ('n/a' in texts) == ('train' in name)
+    assert sum(field.startswith('"') for field in texts) >= 6
+    assert sum(field.count('"') % 2 and field[0] != '"' for field in texts if field) >= 6
+    assert sum(field.endswith(' ') for field in texts) >= 6
+    careless = list(csv.reader(io.StringIO(text, newline=''), delimiter='\t'))
+    assert len(careless) < len(rows)                    # a reader that minds quotes loses rows
+
+
+def test_tables_have_the_line_ends_and_columns_of_the_official_files():
+    files = {name: (SAMPLE / name).read_bytes() for name in TABLES}
+    for name, content in files.items():
+        assert content.startswith(b'\xef\xbb\xbf') == content.endswith(b'\r\n') == ('MRPC' in name)
+        assert content.count(b'\r') == (content.count(b'\n') if 'MRPC' in name else 0)
+        assert content.endswith(b'\n') == (name != 'CoLA/dev.tsv')
+    columns = {name: Counter(line.count(b'\t') + 1 for line in content.split(b'\n') if line)
+               for name, content in files.items()}
+    assert columns['CoLA/train.tsv'] == {4: 480}
+    assert columns['STS-B/original/sts-train.csv'] == {7: 293, 9: 27}
+    assert columns['MRPC/msr_paraphrase_train.txt'] == {5: 441} and columns['RTE/dev.tsv'] == {4: 121}
+    marks = Counter(line.split(b'\t')[2] for line in files['CoLA/train.tsv'].split(b'\n') if line)
+    assert {*marks} == {b'', b'*'} and min(marks.values()) > 200
+
+
+@pytest.mark.parametrize('name, sizes', [('cola', (480, 120, 40)), ('rte', (320, 120, 40)), ('mrpc', (320, 120, 120)),
+                                         ('stsb', (320, 120, 120)), ('race', (144, 48, 72))])
+def test_every_row_is_read(name, sizes):
+    task = TASKS[f'sample-{name}']
+    splits = task.load(Namespace(data_dir=str(SAMPLE)))
+    assert tuple(len(split.texts[0]) for split in splits) == sizes
+    *labelled, test = splits
+    assert (test.labels is None) == (name in ('cola', 'rte'))           # as in the official files
+    for split in labelled if test.labels is None else splits:
+        assert len(split.labels) == len(split.texts[0])
+        most = Counter(split.labels).most_common(1)[0][1]
+        assert most < (0.36 if name in ('race', 'stsb') else 0.6) * len(split.labels)
+    texts = [text for split in splits for field in split.texts for text in field]
+    assert all(text == text.strip() and len(text.split('\t')) == 1 for text in texts)
+    if name == 'race':
+        articles, questions = splits[0].texts[:2]
+        assert all(article.count('\n') == 1 for article in articles) and sum('_' in text for text in questions) == 72
+        assert splits[2].parts == {'middle': slice(0, 36), 'high': slice(36, 72)}
+    else:
+        assert 'n/a' in texts and any(text.startswith('"') for text in texts)
+
+
+def test_numbers_of_passages_are_not_in_the_order_of_their_names():
+    names = [path.stem for path in (SAMPLE / 'RACE' / 'train' / 'middle').iterdir()]
+    assert sorted(names) != sorted(names, key=int) and len(names) == 12
+
+
+@pytest.mark.parametrize('name', ['rte', 'mrpc'])
+def test_single_words_do_not_show_the_label_of_a_pair(name):
+    """What counts is whether both texts are of one world, so that no word speaks for a label."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    train, valid, _ = TASKS[f'sample-{name}'].load(Namespace(data_dir=str(SAMPLE)))
+    pairs, valid_pairs = ([' '.join(pair) for pair in zip(*split.texts, strict=True)] for split in (train, valid))
+    words = CountVectorizer().fit(pairs)
+    guess = LogisticRegression(max_iter=1000).fit(words.transform(pairs), train.labels)
+    assert guess.score(words.transform(valid_pairs), valid.labels) < 0.6
+
+
+def test_answers_of_race_belong_to_the_world_of_their_passage():
+    """The right one, and no other."""
+    for split in TASKS['sample-race'].load(Namespace(data_dir=str(SAMPLE))):
+        for (article, _, *answers), label in zip(zip(*split.texts, strict=True), split.labels, strict=True):
+            [world] = worlds_of(article)
+            assert [i for i, answer in enumerate(answers) if worlds_of(answer) == {world}] == [label]
 
 
 def run(*args):
