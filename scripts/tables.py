@@ -14,7 +14,6 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ PAPER = {                                               # (task, part) -> set, a
     ('race', ''): ('test', dict(full=59.0)),
     ('rocstories', ''): ('test', dict(full=86.5)),
 }
-OTHERS = {'cola': 57.6, 'stsb': 85.1, 'mnli': 77.2}     # dev sets, one run each of openai-gpt in transformers: jiant#881
+OTHERS = {'cola': 57.6, 'stsb': 85.1, 'mnli': 77.2}     # dev, one run each of openai-gpt in transformers: jiant#881
 GLUE_FILES = ('CoLA', 'SST-2', 'MRPC', 'STS-B', 'QQP', 'MNLI-m', 'MNLI-mm', 'QNLI', 'RTE', 'WNLI', 'AX')
 HEADER = ('task', 'row', 'metric', 'set', 'n', 'runs', 'median [least..greatest]', 'one answer for all',
           'best constant answer', 'paper', 'others, dev')
@@ -83,6 +82,7 @@ def layers(text):
 def parse_args(argv=None):
     """The options of this script, with those of train.py as `rest`."""
     parser = Parser(__doc__)
+    parser.allow_abbrev = False                                        # --seed is an option of train.py, not --seeds
     parser.add_argument('what', choices=[*TABLES, 'figure2'], help='table of the paper, or figure2')
     parser.add_argument('--tasks', type=names(TASKS), help='some of the tasks of the table')
     parser.add_argument('--rows', type=names(ROWS), help='rows of table 5; the other tables have the row full')
@@ -197,7 +197,7 @@ def table_rows(results, missing):
                        '' if part else f'{getattr(runs[0], f"{kind}_trivial"):.1f}',
                        f'{theirs[row]} ({theirs_on})' if row in theirs else '',
                        str(OTHERS[task]) if kind == 'valid' and row == 'full' and not part and task in OTHERS else '']
-    for task, reason in missing.items():
+    for task in missing:
         yield [task, 'no data', *[''] * (len(HEADER) - 2)]
 
 
@@ -227,7 +227,8 @@ def draw(results, path):
         for key, style, where in (('va_score', '-', 'dev'), ('tr_score', '--', 'training')):
             best = [[next(line[key] for line in run.log if line['n_epochs'] == run.best_epoch) for run in runs]
                     for _, runs in rows]
-            axis.plot([n for n, _ in rows], np.median(best, axis=1), f'{style}o', color=f'C{i}', label=f'{task}, {where}')
+            axis.plot([n for n, _ in rows], np.median(best, axis=1), f'{style}o', color=f'C{i}',
+                      label=f'{task}, {where}')
     axis.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)', ylim=(None, 100),
              ylabel='score (%), higher is better', title='median over seeds of the best epoch on dev')
     axis.grid(alpha=0.3)
