@@ -18,21 +18,32 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / 'model' / 'sample'
 
 
-def accuracy(folder, *argv):
-    """Test accuracy of a run of train.py with the defaults of --dataset sample and the options argv."""
-    desc = 'sample' + '-'.join(argv)
+def run(folder, dataset, *argv):
+    """Results of a run of train.py on made-up data, with the defaults of --dataset and the options argv."""
     dirs = [word for name in ('log', 'save', 'submission') for word in (f'--{name}_dir', str(folder / name))]
-    args = train.parse_args(['--dataset', 'sample', '--desc', desc, '--data_dir', str(ROOT / 'data' / 'sample'),
-                             '--model_path', str(FOLDER), '--analysis', '--device', 'cpu', *dirs, *argv])
-    return train.main(args).test_accuracy
+    return train.main(train.parse_args([
+        '--dataset', dataset, '--desc', '-'.join([dataset, *argv]), '--data_dir', str(ROOT / 'data' / 'sample'),
+        '--model_path', str(FOLDER), '--analysis', '--device', 'cpu', *dirs, *argv]))
 
 
 @pytest.mark.slow
 def test_pre_training_adds_25_points(tmp_path):
     short = '--n_iter', '1'                             # a third of the default, to save time
-    tuned, scratch = accuracy(tmp_path, *short), accuracy(tmp_path, *short, '--n_transfer', '-1')
+    tuned, scratch = (run(tmp_path, 'sample', *short, *argv).test_accuracy for argv in ([], ['--n_transfer', '-1']))
     assert scratch < 62                                 # near chance: the labelled stories are not enough
     assert tuned - scratch >= 25
+
+
+def test_the_order_of_words_is_learnt_in_a_third_of_the_time(tmp_path):
+    assert run(tmp_path, 'sample-cola', '--n_iter', '2').valid_score > 50         # the best constant answer: 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, least, gain', [('cola', 60, 15), ('rte', 90, 30), ('mrpc', 85, 20), ('stsb', 70, 50),
+                                               ('race', 80, 40)])
+def test_every_form_is_learnt_thanks_to_pre_training(name, least, gain, tmp_path):
+    tuned, scratch = (run(tmp_path, f'sample-{name}', *argv).valid_score for argv in ([], ['--n_transfer', '-1']))
+    assert tuned > least and tuned - scratch > gain
 
 
 def test_perplexity_of_stories_it_has_not_seen():
