@@ -105,10 +105,9 @@ RACE = Source(('RACE', 'race'), ('article', 'question', 'options'), ('answer',),
 LEVELS = ('middle', 'high')             # of RACE: schools of the exams
 
 
-def places(data_dir: str, source: Source) -> list[str]:
-    """The folders where the files of a task may lie, the first choice first."""
-    return [os.path.join(data_dir, *above, folder) if folder else data_dir
-            for above in ((), ('glue_data',), ('glue',)) for folder in (*([] if above else ['']), *source.folders)]
+def places(source: Source) -> list[str]:
+    """The folders of --data_dir where the files of a task may lie, the first choice first; '' is --data_dir."""
+    return ['', *source.folders, *(f'{above}/{folder}' for above in ('glue_data', 'glue') for folder in source.folders)]
 
 
 def files_of(folder: str, source: Source, kind: str, part: str = '') -> list[str]:
@@ -140,20 +139,26 @@ def shards_of(stem: str) -> list[str]:
     return [os.path.join(folder, name) for name in found]
 
 
-def find_folder(data_dir: str, source: Source, found=None) -> str:
-    """The first folder with a training file. FileNotFoundError with the names looked for.
+def names_of(source: Source, kind: str) -> str:
+    """The names of files that `files_of` looks for, as words of a message."""
+    names = [pattern.format(word + (part and f'_{part}')) for pattern in source.patterns for word in WORDS[kind]
+             for part in (source.parts if kind != 'train' else [''])]
+    return f'{", ".join(names)} ({", ".join(EXTENSIONS)})'
 
-    found: folder -> whether the files are there, if there is more than one training file.
+
+def find_folder(data_dir: str, source: Source, find=None, names: str = '') -> str:
+    """The first folder with training files. FileNotFoundError with the names looked for.
+
+    find, names: a function that gives the training files of a folder, and their names, where `files_of` is not enough.
     """
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the files of the task')
-    folders = places(data_dir, source)
-    for folder in folders:
-        if (found or partial(files_of, source=source, kind='train'))(folder):
+    for place in places(source):
+        folder = os.path.join(data_dir, place) if place else data_dir
+        if find(folder) if find else files_of(folder, source, 'train'):
             return folder
-    names = ', '.join(pattern.format('train') for pattern in source.patterns)
-    raise FileNotFoundError(f'{data_dir} has no training file of {source.folders[0]}: looked for {names} '
-                            f'({", ".join(EXTENSIONS)}) in {", ".join(folders)}')
+    raise FileNotFoundError(f'{data_dir} has no training file of {source.folders[0]}: looked for '
+                            f'{names or names_of(source, "train")}, in it and in its {", ".join(places(source)[1:])}')
 
 
 def class_of(source: Source, label, where: str):
@@ -237,6 +242,8 @@ def read_files(source: Source, paths: list[str], labelled: bool = False) -> Spli
                 n_left_out += 1
             else:
                 examples.add(f'{path}, {place}', [str(text) for text in texts], label)
+        if os.path.basename(path) == 'stsa.binary.train':
+            notes.append(f'{path} has the sentences only, not the phrases that GLUE trains on')
         if broken:
             lines = ', '.join(map(str, broken[:5])) + ', ...' * (len(broken) > 5)
             notes.append(f'{path}: {len(broken)} rows with another number of columns than the header are left out: '
@@ -292,7 +299,7 @@ def load_files(source: Source, options: Namespace) -> tuple[Split, Split, Split 
     valid = read_kind(source, folder, 'validation', labelled=True)
     if valid is None:
         raise FileNotFoundError(f'{folder} has training examples of {source.folders[0]}, but no validation file: '
-                                f'looked for {", ".join(WORDS["validation"])} ({", ".join(EXTENSIONS)})')
+                                f'looked for {names_of(source, "validation")}')
     return train, valid, read_test(source, folder)
 
 
@@ -404,7 +411,9 @@ def read_race(paths: list[str], labelled: bool = False) -> Split:
 
 def load_race(options: Namespace) -> tuple[Split, Split, Split | None]:
     """RACE, trained on middle and high together."""
-    folder = find_folder(options.data_dir, RACE, partial(race_files, kind='train'))
+    folder = find_folder(options.data_dir, RACE, partial(race_files, kind='train'),
+                         'train/middle/1.txt, train/high/1.txt, ..., or middle/train, high/train, all/train, train '
+                         f'({", ".join(EXTENSIONS)})')
     train, valid, test = (race_files(folder, kind) for kind in ('train', 'validation', 'test'))
     if not valid:
         raise FileNotFoundError(f'{folder} has training examples of RACE, but no validation examples: looked for '
