@@ -161,23 +161,26 @@ def find_folder(data_dir: str, source: Source, find=None, names: str = '') -> st
                             f'{names or names_of(source, "train")}, in it and in its {", ".join(places(source)[1:])}')
 
 
-def class_of(source: Source, label, where: str):
+def as_text(label) -> str:
+    """A label as text files write it: 1.0, which pandas makes of a 1 in a column with gaps, is 1; None is empty."""
+    return '' if label is None else str(int(label) if isinstance(label, float) and label.is_integer() else label)
+
+
+def class_of(source: Source, label: str, where: str):
     """The class or number of a label, None where there is none. ValueError for an unknown label."""
-    if isinstance(label, float) and label.is_integer():                # as pandas writes a column with gaps
-        label = int(label)
-    if label in (None, '', -1, '-1'):                                  # Hugging Face writes -1 where GLUE has no label
+    if label in ('', '-1'):                                            # Hugging Face writes -1 where GLUE has no label
         return None
     if source.classes:
-        if str(label) not in source.labels:
-            raise ValueError(f'{where}: label {str(label)[:40]!r} is not one of {", ".join(source.labels)}')
-        return source.labels[str(label)]
+        if label not in source.labels:
+            raise ValueError(f'{where}: label {label[:40]!r} is not one of {", ".join(source.labels)}')
+        return source.labels[label]
     low, high = source.limits
     try:
         number = float(label)
     except ValueError:
         number = math.nan
     if not low <= number <= high:
-        raise ValueError(f'{where}: {source.label[0]} {str(label)[:40]!r} is not a number from {low:g} to {high:g}')
+        raise ValueError(f'{where}: {source.label[0]} {label[:40]!r} is not a number from {low:g} to {high:g}')
     return number
 
 
@@ -204,7 +207,7 @@ class Examples:
     def add(self, where: str, texts, label):
         for field, text in zip(self.texts, texts, strict=True):
             field.append(text)
-        self.labels.append(class_of(self.source, label, where))
+        self.labels.append(class_of(self.source, as_text(label), where))
         if self.labels[-1] is None:
             self.unlabelled = self.unlabelled or where
         for name, text in zip(self.names, texts, strict=True):
@@ -238,7 +241,7 @@ def read_files(source: Source, paths: list[str], labelled: bool = False) -> Spli
         rows = (stanford_rows(path) if os.path.basename(path).startswith('stsa.') else
                 read_rows(path, source.columns, source.label, source.bare, broken if source.skip_broken else None))
         for place, (*texts, label) in rows:
-            if str(label) in source.no_majority:
+            if as_text(label) in source.no_majority:
                 n_left_out += 1
             else:
                 examples.add(f'{path}, {place}', [str(text) for text in texts], label)

@@ -279,13 +279,14 @@ def test_broken_rows_of_qqp_are_counted_named_and_left_out(tmp_path):
         read('qqp', put(tmp_path / 'test.tsv', unlabelled))
 
 
-@pytest.mark.parametrize('name', ['jsonl', 'txt', 'hf'])
+@pytest.mark.parametrize('name', ['jsonl', 'txt', 'hf', 'hf with floats'])
 def test_examples_of_snli_without_a_majority_are_left_out_of_all_splits(tmp_path, name):
     labels = ['entailment', '-', 'neutral', 'contradiction', '-']
     for kind in ('train', 'dev', 'test'):
         rows = [{'gold_label': label, 'sentence1': f'{kind} {i}.', 'sentence2': '"b'} for i, label in enumerate(labels)]
-        if name == 'hf':
-            rows = [{'premise': row['sentence1'], 'hypothesis': row['sentence2'], 'label': n}
+        if 'hf' in name:
+            number = float if 'floats' in name else int
+            rows = [{'premise': row['sentence1'], 'hypothesis': row['sentence2'], 'label': number(n)}
                     for row, n in zip(rows, [0, -1, 1, 2, -1], strict=True)]
             name_there = f'{kind.replace("dev", "validation")}-00000-of-00001.parquet'
             as_parquet(tmp_path / 'snli' / 'plain_text' / name_there, rows)
