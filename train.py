@@ -25,13 +25,14 @@ from tqdm import tqdm
 import analysis
 import fast
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
-from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
+from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from metrics import is_constant, scores, trivial_score
 from model_pytorch import (
     DEFAULT_CONFIG,
     DoubleHeadModel,
+    MultipleChoiceHead,
     load_openai_pretrained_model,
     read_shapes,
 )
@@ -161,16 +162,17 @@ def load_data(args, task):
     encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
                           os.path.join(args.save_dir, '.encoded'))
     hashes['texts'] = hash_texts(texts).hexdigest()
-    hashes['ids'] = hashlib.sha256(b''.join(part.tobytes() for field in encoded for part in (field.ids, field.ends))
-                                   ).hexdigest()
+    hashes['ids'] = hash_ids(encoded).hexdigest()
     n_fields = len(splits[0].texts)
     fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]         # of train, valid, test
-    n_ctx, max_len, n_cut = fit_n_ctx(fields, args.n_ctx, task.form)
-    if n_cut:
-        warnings.append(f'{n_cut} examples are longer than n_ctx={args.n_ctx} allows: their texts are cut')
+    n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
     scale = None if task.classes else scale_of(splits[0].labels)
     train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
                            for ids, split in zip(fields, splits, strict=True))
+    warnings += [f'{examples.n_cut} of {len(examples)} {name} examples are longer than n_ctx={args.n_ctx} allows: '
+                 'their texts are cut'
+                 for name, examples in zip(('training', 'validation', 'test'), (train, valid, *test), strict=False)
+                 if examples.n_cut]
     digest = hashlib.sha256(repr([n_ctx, hashes, train.labels.tolist(), valid.labels.tolist()]).encode()).hexdigest()
     return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
                            parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
@@ -212,14 +214,15 @@ def build_model(args, task, n_vocab, n_ctx, clf_token):
 
 
 def needed_memory(args, data, n_batch):
-    """Bytes, about, that a training step of n_batch examples takes.
+    """Bytes, about, that a training step of n_batch examples takes, of which one is the longest.
 
     Parameters, their gradients and Adam's two moments; three more tables for the embedding dropout and the decoder's
     gradient; and for each real token, in each block, 31 times n_embd numbers (measured at full size; where dropout
     keeps no masks, see `fast.Dropout`, a quarter less).
     """
     table = (data.n_vocab + len(SPECIAL) + data.n_ctx) * args.n_embd
-    n_rows = n_batch * float(data.train.lengths.sum()) / len(data.train)
+    lengths = data.train.lengths.sum(1)                                # (N,)
+    n_rows = float(lengths.max()) + (n_batch - 1) * float(lengths.mean())
     blocks = args.n_layer * args.n_embd
     return 4 * (4 * (table + 12 * blocks * args.n_embd) + 3 * table + 31 * n_rows * blocks)
 
@@ -298,17 +301,17 @@ def evaluate(module, examples, n, n_batch, autocast, ranks, check=None):
     module: `Losses`. check: called between batches; it may raise to end the run.
     """
     module.eval()
-    linear = module.model.task_head.linear
-    n_out = examples.lengths.shape[1] if examples.form == 'choices' else linear.out_features
-    logits = torch.zeros(n, n_out, device=linear.weight.device)
-    order = examples.lengths[:n].max(1).argsort(kind='stable')         # like lengths together: less padding
+    head = module.model.task_head
+    n_out = examples.lengths.shape[1] if isinstance(head, MultipleChoiceHead) else head.linear.out_features
+    logits = torch.zeros(n, n_out, device=head.linear.weight.device)
+    batches = examples.batches(n, n_batch)[ranks.rank::ranks.size]
     with autocast:
-        for i in tqdm(range(ranks.rank * n_batch, n, ranks.size * n_batch), desc='evaluating', ncols=80, leave=False,
-                      disable=None):
+        for batch in tqdm(batches, desc='evaluating', ncols=80, leave=False, disable=None):
             if check:
                 check()
-            batch = order[i:i + n_batch]
-            logits[batch] = module.logits(*map(torch.from_numpy, examples.batch(batch))).float()
+            X, M = map(torch.from_numpy, examples.batch(batch.flat))   # (G*Q, K, n_ctx, 2), (G*Q, K, n_ctx)
+            X, M = (t.reshape(len(batch), -1, *t.shape[2:]) for t in (X, M))     # the choices of a group: (G, Q*K, ...)
+            logits[batch.ravel()] = module.logits(X, M).float().view(-1, n_out)
     return ranks.sum(logits).cpu()                      # each row was computed by one process and is 0 on the others
 
 
@@ -553,12 +556,11 @@ def logits_of(trained, task, split, args, device, autocast):
     """The logits (N, n_out) of a trained network for a Split of its task; args: n_batch, n_gpu, plain."""
     options, n_ctx = trained.options, trained.config['n_ctx']
     encoder = add_special(trained.encoder)
-    fields = [encode_texts(field, trained.encoder, 'encoding') for field in split.texts]
+    fields = encode_texts(split.texts, trained.encoder)
     examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
-    n_cut = sum(list(map(len, examples.fields_of(i))) != [len(field[i]) for field in fields]
-                for i in range(len(examples)))
-    if n_cut:
-        print(f'{n_cut} examples are longer than the n_ctx={n_ctx} of the run allows: their texts are cut')
+    if examples.n_cut:
+        print(f'{examples.n_cut} of {len(examples)} examples are longer than the n_ctx={n_ctx} of the run allows: '
+              'their texts are cut')
     module = Losses(trained.model.to(device), 0, args.plain)           # no loss is computed
     return evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, Ranks())
 
