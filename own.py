@@ -207,8 +207,8 @@ def classes_of(rows: Rows, options: Namespace) -> tuple:
         raise ValueError(f'{rows.path}: all {len(rows.labels)} examples have the same {options.label}, {classes[0]}: '
                          'there is nothing to learn')
     if len(classes) == len(rows.labels):
-        raise ValueError(f'{rows.path}: no two examples have the same {options.label}: it names no classes'
-                         + (', are they numbers to estimate? Then give --number' if all_numbers(classes) else ''))
+        raise ValueError(f'{rows.path}: no two examples have the same {options.label}, so it does not name classes'
+                         + ('; for numbers to estimate give --number' if all_numbers(classes) else ''))
     return classes
 
 
@@ -219,12 +219,12 @@ def doubts(rows: Rows, options: Namespace, classes: tuple):
         if texts and all_numbers(texts):
             yield f'all texts of column {name} are numbers, which the network reads as words'
         elif len(set(texts)) == len(texts) > 1 and all(map(ID.fullmatch, texts)):
-            yield f'column {name} has no texts but names, each once: {listed(texts[:3])}'
+            yield f'column {name} looks like ids, not like texts: {", ".join(texts[:3])}, ...'
     if not classes or options.form == 'choices':
         return
     if len(classes) > MANY or all_numbers(classes) and any('.' in name for name in classes):
         yield (f'{options.label} has {len(classes)} classes, {listed(classes)}'
-               + ('; if it is a number to estimate, give --number' if all_numbers(classes) else ''))
+               + ('; for numbers to estimate give --number' if all_numbers(classes) else ''))
     few = [f'{name} ({n})' for name, n in sorted(Counter(rows.labels).items()) if n < FEW]
     if few:
         yield f'{len(few)} of {len(classes)} classes have less than {FEW} examples: {listed(few)}'
@@ -244,11 +244,11 @@ def split_off(split: Split, options: Namespace, classes: tuple) -> tuple[Split, 
     single = [i for i, label in enumerate(split.labels) if by_class and counts[label] == 1]      # these stay
     rest = sorted({*range(n)} - {*single})
     if not 0 < n_valid < len(rest):
-        raise ValueError(f'{options.train} has {n} examples, so n_valid={n_valid} of them cannot be set aside for '
-                         'validation: give --n_valid or --valid')
+        raise ValueError(f'{n_valid} of the {n} examples of {options.train} cannot be set aside for validation: give '
+                         '--valid FILE or another --n_valid')
     notes, stratify = list(split.notes), [split.labels[i] for i in rest] if by_class else None
     if single:
-        notes.append(f'{len(single)} classes have one example, which is for training: none validates '
+        notes.append('classes with one example have none for validation: '
                      + listed([classes[split.labels[i]] for i in single]))
     if by_class and min(n_valid, len(rest) - n_valid) < len(counts) - len(single):
         stratify = None
