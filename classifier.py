@@ -104,9 +104,9 @@ def as_list(examples):
 
 def as_tuple(example):
     """An example as a list of texts."""
-    texts = [example] if isinstance(example, str) else list(example)
+    texts = list(example) if isinstance(example, (list, tuple)) else [example]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'{str(example)[:40]!r} is not a text or a tuple of texts')
+        raise ValueError(f'{str(example)[:40]} is not a text or a tuple of texts')
     return texts
 
 
