@@ -86,12 +86,11 @@ class Classifier:
         """The fields of example i. ValueError if it has not as many texts as the network was trained on."""
         form, n_answers = self.task.form, len(self.classes)
         n = {'text': 1, 'pair': 2, 'both': 2, 'choices': 1 + n_answers, 'question': 2 + n_answers}[form]
-        try:
-            fields = own.joined(form, texts)
-        except ValueError:
-            raise ValueError(f'example {i} has an empty text') from None
+        fields = own.fields_of(form, texts)
         if len(fields) != n:
             raise ValueError(f'example {i} has {len(fields)} texts, not {n} as the examples of {self.args.desc}')
+        if own.first_empty(form, fields) is not None:
+            raise ValueError(f'example {i} has an empty text')
         return fields
 
 

@@ -64,9 +64,9 @@ def check_own_args(args):
             raise ValueError(f'--{given[0]} needs --dataset own')
         return
     for name in ('train', 'text', 'label'):
-        if not getattr(args, name):
+        if not (getattr(args, name) or '').strip():
             raise ValueError(f'--dataset own needs --{name}: --train reviews.csv --text title,body --label stars')
-    args.form = args.form or 'text'
+    args.form, args.label = args.form or 'text', args.label.strip()
     names = columns_of(args.text)
     _, least, most, what = COLUMNS[args.form]
     if not least <= len(names) <= most:
@@ -74,7 +74,7 @@ def check_own_args(args):
     for i, name in enumerate(names):
         if not name and not (args.form == 'choices' and i == 1):
             raise ValueError(f'--text {args.text}: column {i + 1} has no name')
-        if name and name.lower() in (other.lower() for other in [*names[:i], args.label.strip()]):
+        if name and name.lower() in (other.lower() for other in [*names[:i], args.label]):
             raise ValueError(f'column {name} is named twice in --text and --label')
     if args.form == 'choices' and args.number:
         raise ValueError('--number has no effect with --form choices: the label is the right answer')
@@ -87,17 +87,20 @@ def check_own_args(args):
 
 def columns_of(text: str) -> list[str]:
     """'title,"a, b"' -> ['title', 'a, b']"""
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    try:
+        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    except csv.Error as e:
+        raise ValueError(f'--text {text}: {e}') from None
 
 
-def joined(form: str, texts: list[str]) -> list[str]:
-    """The fields of an example of a form of datasets.FORMS. ValueError with the index of a field that is empty."""
-    if form == 'text':
-        texts = [' '.join(filter(None, texts))]
-    for i, text in enumerate(texts):
-        if not has_tokens(text) and (form, i) != ('question', 1):      # there may be no question
-            raise ValueError(i)
-    return texts
+def fields_of(form: str, texts: list[str]) -> list[str]:
+    """The fields of an example, from the texts of its columns; form: of datasets.FORMS."""
+    return [' '.join(filter(None, texts))] if form == 'text' else texts
+
+
+def first_empty(form: str, fields: list[str]) -> int | None:
+    """The index of the first field without tokens, None without one. There need not be a question."""
+    return next((i for i, field in enumerate(fields) if not has_tokens(field) and (form, i) != ('question', 1)), None)
 
 
 class Rows(NamedTuple):
@@ -119,11 +122,9 @@ def read_own(path: str, options: Namespace, labelled: bool = False) -> Rows:
         texts, label = [str(value) for value in values[:len(columns)]], values[len(columns)]
         if len(columns) < len(names):
             texts.insert(1, '')                                        # no question
-        try:
-            joined(form, texts)
-        except ValueError as e:
-            name = ' and '.join(columns) if form == 'text' else names[e.args[0]]
-            raise ValueError(f'{path}, {place}: {name} is empty') from None
+        empty = first_empty(form, fields_of(form, texts))
+        if empty is not None:
+            raise ValueError(f'{path}, {place}: {" and ".join(columns) if form == "text" else names[empty]} is empty')
         rows.places.append(place)
         rows.texts.append(texts)
         rows.labels.append(as_class(label))
@@ -176,7 +177,7 @@ def answer_of(base: int | None, names: tuple, answers: list[str], label: str) ->
 
 def to_split(rows: Rows, options: Namespace, classes: tuple) -> Split:
     """The rows as fields, with class numbers or numbers as labels."""
-    fields = zip(*(joined(COLUMNS[options.form][0], texts) for texts in rows.texts), strict=True)
+    fields = zip(*(fields_of(COLUMNS[options.form][0], texts) for texts in rows.texts), strict=True)
     if rows.labels is None:
         return Split(tuple(map(list, fields)), None)
     labels = []

@@ -250,11 +250,12 @@ def test_rows_that_do_not_fit_the_training_file(kind, lines, message, tmp_path):
 
 def test_a_test_file_may_have_no_labels_but_a_validation_file_must(tmp_path):
     reviews(tmp_path, 'ab' * 10)
-    for name, lines in (('without.csv', ['text', 'some']), ('empty.csv', ['text,stars', 'some,'])):
+    for name, lines, message in (('without.csv', ['text', 'some'], 'line 1: no column stars'),
+                                 ('empty.csv', ['text,stars', 'some,'], 'line 2: stars is empty$')):
         table(tmp_path, name, *lines)
         (_, _, test), _ = task_of(tmp_path, '--test', str(tmp_path / name))
         assert test.labels is None and test.texts == (['some'],)
-        with pytest.raises(ValueError, match='stars'):
+        with pytest.raises(ValueError, match=message):
             task_of(tmp_path, '--valid', str(tmp_path / name))
 
 
