@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import analysis
 import fast
+import own
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
 from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
@@ -61,7 +62,8 @@ def parse_args(argv=None):
     """The options of a run. The task, and hparams.json in the model folder, change defaults."""
     parser = Parser(__doc__)
     group = parser.add_argument_group('run')
-    group.add_argument('--dataset', default='rocstories', choices=TASKS, help='task; sample needs no download')
+    group.add_argument('--dataset', default='rocstories', choices=[*TASKS, 'own'], help='task; sample needs no '
+                       'download, own is any file of examples')
     add_run_args(group)
     group.add_argument('--data_dir', default='data/', help='folder with the files of the task')
     group.add_argument('--submission_dir', default='submission/', help='predictions for the test file go here')
@@ -100,8 +102,10 @@ def parse_args(argv=None):
     group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
                        'written, not with the faster equivalents of fast.py')
     add_device_args(parser)
+    own.add_own_args(parser)
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
-    parser.set_defaults(**TASKS[parser.parse_known_args(argv)[0].dataset].defaults)
+    dataset = parser.parse_known_args(argv)[0].dataset
+    parser.set_defaults(**own.DEFAULTS if dataset == 'own' else TASKS[dataset].defaults)
     defaults_of_model(parser, argv)
     args = parser.parse_args(argv)
     if args.n_embd % args.n_head:
@@ -111,6 +115,7 @@ def parse_args(argv=None):
     if args.n_ctx < 6:
         raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
     args.desc = args.desc or args.dataset
+    own.check_own_args(args)
     args.submit |= args.analysis
     return args if args.predict else finish_paths(args)
 
@@ -130,12 +135,11 @@ def seed_list(text):
 
 
 def add_special(text_encoder):
-    """Append the special tokens to the vocabulary of a TextEncoder; returns the extended {token: id}."""
+    """The vocabulary of a TextEncoder, {token: id}, with the special tokens appended."""
     for token in SPECIAL:
         if token in text_encoder.encoder:
             raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
-        text_encoder.encoder[token] = len(text_encoder.encoder)
-    return text_encoder.encoder
+    return {**text_encoder.encoder, **{token: text_encoder.n_vocab + i for i, token in enumerate(SPECIAL)}}
 
 
 def hash_files(args, n_vocab):
@@ -368,7 +372,7 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
     check = run.save_or_stop if run.ranks.size == 1 else None          # processes have different numbers of batches
     line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
-    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid, len(data.train)), {}),
+    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid or own.N_VALID, len(data.train)), {}),
                                      ('va', data.valid, n_valid, data.parts[1])):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
         line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
@@ -516,9 +520,13 @@ def written(task, logits, scale, names=()) -> list[str]:
     predictions = predictions_of(task, logits)
     if task.classes:
         return [(names or task.classes)[prediction] for prediction in predictions]
-    mean, std = scale
-    numbers = predictions * std + mean
-    return [f'{number:.3f}' for number in (numbers.clip(*task.limits) if task.limits else numbers)]
+    return [f'{number:.3f}' for number in in_units(task, predictions, scale)]
+
+
+def in_units(task, numbers, scale):
+    """Predicted numbers, an array (N,), in the unit of the labels and within the limits of the task."""
+    numbers = numbers * scale[1] + scale[0]
+    return numbers.clip(*task.limits) if task.limits else numbers
 
 
 def write_predictions(path, values, classes=(), probabilities=()):
@@ -549,7 +557,7 @@ def summary(run, results):
 
 def task_of(args):
     """The task of --dataset."""
-    return TASKS[args.dataset]
+    return own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
 
 
 def logits_of(trained, task, split, args, device, autocast):
@@ -589,6 +597,8 @@ def predict(args, device, autocast):
 def task_of_run(trained):
     """The task that a network was trained on, with the classes that it knows."""
     dataset, config = trained.options.dataset, trained.config
+    if dataset == 'own':
+        return own.task_of_run(config)
     if dataset not in TASKS:
         raise ValueError(f'the run was trained on {dataset}, which this program does not know')
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))
