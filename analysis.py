@@ -1,7 +1,8 @@
 """Summarise the logs of runs over seeds: `python analysis.py log/*.jsonl`.
 
-Runs that differ only in the seed are one configuration. Prints the accuracies of each configuration, compares
-configurations on the seeds that they share, lists the test stories that most runs predict wrong, and draws two figures.
+Runs of train.py that differ only in the seed are one configuration. Prints the accuracies of each configuration,
+compares configurations on the seeds that they share, lists the test stories that most runs predict wrong, and draws two
+figures. For logs of pretrain.py: prints the best perplexity of each, and draws their losses in one figure.
 """
 
 import csv
@@ -189,15 +190,54 @@ def draw(runs, evaluations, metric, folder):
             print(f'figure: {os.path.join(folder, name)}')
 
 
+def pretraining_of(path):
+    """The validations in a log of pretrain.py, as (n_updates, tr_loss, va_loss) arrays; None for another log."""
+    lines = [line for line in read_log(path) if 'va_loss' in line]
+    keys = ('n_updates', 'tr_loss', 'va_loss')
+    if not all(type(line.get(key)) in (int, float) for line in lines for key in keys):
+        raise ValueError(f'{path} is damaged: {", ".join(keys)} are not numbers')
+    return [np.array([line[key] for line in lines]) for key in keys] if lines else None
+
+
+def draw_pretraining(curves, folder):
+    """Draw the losses of language models over updates: {path: as `pretraining_of` returns them}."""
+    from matplotlib.figure import Figure
+    figure = Figure((9, 4.5), layout='constrained')
+    axis = figure.subplots()
+    for i, (path, (n_updates, training, validation)) in enumerate(curves.items()):
+        name = os.path.splitext(os.path.basename(path))[0]
+        axis.plot(n_updates, training, '--', color=f'C{i % 10}', label=f'{name}, training')
+        axis.plot(n_updates, validation, '.-', color=f'C{i % 10}', linewidth=2, label=f'{name}, held-out text')
+    axis.set(title='language model, lower is better', xlabel='updates', ylabel='loss of a token (nats)')
+    axis.grid(alpha=0.3)
+    axis.legend()
+    path = os.path.join(folder, 'pretraining.png')
+    with write_whole(path, 'wb') as f:
+        figure.savefig(f, format='png', dpi=200)
+    print(f'figure: {path}')
+
+
 def parse_args(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument('logs', nargs='+', help='logs of train.py, one for each seed')
-    parser.add_argument('--figure_dir', default='log/', help='folder for learning_curves.png and accuracies.png')
+    parser.add_argument('logs', nargs='+', help='logs of train.py, one for each seed, and of pretrain.py')
+    parser.add_argument('--figure_dir', default='log/', help='folder for the figures: learning_curves.png and '
+                        'accuracies.png, or pretraining.png')
     parser.add_argument('--no_figures', action='store_true', help='do not draw figures')
     return parser.parse_args(argv)
 
 
 def main(args):
+    curves = {path: curve for path in dict.fromkeys(args.logs) if (curve := pretraining_of(path))}
+    for path, (_, _, losses) in curves.items():
+        print(f'{path}: best perplexity on held-out text {np.exp(losses.min()):.2f}')
+    if curves and not args.no_figures:
+        draw_pretraining(curves, args.figure_dir)
+    args.logs = [path for path in args.logs if path not in curves]
+    return None if curves and not args.logs else compare(args)
+
+
+def compare(args):
+    """Summarise logs of train.py; returns the frame of runs."""
     runs, evaluations, left_out = read_runs(args.logs)
     for line in left_out:
         print(line)

@@ -11,20 +11,16 @@ import io
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 from collections import Counter
-from contextlib import nullcontext
-from multiprocessing import Pool, parent_process
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from text_utils import PLAIN, TextEncoder, load_ftfy, words_of_chunk
-from utils import MAX_TEXT, make_path, read_bytes, read_json, write_whole
+from utils import MAX_TEXT, read_bytes, read_json, write_whole
+from workers import one_at_a_time, share_out
 
 PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
 LONGEST_LINE = 2 ** 30                                  # bytes; some corpora are published as a single line
@@ -133,21 +129,13 @@ def open_tokens(path, n_vocab):
     return tokens
 
 
-def begin_worker():
-    """Ignore Ctrl-C, which the parent process handles, and exit when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
-
-
 def each_piece(work, pieces, folder, n_proc, what):
     """Call work((piece, file)) for each piece whose file is missing, in n_proc processes. Returns all the files."""
     jobs = [(piece, os.path.join(folder, f'{i:06}')) for i, piece in enumerate(pieces)]
     todo = [job for job in jobs if not os.path.isfile(job[1])]
     bar = tqdm(desc=what, total=len(jobs), initial=len(jobs) - len(todo), ncols=80, leave=False, disable=None)
-    n_proc = min(n_proc, len(todo))
-    with bar, Pool(n_proc, begin_worker) if n_proc > 1 else nullcontext() as pool:
-        for _ in pool.imap_unordered(work, todo) if pool else map(work, todo):
-            bar.update()
+    with bar:
+        share_out(work, todo, min(n_proc, len(todo)), bar)
     return [target for _, target in jobs]
 
 
@@ -178,17 +166,10 @@ def learn_vocabulary(words, vocab_size):
 
 def make_once(path, make):
     """Call `make`, which writes the file `path`, unless the file exists. Only one process does so at a time."""
-    if os.path.isfile(path):
-        return
-    lock = FileLock(make_path(os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')))
-    try:
-        acquired = lock.acquire(blocking=False)
-    except Timeout:
-        print(f'another process makes {path}: waiting for it', file=sys.stderr)
-        acquired = lock.acquire()
-    with acquired:
-        if not os.path.isfile(path):
-            make()
+    if not os.path.isfile(path):
+        with one_at_a_time(path):
+            if not os.path.isfile(path):
+                make()
 
 
 def write_vocabulary(args, pieces):

@@ -1,6 +1,7 @@
 """From the files of a task to fields of text, and from fields of ids to the arrays the network takes."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -16,6 +17,7 @@ import text_utils
 from readers import find_columns, read_table
 from text_utils import has_tokens
 from utils import check_archive, write_whole
+from workers import one_at_a_time, share_out
 
 SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
 
@@ -25,6 +27,9 @@ SPECIAL = ('_start_', '_delimiter_', '_classify_')       # added to the vocabula
 SENTENCES = [f'InputSentence{i}' for i in range(1, 5)]
 ENDINGS = ['RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2']
 LABEL = 'AnswerRightEnding'
+JOB = 2 ** 18                               # characters that a process encodes at a time, a fifth of a second's work
+PER_PROCESS = 2 ** 22                       # characters that pay for starting a process, which takes two seconds
+LARGEST_GROUP = 8                           # examples with the same context that are evaluated together
 
 
 def cloze_rank(name: str, kind: str):
@@ -120,59 +125,74 @@ def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):
     return train, valid, read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
 
 
-# How the fields of an example become the K sequences that the network reads (section 3.3 of the paper)
+# How the fields of an example become the K sequences that the network reads (section 3.3 of the paper). A field is a
+# list of ids, or the lengths of such lists: the sum of two lists is both texts as one, that of two lengths its length.
 FORMS = {
     'text': lambda text: [(text,)],
     'pair': lambda first, second: [(first, second)],                   # premise and hypothesis
     'both': lambda first, second: [(first, second), (second, first)],  # two texts without a natural order
     'choices': lambda context, *answers: [(context, answer) for answer in answers],
+    'question': lambda context, question, *answers: [(context + question, answer) for answer in answers],
 }
 
 
 def head_type(form: str, classes):
     """DoubleHeadModel's task_head_type for a form and its classes; no classes: the label is a number."""
-    if form == 'choices':
+    if form in ('choices', 'question'):
         return 'multiple_choice'
     n_out = len(classes) or 1                                          # no classes: one output, the number
     return ('similarity' if form == 'both' else 'classification', n_out)
 
 
-def cut(form: str, fields, n_ctx: int, max_len: int) -> list:
-    """The fields (ids) of one example, short enough for sequences of n_ctx.
+def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
+    """How many ids of each field, from its beginning, are used in sequences of n_ctx: lengths (N, F) -> (N, F).
 
     choices: each field is cut to max_len, as in the original; then, with --predict, the end of the context where the
-    run had shorter examples. Otherwise the longer text loses its end first: with room for 6 ids, 9 and 2 become 4 and
-    2, and 9 and 8 become 3 and 3.
+    run had shorter examples. question: the context loses its end; question and answers are cut, as two texts are, only
+    where they exceed half of n_ctx. Two texts: the longer loses its end first: with room for 6 ids, 9 and 2 become 4
+    and 2, and 9 and 8 become 3 and 3.
     """
-    if form == 'choices':
-        context, *answers = (field[:min(max_len, n_ctx - 3)] for field in fields)
-        return [context[:n_ctx - 3 - max(map(len, answers))], *answers]
     if form == 'text':
-        return [fields[0][:n_ctx - 2]]
-    first, second = fields
+        return np.minimum(lengths, n_ctx - 2)
     room = n_ctx - 3
-    return [first[:max(room - len(second), room - room // 2)], second[:max(room - len(first), room // 2)]]
+    if form == 'choices':
+        context, answers = np.split(np.minimum(lengths, min(max_len, room)), [1], axis=1)           # (N, 1), (N, K)
+        return np.hstack([np.minimum(context, room - answers.max(1, keepdims=True)), answers])
+    if form == 'question':
+        context, question, answers = np.split(lengths, [1, 2], axis=1)                    # (N, 1), (N, 1), (N, K)
+        question, answers = kept_of_two(question, answers, np.maximum(n_ctx // 2, room - context))
+        return np.hstack([np.minimum(context, room - question - answers.max(1, keepdims=True)), question, answers])
+    return np.hstack(kept_of_two(*np.split(lengths, 2, axis=1), room))
 
 
-def sequence_lengths(form: str, fields) -> list[int]:
-    """Real tokens in each of the K sequences of one example."""
-    return [sum(map(len, texts)) + len(texts) + 1 for texts in FORMS[form](*fields)]
+def kept_of_two(first, second, room):
+    """What is kept of two texts that share `room`: lengths (N, 1), and (N, K) for one of K second texts."""
+    longest = second.max(1, keepdims=True)
+    return (np.minimum(first, np.maximum(room - longest, room - room // 2)),
+            np.minimum(second, np.maximum(room - first, room // 2)))
+
+
+def sequence_lengths(form: str, kept):
+    """Real tokens in each of the K sequences of N examples: lengths of fields (N, F) -> (N, K)."""
+    return np.stack([sum(texts) + len(texts) + 1 for texts in FORMS[form](*kept.T)], axis=1)
+
+
+def lengths_of(fields):
+    """The number of ids of each text of F fields, each a Ragged or N lists of ids: (N, F)."""
+    return np.stack([field.lengths if isinstance(field, Ragged) else np.fromiter(map(len, field), np.int64, len(field))
+                     for field in fields], axis=1)
 
 
 def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]:
     """What the data needs: n_ctx, at most the given one; the length that fields are cut to; how many examples are cut.
 
-    splits: tuples of fields, each N lists of ids.
+    splits: tuples of fields, each N lists of ids, or a Ragged.
     """
     if n_ctx < 6:
         raise ValueError(f'n_ctx={n_ctx}: at least 6 are needed for three special tokens and the texts')
-    max_len, longest, n_cut = n_ctx // 2 - 2, 0, 0
-    for split in splits:
-        for fields in zip(*split, strict=True):
-            short = cut(form, fields, n_ctx, max_len)
-            longest = max(longest, *sequence_lengths(form, short))
-            n_cut += list(map(len, short)) != list(map(len, fields))
-    return longest, max_len, n_cut
+    lengths, max_len = np.concatenate([lengths_of(fields) for fields in splits]), n_ctx // 2 - 2     # (N, F)
+    kept = kept_lengths(form, lengths, n_ctx, max_len)                 # (N, F)
+    return int(sequence_lengths(form, kept).max()), max_len, int((kept < lengths).any(1).sum())
 
 
 def pack(sequences, encoder, n_ctx: int):
@@ -203,35 +223,63 @@ def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
 
 
 class Ragged:
-    """N lists of ids in one flat array: two bytes an id, where Python's lists take some forty."""
+    """N lists of ids. Equal lists are stored once, and all of them in one flat array: two bytes an id, where Python's
+    lists take some forty."""
 
-    def __init__(self, ids, ends):
-        self.ids, self.ends = ids, ends                                # (all ids,), (N,)  where each list ends
+    def __init__(self, ids, ends, rows):
+        self.ids, self.ends = ids, ends                                # (all ids,), (D,)  where each distinct list ends
+        self.rows = rows                                               # (N,)  which of them each list is
 
     def __len__(self):
-        return len(self.ends)
+        return len(self.rows)
 
     def __getitem__(self, i):
-        return self.ids[self.ends[i - 1] if i else 0:self.ends[i]]
+        row = self.rows[i]
+        return self.ids[self.ends[row - 1] if row else 0:self.ends[row]].tolist()
+
+    @property
+    def lengths(self):
+        """(N,)  the number of ids of each list"""
+        return np.diff(self.ends, prepend=0)[self.rows]
 
 
-def encode_texts(texts, encoder, desc):
-    """The ids of N texts, as a Ragged. A progress bar named `desc` is shown at a terminal."""
+def ids_of(encoder, texts):
+    """The ids of all texts in a row, and how many each has: arrays."""
+    encoded = encoder.encode(texts, verbose=False)
     dtype = np.uint16 if len(encoder.encoder) <= 2 ** 16 else np.int32
-    parts, lengths = [np.empty(0, dtype)], []
-    for lo in tqdm(range(0, len(texts), 1024), desc, ncols=80, leave=False, disable=None):
-        encoded = encoder.encode(texts[lo:lo + 1024], verbose=False)
-        lengths += map(len, encoded)
-        parts.append(np.fromiter(itertools.chain.from_iterable(encoded), dtype))
-    return Ragged(np.concatenate(parts), np.cumsum(lengths))
+    return np.fromiter(itertools.chain.from_iterable(encoded), dtype), np.fromiter(map(len, encoded), np.int64)
 
 
-def encode_once(fields, encoder, files, folder):
-    """`encode_texts` of each field, remembered in `folder`: a second run needs neither the text tools nor their time.
+def encode_texts(fields, encoder) -> list[Ragged]:
+    """The ids of each field, a list of texts. Each distinct text is encoded once, with a progress bar at a terminal.
+
+    Long data is encoded in several processes, in which `encoder` is a copy of the given one.
+    """
+    row_of = {}                                                        # text -> the number of texts before it
+    rows = [np.fromiter((row_of.setdefault(text, len(row_of)) for text in field), np.int32, len(field))
+            for field in fields]
+    texts = list(row_of)
+    del row_of
+    ends = np.cumsum([len(text) for text in texts])                    # in characters
+    total = int(ends[-1]) if texts else 0
+    cuts = [0, *np.unique(np.searchsorted(ends, range(JOB, total, JOB), side='right')).tolist(), len(texts)]
+    jobs = [texts[lo:hi] for lo, hi in itertools.pairwise(cuts) if lo < hi]
+    sizes = [sum(map(len, job)) for job in jobs]
+    n_proc = min(os.cpu_count(), total // PER_PROCESS, len(jobs))
+    with tqdm(desc='encoding', total=total, unit_scale=True, unit=' characters', ncols=80, leave=False,
+              disable=None) as bar:
+        parts = share_out(functools.partial(ids_of, encoder), jobs, n_proc, bar, sizes)
+    ids, lengths = zip(*parts, strict=True) if parts else ([np.empty(0, np.uint16)], [np.empty(0, np.int64)])
+    ids, ends = np.concatenate(ids), np.cumsum(np.concatenate(lengths))
+    return [Ragged(ids, ends, one) for one in rows]
+
+
+def encode_once(fields, encoder, files, folder) -> list[Ragged]:
+    """`encode_texts`, remembered in `folder`: a second run needs neither the text tools nor their time.
 
     fields: lists of texts. files: vocabulary and merges. The name of the file is a hash of all that ids depend on: the
-    texts, `files`, text_utils.py and the versions of the libraries. A damaged file is written anew (zip files have
-    check sums).
+    texts, `files`, text_utils.py and the versions of the libraries. A damaged file is written anew. Of several
+    processes one encodes, and the others wait.
     """
     versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ('spacy', 'ftfy'))]
     key = hashlib.sha256(json.dumps(versions).encode())
@@ -240,18 +288,35 @@ def encode_once(fields, encoder, files, folder):
             key.update(hashlib.sha256(f.read()).digest())
     key.update(hash_texts(fields).digest())
     path = os.path.join(folder, f'{key.hexdigest()}.npz')
+    with one_at_a_time(path):
+        encoded = remembered(path, fields)
+        if encoded is None:
+            encoded = encode_texts(fields, encoder)
+            with write_whole(path, 'wb') as f:
+                np.savez(f, ids=encoded[0].ids, ends=encoded[0].ends,
+                         **{f'rows_{i}': one.rows for i, one in enumerate(encoded)})
+    return encoded
+
+
+def remembered(path, fields):
+    """What `encode_once` wrote for these fields; None if the file is missing or damaged (zip files have check sums)."""
     if os.path.isfile(path):
         with contextlib.suppress(Exception):                           # numpy raises a dozen kinds for damaged files
             check_archive(path)
             with np.load(path, allow_pickle=False) as saved:
-                kept = [Ragged(saved[f'ids_{i}'], saved[f'ends_{i}']) for i in range(len(fields))]
-            if [len(one) for one in kept] == [len(field) for field in fields]:
-                return kept
-    encoded = [encode_texts(field, encoder, 'encoding') for field in fields]
-    with write_whole(path, 'wb') as f:
-        np.savez(f, **{f'ids_{i}': one.ids for i, one in enumerate(encoded)},
-                 **{f'ends_{i}': one.ends for i, one in enumerate(encoded)})
-    return encoded
+                ids, ends = saved['ids'], saved['ends']
+                encoded = [Ragged(ids, ends, saved[f'rows_{i}']) for i in range(len(fields))]
+            if [len(one) for one in encoded] == [len(field) for field in fields]:
+                return encoded
+    return None
+
+
+def hash_ids(fields):
+    """The sha256 of what `encode_texts` gave for several fields."""
+    digest = hashlib.sha256()
+    for part in (fields[0].ids, fields[0].ends, *(field.rows for field in fields)):
+        digest.update(part)
+    return digest
 
 
 def hash_texts(fields):
@@ -268,18 +333,35 @@ class Examples:
     """N examples as ids; `batch` packs those of a batch when they are used, so that large tasks fit into memory."""
 
     def __init__(self, form: str, fields, labels, encoder, n_ctx: int, max_len: int):
-        self.form, self.fields, self.encoder, self.n_ctx, self.max_len = form, fields, encoder, n_ctx, max_len
+        self.form, self.fields, self.encoder, self.n_ctx = form, fields, encoder, n_ctx
         self.labels = labels if labels is None else np.array(labels)   # (N,)  integers, or floats
-        lengths = [sequence_lengths(form, self.fields_of(i)) for i in range(len(fields[0]))]
-        self.lengths = np.array(lengths)                               # (N, K)  real tokens of each sequence
+        lengths = lengths_of(fields)                                   # (N, F)
+        self.kept = kept_lengths(form, lengths, n_ctx, max_len)        # (N, F)  ids of each field that are used
+        self.n_cut = int((self.kept < lengths).any(1).sum())           # examples that are not used as a whole
+        self.lengths = sequence_lengths(form, self.kept)               # (N, K)  real tokens of each sequence
 
     def __len__(self):
         return len(self.lengths)
 
-    def fields_of(self, i):
-        """The fields (ids) of example i, cut to n_ctx."""
-        return cut(self.form, [field[i] for field in self.fields], self.n_ctx, self.max_len)
-
     def batch(self, indices):
         """X (B, K, n_ctx, 2), M (B, K, n_ctx) of the examples `indices`; see `pack`."""
-        return pack([FORMS[self.form](*self.fields_of(i)) for i in indices], self.encoder, self.n_ctx)
+        examples = ([field[i][:n] for field, n in zip(self.fields, self.kept[i], strict=True)] for i in indices)
+        return pack([FORMS[self.form](*fields) for fields in examples], self.encoder, self.n_ctx)
+
+    def batches(self, n: int, n_batch: int) -> list:
+        """The first n examples for evaluation: indices (G, Q) of G groups of Q examples, at most n_batch in all.
+
+        The examples of a group have the same context, which is then computed once; Q is 1 where the form is not
+        'question'. Groups of like length are together, so that there is less padding.
+        """
+        contexts = self.fields[0].rows[:n].tolist() if self.form == 'question' else range(n)
+        longest, limit, groups = self.lengths[:n].max(1).tolist(), min(n_batch, LARGEST_GROUP), {}
+        for i, context in enumerate(contexts):
+            groups.setdefault(context, []).append(i)
+        groups = [group[i:i + limit] for group in groups.values() for i in range(0, len(group), limit)]
+        groups.sort(key=lambda group: (len(group), max(longest[i] for i in group)))
+        batches = []
+        for size, same in itertools.groupby(groups, len):
+            together, step = np.array([*same]), n_batch // size
+            batches += [together[i:i + step] for i in range(0, len(together), step)]
+        return batches

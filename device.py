@@ -2,9 +2,11 @@
 
 import contextlib
 import gc
+import math
 import os
 import random
 import sys
+import time
 import traceback
 
 import numpy as np
@@ -77,6 +79,17 @@ def memory_of(device) -> int:
             return min(memory, int(f.read()))
     except (OSError, ValueError):                                      # the file is missing, or says 'max'
         return memory
+
+
+def matmul_flops(device, autocast, size=1024) -> float:
+    """Operations a second of a product of two large square matrices, the most that the network could reach here."""
+    a, best = torch.ones(size, size, device=device), math.inf
+    with torch.no_grad(), autocast:
+        for _ in range(4):
+            started = time.perf_counter()
+            (a @ a)[0, 0].item()                                       # waits for the device
+            best = min(best, time.perf_counter() - started)
+    return 2 * size ** 3 / best
 
 
 class Ranks:

@@ -2,8 +2,8 @@
 
 `model_pytorch.py` is the network to read, and `train.py --plain` runs it. This file calls the same layers, and tests
 hold it to the same numbers. Only attention computes on padding. Language-model logits are made only where
-the loss needs them, a few rows at a time. Evaluation computes the last block only at the classify token, and what all
-choices of an example begin with only once: without dropout, causal attention gives it the same states in each choice.
+the loss needs them, a few rows at a time. Evaluation computes the last block only at the classify token, and what
+several choices of an example begin with only once: without dropout, causal attention gives it the same states in each.
 
 A *row* is one real token: all layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L):
 attention works on slots, on each line of the grid separately. There are two layouts, here for one example, the story
@@ -69,22 +69,21 @@ def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
 
 
 def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
-    """The layout for evaluation: what all choices of an example begin with is in the rows once, and each example is a
-    line of the grid. A choice sees this beginning and itself, no other choice. Arguments and errors as in `pack`.
+    """The layout for evaluation: what several choices of an example begin with is in the rows once, and each example is
+    a line of the grid. A choice sees its own tokens and no others. Arguments and errors as in `pack`.
     """
     X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
-    common = ((X == X[:, :1]).all(-1) & real).all(1)                   # (B, T)
-    common = common.int().cumprod(-1).bool()                           # (B, T)  up to the first difference
-    has_row = real.clone()                                             # (B, K, T)
-    has_row[:, 1:] &= ~common[:, None]                                 # common tokens are rows of the first choice
-    row_of = row_numbers(has_row)                                         # (B, K, T)
-    row_of = torch.where(has_row, row_of, row_of[:, :1])               # (B, K, T)  and all other choices use them
+    alike = (X[:, :, None] == X[:, None]).all(-1) & (real[:, :, None] == real[:, None])  # (B, K, K, T)
+    first = alike.int().cumprod(-1).argmax(2)                          # (B, K, T)  the first choice that begins so
+    has_row = real & (first == torch.arange(X.size(1), device=X.device)[:, None])        # (B, K, T)
+    row_of = row_numbers(has_row).gather(1, first)                     # (B, K, T)
     example, choice, step = has_row.nonzero().unbind(1)                # each (R,)
     n_rows = has_row.sum((1, 2))                                       # (B,)
     filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
-    grid = row_numbers(filled)                                            # (B, L)
-    choice_at, common_at = choice[grid], common[example, step][grid]   # each (B, L)  of the row in each slot
-    visible = (choice_at[:, :, None] == choice_at[:, None]) | common_at[:, None]         # (B, L, L)
+    grid = row_numbers(filled)                                         # (B, L)
+    line = torch.arange(len(X), device=X.device)[:, None, None]        # (B, 1, 1)
+    # the row that the choice of one slot has at the step of another: is it the row of that other slot?
+    visible = row_of[line, choice[grid][:, :, None], step[grid][:, None]] == grid[:, None]         # (B, L, L)
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
                    filled.flatten().nonzero().squeeze(1), visible.tril()[:, None])
 

@@ -2,8 +2,9 @@
 
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
-With --init PATH training starts from such a folder. Prints at intervals: epochs updates tr_loss va_loss va_ppl
-tokens/s. Interrupted, it goes on with the same command and --resume. Under torchrun processes share each update.
+With --init PATH training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
+va_loss va_ppl tokens/s; and each minute how fast it is and how long it still takes. Interrupted, it goes on with the
+same command and --resume. Under torchrun processes share each update.
 """
 
 if __name__ == '__main__':
@@ -25,7 +26,7 @@ from tqdm import tqdm
 import fast
 from checkpoint import Run, generator_states, set_generator_states
 from corpus import load_tokens
-from device import Ranks, add_device_args, choose_device, grad_scaler, set_seed
+from device import Ranks, add_device_args, choose_device, grad_scaler, matmul_flops, set_seed
 from model_pytorch import (
     DEFAULT_CONFIG,
     TransformerModel,
@@ -37,6 +38,7 @@ from opt import OpenAIAdam
 from trained import hash_model
 from utils import Parser, add_model_args, add_run_args, defaults_of_model, finish_paths, number, run_script
 
+SAY_EVERY = 60                                          # seconds between two lines about the progress
 MAX_VALID = 1000                                        # sequences held out, at most
 
 
@@ -191,6 +193,41 @@ def validate(module, data, micro_batch, autocast, device):
     return ranks.sum(losses).sum().item()               # each loss was computed by one process and is 0 on the others
 
 
+class Progress:
+    """How fast the run is, on a terminal or not: a line each SAY_EVERY seconds, and a bar where there is a terminal."""
+
+    def __init__(self, run, model, data, flops):
+        self.run, self.flops = run, flops                              # flops: operations a second, see `matmul_flops`
+        n_parameters = sum(p.numel() for p in model.parameters())
+        # 6 operations a parameter, and 12 for each pair of states that attention compares (PaLM, appendix B)
+        self.flops_of_token = 6 * n_parameters + 12 * len(model.h) * model.embed.weight.size(1) * data.n_ctx
+        self.n_tokens = data.n_batch * data.n_ctx                      # of an update
+        self.first, n_total = run.state['n_updates'], run.state['n_total']
+        self.bar = tqdm(total=n_total, initial=self.first, ncols=80, disable=True if run.ranks.rank else None)
+        self.begun = self.said = time.time()
+        run.print(f'{data.n_train_tokens:,} tokens to train on, {data.n_valid * data.n_ctx:,} held out; updates '
+                  f'{self.first + 1:,} to {n_total:,} of {self.n_tokens:,} tokens; {n_parameters:,} parameters on '
+                  f'{run.device}' + (f', {run.ranks.size} processes' if run.ranks.size > 1 else ''))
+        run.print('epochs updates tr_loss va_loss va_ppl tokens/s')
+
+    def utilisation(self, tokens_per_s):
+        """Model FLOP utilisation: the operations that the network needs, of those that matrix products reach here."""
+        return tokens_per_s * self.flops_of_token / self.flops
+
+    def step(self, loss):
+        """After each update, whose loss is a tensor."""
+        self.bar.update()
+        now, state = time.time(), self.run.state
+        if now - self.said < SAY_EVERY:
+            return
+        self.said, n_done = now, state['n_updates'] - self.first
+        tokens_per_s = n_done * self.n_tokens / (now - self.begun)
+        hours, minutes = divmod(round((now - self.begun) / n_done * (state['n_total'] - state['n_updates']) / 60), 60)
+        self.run.print(f'update {state["n_updates"]:,}: loss {loss.item():.3f}, {tokens_per_s:,.0f} tokens/s, '
+                       f'{100 * self.utilisation(tokens_per_s):.0f} % of what matrix products reach here, '
+                       f'{hours} h {minutes} min left')
+
+
 def train(args, device, autocast, ranks):
     """One run, or what is left of it; returns the folder of the result, the log and the model."""
     with Run(args, ranks, device) as run:
@@ -208,26 +245,27 @@ def train(args, device, autocast, ranks):
         if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
             raise ValueError(f'{run.last_path} is damaged')
         state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
+        progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast))
         since, n_tokens = time.time(), 0
 
-        bar = tqdm(total=n_total, initial=state['n_updates'], ncols=80, disable=True if ranks.rank else None)
         while state['n_updates'] < n_total:
             batch = data.batch(state['n_updates']).to(device)
             loss = update(runner, opt, batch, args.micro_batch, autocast, scaler, run)
             state['losses'].append(ranks.sum(loss) / ranks.size)
             state['n_updates'] += 1
             n_tokens += data.n_batch * args.n_ctx
-            bar.update()
+            progress.step(state['losses'][-1])
             if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
                 tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
                 va_loss = validate(module, data, args.micro_batch, autocast, device)
                 run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
-                        va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s)
+                        va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
+                        flop_utilisation=progress.utilisation(tokens_per_s))
                 run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
                           .format(**state['log'][-1]))
                 state['losses'], since, n_tokens = [], time.time(), 0
             run.save_or_stop()
-        bar.close()
+        progress.bar.close()
         return finish(args, run, module.model)
 
 

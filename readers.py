@@ -109,7 +109,7 @@ def find_columns(path, header, columns) -> list[int]:
     missing = [one_of(names) for names, index in zip(columns, indices, strict=True) if index is None]
     if missing:
         raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
-                         'tabs in a .tsv file, else between commas')
+                         f'tabs in a .tsv file, else between commas; it is {", ".join(header)[:200] or "missing"}')
     return indices
 
 

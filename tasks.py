@@ -105,10 +105,9 @@ RACE = Source(('RACE', 'race'), ('article', 'question', 'options'), ('answer',),
 LEVELS = ('middle', 'high')             # of RACE: schools of the exams
 
 
-def places(data_dir: str, source: Source) -> list[str]:
-    """The folders where the files of a task may lie, the first choice first."""
-    return [os.path.join(data_dir, *above, folder) if folder else data_dir
-            for above in ((), ('glue_data',), ('glue',)) for folder in (*([] if above else ['']), *source.folders)]
+def places(source: Source) -> list[str]:
+    """The folders of --data_dir where the files of a task may lie, the first choice first; '' is --data_dir."""
+    return ['', *source.folders, *(f'{above}/{folder}' for above in ('glue_data', 'glue') for folder in source.folders)]
 
 
 def files_of(folder: str, source: Source, kind: str, part: str = '') -> list[str]:
@@ -140,39 +139,48 @@ def shards_of(stem: str) -> list[str]:
     return [os.path.join(folder, name) for name in found]
 
 
-def find_folder(data_dir: str, source: Source, found=None) -> str:
-    """The first folder with a training file. FileNotFoundError with the names looked for.
+def names_of(source: Source, kind: str) -> str:
+    """The names of files that `files_of` looks for, as words of a message."""
+    names = [pattern.format(word + (part and f'_{part}')) for pattern in source.patterns for word in WORDS[kind]
+             for part in (source.parts if kind != 'train' else [''])]
+    return f'{", ".join(names)} ({", ".join(EXTENSIONS)})'
 
-    found: folder -> whether the files are there, if there is more than one training file.
+
+def find_folder(data_dir: str, source: Source, find=None, names: str = '') -> str:
+    """The first folder with training files. FileNotFoundError with the names looked for.
+
+    find, names: a function that gives the training files of a folder, and their names, where `files_of` is not enough.
     """
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the files of the task')
-    folders = places(data_dir, source)
-    for folder in folders:
-        if (found or partial(files_of, source=source, kind='train'))(folder):
+    for place in places(source):
+        folder = os.path.join(data_dir, place) if place else data_dir
+        if find(folder) if find else files_of(folder, source, 'train'):
             return folder
-    names = ', '.join(pattern.format('train') for pattern in source.patterns)
-    raise FileNotFoundError(f'{data_dir} has no training file of {source.folders[0]}: looked for {names} '
-                            f'({", ".join(EXTENSIONS)}) in {", ".join(folders)}')
+    raise FileNotFoundError(f'{data_dir} has no training file of {source.folders[0]}: looked for '
+                            f'{names or names_of(source, "train")}, in it and in its {", ".join(places(source)[1:])}')
 
 
-def class_of(source: Source, label, where: str):
+def as_text(label) -> str:
+    """A label as text files write it: 1.0, which pandas makes of a 1 in a column with gaps, is 1; None is empty."""
+    return '' if label is None else str(int(label) if isinstance(label, float) and label.is_integer() else label)
+
+
+def class_of(source: Source, label: str, where: str):
     """The class or number of a label, None where there is none. ValueError for an unknown label."""
-    if isinstance(label, float) and label.is_integer():                # as pandas writes a column with gaps
-        label = int(label)
-    if label in (None, '', -1, '-1'):                                  # Hugging Face writes -1 where GLUE has no label
+    if label in ('', '-1'):                                            # Hugging Face writes -1 where GLUE has no label
         return None
     if source.classes:
-        if str(label) not in source.labels:
-            raise ValueError(f'{where}: label {str(label)[:40]!r} is not one of {", ".join(source.labels)}')
-        return source.labels[str(label)]
+        if label not in source.labels:
+            raise ValueError(f'{where}: label {label[:40]!r} is not one of {", ".join(source.labels)}')
+        return source.labels[label]
     low, high = source.limits
     try:
         number = float(label)
     except ValueError:
         number = math.nan
     if not low <= number <= high:
-        raise ValueError(f'{where}: {source.label[0]} {str(label)[:40]!r} is not a number from {low:g} to {high:g}')
+        raise ValueError(f'{where}: {source.label[0]} {label[:40]!r} is not a number from {low:g} to {high:g}')
     return number
 
 
@@ -199,7 +207,7 @@ class Examples:
     def add(self, where: str, texts, label):
         for field, text in zip(self.texts, texts, strict=True):
             field.append(text)
-        self.labels.append(class_of(self.source, label, where))
+        self.labels.append(class_of(self.source, as_text(label), where))
         if self.labels[-1] is None:
             self.unlabelled = self.unlabelled or where
         for name, text in zip(self.names, texts, strict=True):
@@ -233,10 +241,12 @@ def read_files(source: Source, paths: list[str], labelled: bool = False) -> Spli
         rows = (stanford_rows(path) if os.path.basename(path).startswith('stsa.') else
                 read_rows(path, source.columns, source.label, source.bare, broken if source.skip_broken else None))
         for place, (*texts, label) in rows:
-            if str(label) in source.no_majority:
+            if as_text(label) in source.no_majority:
                 n_left_out += 1
             else:
                 examples.add(f'{path}, {place}', [str(text) for text in texts], label)
+        if os.path.basename(path) == 'stsa.binary.train':
+            notes.append(f'{path} has the sentences only, not the phrases that GLUE trains on')
         if broken:
             lines = ', '.join(map(str, broken[:5])) + ', ...' * (len(broken) > 5)
             notes.append(f'{path}: {len(broken)} rows with another number of columns than the header are left out: '
@@ -292,7 +302,7 @@ def load_files(source: Source, options: Namespace) -> tuple[Split, Split, Split 
     valid = read_kind(source, folder, 'validation', labelled=True)
     if valid is None:
         raise FileNotFoundError(f'{folder} has training examples of {source.folders[0]}, but no validation file: '
-                                f'looked for {", ".join(WORDS["validation"])} ({", ".join(EXTENSIONS)})')
+                                f'looked for {names_of(source, "validation")}')
     return train, valid, read_test(source, folder)
 
 
@@ -404,7 +414,9 @@ def read_race(paths: list[str], labelled: bool = False) -> Split:
 
 def load_race(options: Namespace) -> tuple[Split, Split, Split | None]:
     """RACE, trained on middle and high together."""
-    folder = find_folder(options.data_dir, RACE, partial(race_files, kind='train'))
+    folder = find_folder(options.data_dir, RACE, partial(race_files, kind='train'),
+                         'train/middle/1.txt, train/high/1.txt, ..., or middle/train, high/train, all/train, train '
+                         f'({", ".join(EXTENSIONS)})')
     train, valid, test = (race_files(folder, kind) for kind in ('train', 'validation', 'test'))
     if not valid:
         raise FileNotFoundError(f'{folder} has training examples of RACE, but no validation examples: looked for '

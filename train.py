@@ -24,14 +24,16 @@ from tqdm import tqdm
 
 import analysis
 import fast
+import own
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
-from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_texts
+from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from metrics import is_constant, scores, trivial_score
 from model_pytorch import (
     DEFAULT_CONFIG,
     DoubleHeadModel,
+    MultipleChoiceHead,
     load_openai_pretrained_model,
     read_shapes,
 )
@@ -60,7 +62,8 @@ def parse_args(argv=None):
     """The options of a run. The task, and hparams.json in the model folder, change defaults."""
     parser = Parser(__doc__)
     group = parser.add_argument_group('run')
-    group.add_argument('--dataset', default='rocstories', choices=TASKS, help='task; sample needs no download')
+    group.add_argument('--dataset', default='rocstories', choices=[*TASKS, 'own'], help='task; sample needs no '
+                       'download, own is any file of examples')
     add_run_args(group)
     group.add_argument('--data_dir', default='data/', help='folder with the files of the task')
     group.add_argument('--submission_dir', default='submission/', help='predictions for the test file go here')
@@ -99,8 +102,10 @@ def parse_args(argv=None):
     group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
                        'written, not with the faster equivalents of fast.py')
     add_device_args(parser)
+    own.add_own_args(parser)
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
-    parser.set_defaults(**TASKS[parser.parse_known_args(argv)[0].dataset].defaults)
+    dataset = parser.parse_known_args(argv)[0].dataset
+    parser.set_defaults(**own.DEFAULTS if dataset == 'own' else TASKS[dataset].defaults)
     defaults_of_model(parser, argv)
     args = parser.parse_args(argv)
     if args.n_embd % args.n_head:
@@ -110,6 +115,7 @@ def parse_args(argv=None):
     if args.n_ctx < 6:
         raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
     args.desc = args.desc or args.dataset
+    own.check_own_args(args)
     args.submit |= args.analysis
     return args if args.predict else finish_paths(args)
 
@@ -129,12 +135,11 @@ def seed_list(text):
 
 
 def add_special(text_encoder):
-    """Append the special tokens to the vocabulary of a TextEncoder; returns the extended {token: id}."""
+    """The vocabulary of a TextEncoder, {token: id}, with the special tokens appended."""
     for token in SPECIAL:
         if token in text_encoder.encoder:
             raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
-        text_encoder.encoder[token] = len(text_encoder.encoder)
-    return text_encoder.encoder
+    return {**text_encoder.encoder, **{token: text_encoder.n_vocab + i for i, token in enumerate(SPECIAL)}}
 
 
 def hash_files(args, n_vocab):
@@ -161,16 +166,17 @@ def load_data(args, task):
     encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
                           os.path.join(args.save_dir, '.encoded'))
     hashes['texts'] = hash_texts(texts).hexdigest()
-    hashes['ids'] = hashlib.sha256(b''.join(part.tobytes() for field in encoded for part in (field.ids, field.ends))
-                                   ).hexdigest()
+    hashes['ids'] = hash_ids(encoded).hexdigest()
     n_fields = len(splits[0].texts)
     fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]         # of train, valid, test
-    n_ctx, max_len, n_cut = fit_n_ctx(fields, args.n_ctx, task.form)
-    if n_cut:
-        warnings.append(f'{n_cut} examples are longer than n_ctx={args.n_ctx} allows: their texts are cut')
+    n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
     scale = None if task.classes else scale_of(splits[0].labels)
     train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
                            for ids, split in zip(fields, splits, strict=True))
+    warnings += [f'{examples.n_cut} of {len(examples)} {name} examples are longer than n_ctx={args.n_ctx} allows: '
+                 'their texts are cut'
+                 for name, examples in zip(('training', 'validation', 'test'), (train, valid, *test), strict=False)
+                 if examples.n_cut]
     digest = hashlib.sha256(repr([n_ctx, hashes, train.labels.tolist(), valid.labels.tolist()]).encode()).hexdigest()
     return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
                            parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
@@ -212,14 +218,15 @@ def build_model(args, task, n_vocab, n_ctx, clf_token):
 
 
 def needed_memory(args, data, n_batch):
-    """Bytes, about, that a training step of n_batch examples takes.
+    """Bytes, about, that a training step of n_batch examples takes, of which one is the longest.
 
     Parameters, their gradients and Adam's two moments; three more tables for the embedding dropout and the decoder's
     gradient; and for each real token, in each block, 31 times n_embd numbers (measured at full size; where dropout
     keeps no masks, see `fast.Dropout`, a quarter less).
     """
     table = (data.n_vocab + len(SPECIAL) + data.n_ctx) * args.n_embd
-    n_rows = n_batch * float(data.train.lengths.sum()) / len(data.train)
+    lengths = data.train.lengths.sum(1)                                # (N,)
+    n_rows = float(lengths.max()) + (n_batch - 1) * float(lengths.mean())
     blocks = args.n_layer * args.n_embd
     return 4 * (4 * (table + 12 * blocks * args.n_embd) + 3 * table + 31 * n_rows * blocks)
 
@@ -298,17 +305,17 @@ def evaluate(module, examples, n, n_batch, autocast, ranks, check=None):
     module: `Losses`. check: called between batches; it may raise to end the run.
     """
     module.eval()
-    linear = module.model.task_head.linear
-    n_out = examples.lengths.shape[1] if examples.form == 'choices' else linear.out_features
-    logits = torch.zeros(n, n_out, device=linear.weight.device)
-    order = examples.lengths[:n].max(1).argsort(kind='stable')         # like lengths together: less padding
+    head = module.model.task_head
+    n_out = examples.lengths.shape[1] if isinstance(head, MultipleChoiceHead) else head.linear.out_features
+    logits = torch.zeros(n, n_out, device=head.linear.weight.device)
+    batches = examples.batches(n, n_batch)[ranks.rank::ranks.size]
     with autocast:
-        for i in tqdm(range(ranks.rank * n_batch, n, ranks.size * n_batch), desc='evaluating', ncols=80, leave=False,
-                      disable=None):
+        for batch in tqdm(batches, desc='evaluating', ncols=80, leave=False, disable=None):
             if check:
                 check()
-            batch = order[i:i + n_batch]
-            logits[batch] = module.logits(*map(torch.from_numpy, examples.batch(batch))).float()
+            X, M = map(torch.from_numpy, examples.batch(batch.flat))   # (G*Q, K, n_ctx, 2), (G*Q, K, n_ctx)
+            X, M = (t.reshape(len(batch), -1, *t.shape[2:]) for t in (X, M))     # the choices of a group: (G, Q*K, ...)
+            logits[batch.ravel()] = module.logits(X, M).float().view(-1, n_out)
     return ranks.sum(logits).cpu()                      # each row was computed by one process and is 0 on the others
 
 
@@ -365,7 +372,7 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
     check = run.save_or_stop if run.ranks.size == 1 else None          # processes have different numbers of batches
     line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
-    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid, len(data.train)), {}),
+    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid or own.N_VALID, len(data.train)), {}),
                                      ('va', data.valid, n_valid, data.parts[1])):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
         line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
@@ -513,9 +520,13 @@ def written(task, logits, scale, names=()) -> list[str]:
     predictions = predictions_of(task, logits)
     if task.classes:
         return [(names or task.classes)[prediction] for prediction in predictions]
-    mean, std = scale
-    numbers = predictions * std + mean
-    return [f'{number:.3f}' for number in (numbers.clip(*task.limits) if task.limits else numbers)]
+    return [f'{number:.3f}' for number in in_units(task, predictions, scale)]
+
+
+def in_units(task, numbers, scale):
+    """Predicted numbers, an array (N,), in the unit of the labels and within the limits of the task."""
+    numbers = numbers * scale[1] + scale[0]
+    return numbers.clip(*task.limits) if task.limits else numbers
 
 
 def write_predictions(path, values, classes=(), probabilities=()):
@@ -546,19 +557,18 @@ def summary(run, results):
 
 def task_of(args):
     """The task of --dataset."""
-    return TASKS[args.dataset]
+    return own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
 
 
 def logits_of(trained, task, split, args, device, autocast):
     """The logits (N, n_out) of a trained network for a Split of its task; args: n_batch, n_gpu, plain."""
     options, n_ctx = trained.options, trained.config['n_ctx']
     encoder = add_special(trained.encoder)
-    fields = [encode_texts(field, trained.encoder, 'encoding') for field in split.texts]
+    fields = encode_texts(split.texts, trained.encoder)
     examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
-    n_cut = sum(list(map(len, examples.fields_of(i))) != [len(field[i]) for field in fields]
-                for i in range(len(examples)))
-    if n_cut:
-        print(f'{n_cut} examples are longer than the n_ctx={n_ctx} of the run allows: their texts are cut')
+    if examples.n_cut:
+        print(f'{examples.n_cut} of {len(examples)} examples are longer than the n_ctx={n_ctx} of the run allows: '
+              'their texts are cut')
     module = Losses(trained.model.to(device), 0, args.plain)           # no loss is computed
     return evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, Ranks())
 
@@ -587,6 +597,8 @@ def predict(args, device, autocast):
 def task_of_run(trained):
     """The task that a network was trained on, with the classes that it knows."""
     dataset, config = trained.options.dataset, trained.config
+    if dataset == 'own':
+        return own.task_of_run(config)
     if dataset not in TASKS:
         raise ValueError(f'the run was trained on {dataset}, which this program does not know')
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))

@@ -18,7 +18,8 @@ from interrupt import end_interrupted
 # Options that do not change what a run computes: paths (files are compared by hashes), and how a run is interrupted.
 # They may change when a run is resumed, and analysis.py ignores them when it compares runs.
 INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 'model_path', 'encoder_path',
-              'bpe_path', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict', 'n_proc')
+              'bpe_path', 'train', 'valid', 'test', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict',
+              'n_proc')
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30                   # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',

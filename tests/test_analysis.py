@@ -1,6 +1,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -83,6 +84,21 @@ def logs(tmp_path):
                     range(seed), time=10., lm_coef=coef) for coef in (0., 0.5) for seed in range(1, 5)]
     return paths + [log_of(tmp_path / 'short.jsonl', 9, [50.], lm_coef=0.),
                     log_of(tmp_path / 'older.jsonl', 1, [10., 10.], 10., time=5., lm_coef=0.)]
+
+
+def test_a_log_of_pretraining_is_drawn(tmp_path, logs, capsys):
+    lines = [dict(data_dir='text'), *(dict(n_epochs=n / 10, n_updates=n, tr_loss=5 - n / 10, va_loss=math.log(9 - n))
+                                      for n in range(1, 6))]
+    path = tmp_path / 'mine.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert analysis.main(analysis.parse_args([str(path), '--figure_dir', str(tmp_path)])) is None
+    assert capsys.readouterr().out == (f'{path}: best perplexity on held-out text 4.00\n'
+                                       f'figure: {tmp_path}/pretraining.png\n')
+    assert (tmp_path / 'pretraining.png').read_bytes().startswith(b'\x89PNG')
+    assert seeds_of(path, *logs) == {'lm_coef=0.0': [1, 2, 3, 4], 'lm_coef=0.5': [1, 2, 3, 4]}      # both kinds at once
+    path.write_text('{}\n{"va_loss": 1, "tr_loss": null, "n_updates": 1}\n')
+    with pytest.raises(ValueError, match='mine.jsonl is damaged: n_updates, tr_loss, va_loss are not numbers'):
+        analysis.main(analysis.parse_args([str(path)]))
 
 
 def seeds_of(*logs) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,31 +10,40 @@ import torch
 from reference import assert_close
 from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 
+import datasets
+import fast
 import train
-from datasets import FORMS, Examples, cut, fit_n_ctx, pack, transform_roc
+from datasets import FORMS, Examples, encode_texts, fit_n_ctx, kept_lengths, pack, sequence_lengths, transform_roc
+from device import Ranks
 from metrics import scores, trivial_score
+from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
 from tasks import Split, Task
 from trained import open_trained
 
-N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4}             # choices: a context and three answers
+N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4, 'question': 5}      # the last two: with three answers
 ROWS = {                                                               # form, classes, metrics
     'text': ('text', ('bad', 'fair', 'good'), ('accuracy',)),
     'pair': ('pair', ('entailment', 'neutral', 'contradiction'), ('accuracy',)),
     'both': ('both', ('no', 'yes'), ('accuracy',)),
     'number': ('both', (), ('pearson', 'spearman')),
     'choices': ('choices', ('A', 'B', 'C'), ('accuracy',)),
+    'question': ('question', ('A', 'B', 'C'), ('accuracy',)),
 }
 
 
 def made_up(row, n, seed):
-    """A Split of texts of 1 to 6 words; the label is the word that the last text ends with."""
+    """A Split of texts of 1 to 6 words; the label is the word that the last text ends with. Some questions have the
+    same context."""
     rng = np.random.RandomState(seed)
     form, classes, _ = ROWS[row]
     labels = rng.randint(len(classes) or 5, size=n).tolist()
     fields = [[' '.join(rng.choice(WORDS, rng.randint(1, 7))) for _ in range(n)] for _ in range(N_FIELDS[form])]
+    has_answers = form in ('choices', 'question')
     for i, label in enumerate(labels):
-        index = 1 + label if form == 'choices' else -1                 # the right answer ends with the word
-        fields[index][i] += f' {WORDS[7 if form == "choices" else label]}'
+        index = label - len(classes) if has_answers else -1            # the right answer ends with the word
+        fields[index][i] += f' {WORDS[7 if has_answers else label]}'
+        if form == 'question' and i % 3:
+            fields[0][i] = fields[0][i - 1]
     return Split(tuple(fields), labels if classes else [label / 2 for label in labels])
 
 
@@ -62,7 +72,7 @@ def test_every_head_trains_fast_as_it_does_plain(task, tmp_path):
     assert len(fast.losses) == 20 and np.isfinite(fast.losses).all()
     assert_close(torch.tensor(fast.losses), torch.tensor(plain.losses))
     both = [torch.tensor(results.test_logits) for results in (fast, plain)]
-    if train.TASKS[task].form == 'choices':                            # a bias that all choices share has no gradient
+    if train.TASKS[task].head == 'multiple_choice':                    # a bias that all choices share has no gradient
         both = [logits.log_softmax(1) for logits in both]
     assert_close(*both)
     assert fast.test_score == pytest.approx(plain.test_score, abs=1e-3)
@@ -109,7 +119,8 @@ ENCODER = {'a': 0, 'b': 1, '_start_': 2, '_delimiter_': 3, '_classify_': 4}
     ('text', [[0, 1]], [[2, 0, 1, 4]]),
     ('pair', [[0], [1, 1]], [[2, 0, 3, 1, 1, 4]]),
     ('both', [[0], [1, 1]], [[2, 0, 3, 1, 1, 4], [2, 1, 1, 3, 0, 4]]),
-    ('choices', [[0], [1], [1, 1]], [[2, 0, 3, 1, 4], [2, 0, 3, 1, 1, 4]])])
+    ('choices', [[0], [1], [1, 1]], [[2, 0, 3, 1, 4], [2, 0, 3, 1, 1, 4]]),
+    ('question', [[0], [0, 1], [1], []], [[2, 0, 0, 1, 3, 1, 4], [2, 0, 0, 1, 3, 4]])])
 def test_sequences_of_each_form(form, fields, expected):
     X, M = pack([FORMS[form](*fields)], ENCODER, 8)
     assert [x[m > 0].tolist() for x, m in zip(X[0, ..., 0], M[0], strict=True)] == expected
@@ -125,20 +136,118 @@ def test_stories_are_packed_as_choices_are():
         assert (ours == theirs).all()
 
 
+@pytest.mark.parametrize('form, n_ctx, lengths, expected', [
+    ('text', 10, [12], [8]), ('text', 10, [8], [8]),
+    ('pair', 9, [9, 2], [4, 2]), ('pair', 9, [2, 9], [2, 4]), ('both', 9, [9, 8], [3, 3]), ('pair', 9, [3, 3], [3, 3]),
+    ('choices', 20, [9, 3, 4], [8, 3, 4]), ('choices', 20, [3, 9, 4], [3, 8, 4]),
+    ('question', 20, [9, 3, 5, 2], [9, 3, 5, 2]),                      # all 17 fit beside three special tokens
+    ('question', 20, [99, 3, 5, 2], [9, 3, 5, 2]),                     # the context alone is cut
+    ('question', 20, [99, 30, 5, 2], [7, 5, 5, 2]),                # and a question, with the answer to half of n_ctx
+    ('question', 20, [99, 3, 30, 2], [7, 3, 7, 2]), ('question', 20, [99, 30, 30, 2], [7, 5, 5, 2]),
+    ('question', 20, [2, 12, 3, 1], [2, 12, 3, 1]), ('question', 20, [2, 13, 3, 1], [2, 12, 3, 1]),
+    ('question', 20, [99, 0, 4, 5], [12, 0, 4, 5])])
+def test_what_each_field_keeps(form, n_ctx, lengths, expected):
+    assert kept_lengths(form, np.array([lengths]), n_ctx, n_ctx // 2 - 2).tolist() == [expected]
+
+
 @pytest.mark.parametrize('form', FORMS)
 def test_what_is_cut_still_ends_in_the_classify_token(form):
-    """Texts that fit are not cut, and each text keeps a token if there is room for one of each."""
+    """What fits is not cut, each text keeps a token, and a second cut to what the first needs changes nothing."""
     rng = np.random.RandomState(0)
-    for _ in range(500):
-        n_ctx = rng.randint(7, 30)
-        fields = [list(range(rng.randint(1, 30))) for _ in range(N_FIELDS[form])]
-        short = cut(form, fields, n_ctx, max_len=n_ctx // 2 - 2)
-        lengths = [len(texts) + 1 + sum(map(len, texts)) for texts in FORMS[form](*short)]
-        assert max(lengths) <= n_ctx and all(short)
-        assert all(part == field[:len(part)] for part, field in zip(short, fields, strict=True))
-        whole = max(len(texts) + 1 + sum(map(len, texts)) for texts in FORMS[form](*fields))
-        if whole <= n_ctx and form != 'choices':                       # a story has a length of its own for each field
-            assert short == fields
+    lengths = rng.randint(1, 30, size=(500, N_FIELDS[form]))
+    for n_ctx in range(7, 30):
+        kept = kept_lengths(form, lengths, n_ctx, n_ctx // 2 - 2)
+        needed = sequence_lengths(form, kept).max(1)
+        assert needed.max() <= n_ctx and (kept >= 1).all() and (kept <= lengths).all()
+        fits = sequence_lengths(form, lengths).max(1) <= n_ctx
+        if form != 'choices':                                          # a story has a length of its own for each field
+            assert (kept == lengths)[fits].all() and (needed == n_ctx)[~fits].all()
+        assert (kept_lengths(form, lengths, needed.max(), n_ctx // 2 - 2) == kept).all()
+
+
+class Words:
+    """Encodes a text as the ids of its words; remembers the texts."""
+
+    def __init__(self):
+        self.encoder, self.seen = {}, []
+
+    def encode(self, texts, verbose=True):
+        self.seen += texts
+        return [[self.encoder.setdefault(word, len(self.encoder)) for word in text.split()] for text in texts]
+
+
+def test_examples_that_are_cut_are_counted_for_each_split(tmp_path, monkeypatch, capsys):
+    splits = [Split(([' '.join(['cat'] * n) for n in lengths],), [i % 2 for i in range(len(lengths))])
+              for lengths in ([3, 30] * 10, [3, 3, 30, 29], [3])]
+    monkeypatch.setitem(train.TASKS, 'made_up', Task(
+        lambda options: splits, lambda path, options: splits[1], 'text', ('no', 'yes'), ('accuracy',), {'': 'x.tsv'}))
+    run(tmp_path, 'made_up', '--n_iter', '1')
+    out = capsys.readouterr().out
+    for words in ('10 of 20 training', '2 of 4 validation'):
+        assert f'warning: {words} examples are longer than n_ctx=20 allows: their texts are cut' in out
+    assert 'test examples are longer' not in out
+    run(tmp_path, 'made_up', '--predict', 'any')
+    assert '2 of 4 examples are longer than the n_ctx=20 of the run allows' in capsys.readouterr().out
+
+
+def test_each_distinct_text_is_encoded_and_stored_once():
+    encoder, fields = Words(), (['a b', 'c', 'a b', ''], ['c', 'a b', 'd e f', 'c'])
+    first, second = encode_texts(fields, encoder)
+    assert encoder.seen == ['a b', 'c', '', 'd e f'] and first.ids is second.ids and len(first.ids) == 6
+    assert [[*first], [*second]] == [[[0, 1], [2], [0, 1], []], [[2], [0, 1], [3, 4, 5], [2]]]
+    assert first.ids.dtype == np.uint16 and first.lengths.tolist() == [2, 1, 2, 0]
+    assert [[*field] for field in encode_texts(([], ['', '']), encoder)] == [[], [[], []]]
+
+
+def questions(contexts, n_ctx=40):
+    """Examples of the form question with three answers; contexts: a number for each example."""
+    rng = np.random.RandomState(1)
+    fields = [[' '.join(WORDS[(7 * c + i) % 17] for i in range(6 + c % 3)) for c in contexts],
+              *([' '.join(rng.choice(WORDS, rng.randint(0, 4))) for _ in contexts] for _ in range(4))]
+    words = Words()
+    words.encode([' '.join(WORDS)])
+    encoder = {**words.encoder, '_start_': 20, '_delimiter_': 21, '_classify_': 22}
+    return Examples('question', encode_texts(fields, words), None, encoder, n_ctx, None)
+
+
+@pytest.mark.parametrize('n_batch', [1, 4, 6, 100])
+def test_questions_about_one_context_are_in_one_group(n_batch):
+    contexts = [0, 1, 0, 2, 1, 0, *[3] * 19, 4]
+    batches = questions(contexts).batches(len(contexts), n_batch)
+    assert sorted(i for batch in batches for i in batch.flat) == list(range(len(contexts)))
+    assert max(batch.size for batch in batches) <= n_batch
+    groups = [group for batch in batches for group in batch]
+    assert all(len({contexts[i] for i in group}) == 1 for group in groups)
+    sizes = sorted(len(group) for group in groups)
+    assert sizes == {1: [1] * 26, 4: [1, 1, 2, 3, 3, 4, 4, 4, 4], 6: [1, 1, 1, 2, 3, 6, 6, 6],
+                     100: [1, 1, 2, 3, 3, 8, 8]}[n_batch]
+    assert [len(batch) for batch in questions([0, 1, 2, 3, 4]).batches(4, 3)] == [3, 1]    # the first four of five
+
+
+def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(monkeypatch):
+    examples = questions([0, 1, 0, 2, 1, 0, 3, 3, 3, 4, 5, 5])
+    torch.manual_seed(0)
+    model = DoubleHeadModel(dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2), 22, 'multiple_choice', 63, 40)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    n_rows, hidden_rows = [0], fast.hidden_rows
+
+    def counted(transformer, packing, *args, **kwargs):
+        n_rows[0] += len(packing.ids)
+        return hidden_rows(transformer, packing, *args, **kwargs)
+    monkeypatch.setattr(fast, 'hidden_rows', counted)
+    logits, rows = {}, {}
+    for name, plain, n_batch, size in (('plain', True, 1, 1), ('alone', False, 6, 1), ('groups', False, 6, 8)):
+        monkeypatch.setattr(datasets, 'LARGEST_GROUP', size)
+        n_rows[0] = 0
+        logits[name] = train.evaluate(train.Losses(model, 0, plain), examples, 12, n_batch, nullcontext(), Ranks())
+        rows[name] = n_rows[0]
+    assert logits['plain'].std() > 0.02
+    assert_close(logits['alone'], logits['plain'], atol=1e-5)
+    assert_close(logits['groups'], logits['plain'], atol=1e-5)
+    contexts = examples.kept[:, 0] + 1                                 # with the token _start_
+    once = {row: n for row, n in zip(examples.fields[0].rows.tolist(), contexts, strict=True)}
+    assert rows['plain'] == 0 and rows['alone'] - rows['groups'] >= contexts.sum() - sum(once.values()) > 40
 
 
 def test_constant_predictions_have_no_correlation():

@@ -114,7 +114,7 @@ def test_a_saved_run_predicts_any_file_of_stories(toy, tmp_path, capsys):
     for row in rows[1:]:
         p = [float(x) for x in row[2:]]
         assert sum(p) == pytest.approx(1, abs=2e-6) and int(row[1]) == np.argmax(p)
-    assert '1 examples are longer than the n_ctx' in capsys.readouterr().out
+    assert '1 of 1 examples are longer than the n_ctx' in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match='other/config.json is missing'):
         toy('--desc', 'other', '--predict', str(tmp_path / TEST_NAME))
 

@@ -1,0 +1,373 @@
+"""own.py and classifier.py: anybody's file is a task, its faults are named, and the run does without it afterwards."""
+
+import csv
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from toy import NO_DROPOUT, TOY, WORDS
+
+import classifier
+import own
+import train
+
+TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
+        '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
+ANSWERS = 'context,question,one,two,three'
+FORMS = {                                               # columns, label, more options, classes
+    'text': ('title,body', 'mood', [], ('happy', 'sad')),
+    'pair': ('title,body', 'mood', ['--form', 'pair'], ('happy', 'sad')),
+    'both': ('title,body', 'mood', ['--form', 'both'], ('happy', 'sad')),
+    'number': ('body', 'points', ['--number'], ()),
+    'choices': (ANSWERS, 'right', ['--form', 'choices'], ('one', 'two', 'three')),
+}
+
+
+def made_up(n, seed):
+    """N examples, each with the columns of all forms: the body says whether it is happy or sad, and so do answers."""
+    rng, rows = np.random.RandomState(seed), []
+    for _ in range(n):
+        title, body, context, question, *answers = (' '.join(rng.choice(WORDS[:17], 3)) for _ in range(7))
+        mood, right = rng.choice(['happy', 'sad']), rng.randint(3)
+        answers = [f'{text} {"happy" if i == right else "sad"}' for i, text in enumerate(answers)]
+        rows.append(dict(title=title, body=f'{body} {mood}', mood=mood, points=2.5 if mood == 'happy' else -1,
+                         context=context, question=question, **dict(zip(('one', 'two', 'three'), answers, strict=True)),
+                         right=('one', 'two', 'three')[right]))
+    return rows
+
+
+def write_rows(path, rows):
+    """Write rows, dictionaries, in the format that the name says. Returns the path as a string."""
+    with open(path, 'w', newline='', encoding='utf-8-sig' if path.suffix == '.csv' else 'utf-8') as f:
+        if path.suffix == '.jsonl':
+            f.writelines(json.dumps(row) + '\n' for row in rows)
+        elif path.suffix == '.tsv':
+            f.writelines('\t'.join(map(str, row)) + '\n' for row in (rows[0], *(row.values() for row in rows)))
+        else:
+            writer = csv.DictWriter(f, rows[0], quoting=csv.QUOTE_ALL)
+            writer.writeheader()
+            writer.writerows(rows)
+    return str(path)
+
+
+def folders(folder):
+    return [f'--{name}_dir={folder / name}' for name in ('log', 'save', 'submission')]
+
+
+def run(folder, path, form, *argv):
+    """Train on a file; returns the results."""
+    text, label, more, _ = FORMS[form]
+    return train.main(train.parse_args(['--dataset', 'own', '--train', path, '--text', text, '--label', label, *more,
+                                        *TINY, *folders(folder), *argv]))
+
+
+def task_of(folder, *argv, text='text', label='stars', train_file='train.csv'):
+    """The splits and the task of options."""
+    args = train.parse_args(['--dataset', 'own', '--train', str(folder / train_file), '--text', text, '--label', label,
+                             *argv])
+    task = own.open_own(args)
+    return task.load(args), task
+
+
+def table(folder, name, *lines):
+    (folder / name).write_text('\n'.join(lines) + '\n')
+
+
+def reviews(folder, labels, name='train.csv'):
+    """A file of texts, all different, with these labels."""
+    table(folder, name, 'text,stars', *(f'{WORDS[i % 10]} of {i},{label}' for i, label in enumerate(labels)))
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, capsys):
+    """Scores are those of the written predictions, and Python predicts what the command line does."""
+    path, rows = write_rows(tmp_path / 'train.csv', made_up(60, 0)), made_up(11, 1)
+    test = write_rows(tmp_path / 'test.jsonl', rows)
+    results = run(tmp_path, path, form, '--desc', 'mine', '--test', test)
+    columns, label, _, classes = FORMS[form]
+    assert results.n_examples == dict(train=48, valid=12, test=11)
+    assert f'mine Test {results.metric.title()}:' in capsys.readouterr().out
+    _, *lines = (tmp_path / 'submission' / 'mine.tsv').read_text().splitlines()
+    predicted, labels = [line.split('\t')[1] for line in lines], [row.pop(label) for row in rows]
+    expected = (np.equal(predicted, labels).mean() if classes else
+                np.corrcoef(np.array(predicted, float), labels)[0, 1])
+    assert results.test_score == pytest.approx(100 * expected, abs=0.5)
+
+    (tmp_path / 'train.csv').unlink()
+    new = write_rows(tmp_path / 'new.csv', rows)
+    again = train.main(train.parse_args(['--predict', new, '--desc', 'mine', '--device', 'cpu', *folders(tmp_path)]))
+    assert again.scores == {}
+    header, *lines = (tmp_path / 'submission' / 'mine-new.tsv').read_text().splitlines()
+    assert header.split('\t') == ['index', 'prediction', *classes]
+    assert [line.split('\t')[1] for line in lines] == predicted
+
+    shutil.move(tmp_path / 'save' / 'mine', tmp_path / 'moved')
+    model = classifier.load(tmp_path / 'moved', device='cpu')
+    answers = model.predict([[row[name] for name in columns.split(',')] for row in rows])
+    assert model.classes == classes and model.predict([]) == []
+    if not classes:
+        assert [f'{number:.3f}' for number in answers] == predicted
+        return
+    assert [name for name, _ in answers] == predicted
+    for line, (_, probabilities) in zip(lines, answers, strict=True):
+        assert list(probabilities) == list(classes)
+        assert [float(p) for p in line.split('\t')[2:]] == pytest.approx(list(probabilities.values()), abs=1e-5)
+
+
+def test_what_a_file_says_is_learned(tmp_path):
+    path = write_rows(tmp_path / 'train.csv', made_up(60, 0))
+    test = write_rows(tmp_path / 'test.csv', made_up(40, 1))
+    results = run(tmp_path, path, 'text', '--test', test, '--n_batch', '4', '--n_iter', '5')
+    assert results.test_score >= 90 and not results.degenerate
+
+
+def test_formats_and_quotes_give_the_same_examples(tmp_path):
+    rows = made_up(20, 0)
+    rows[0]['title'], rows[1]['title'], rows[2]['title'] = ' "n/a" ', 'a, b; "c', 'NA'
+    splits = []
+    for extension in ('csv', 'tsv', 'jsonl'):
+        name = f'train.{extension}'
+        write_rows(tmp_path / name, rows)
+        splits.append(task_of(tmp_path, text='title,body', label='mood', train_file=name)[0])
+    (train_split, valid, test), *others = splits
+    assert test is None and len(valid.labels) == 4
+    assert {f'"n/a" {rows[0]["body"]}', f'a, b; "c {rows[1]["body"]}', f'NA {rows[2]["body"]}'} <= {
+        *train_split.texts[0], *valid.texts[0]}
+    assert all(other == splits[0] for other in others)
+
+
+def test_numbers_of_json_are_the_classes_of_csv(tmp_path):
+    """A column with a gap comes out of pandas as floats."""
+    reviews(tmp_path, [1, 2] * 10)
+    table(tmp_path, 'valid.jsonl', '{"text": "some", "stars": 2.0}', '{"text": "more", "stars": 1}')
+    (_, valid, _), task = task_of(tmp_path, '--valid', str(tmp_path / 'valid.jsonl'))
+    assert task.classes == ('1', '2') and valid.labels == [1, 0] and task.metrics == ('accuracy', 'f1')
+
+
+def test_columns_are_named_in_any_case_and_with_commas(tmp_path):
+    table(tmp_path, 'train.csv', 'Title ,"What, then?",Stars', *(f'title {i},,{i % 3}' for i in range(20)))
+    (split, _, _), _ = task_of(tmp_path, text='title,"what, then?"', label='stars')
+    assert split.texts[0][0].startswith('title ')
+
+
+def test_the_split_has_the_classes_in_proportion_and_is_always_the_same(tmp_path):
+    reviews(tmp_path, [*'aaaaaaaaab' * 10, 'c'])
+    (train_split, valid, _), task = task_of(tmp_path, '--n_valid', '20')
+    assert Counter(valid.labels) == {0: 18, 1: 2} and Counter(train_split.labels) == {0: 72, 1: 8, 2: 1}
+    assert task_of(tmp_path, '--n_valid', '20')[0][:2] == (train_split, valid)
+    texts = [*train_split.texts[0], *valid.texts[0]]
+    assert len(set(texts)) == 101 and texts != sorted(texts)
+    assert 'classes with one example have none for validation: c' in train_split.notes
+
+
+@pytest.mark.parametrize('n, expected', [(20, 4), (2000, 374)])
+def test_a_fifth_is_for_validation_but_not_more_than_the_original_had(n, expected, tmp_path):
+    reviews(tmp_path, range(n))
+    (_, valid, _), _ = task_of(tmp_path, '--number')
+    assert len(valid.labels) == expected
+
+
+@pytest.mark.parametrize('argv, label, expected', [
+    ([], 'two', 1), ([], 'TWO', 1), ([], 'the red ball', 2), ([], ' the  old', 1),
+    (['--label_base', '0'], '0', 0), (['--label_base', '1'], '1', 0), (['--label_base', '1'], '3', 2),
+    ([], '1', 'train.csv, line 2: right 1 may be counted from 0 or from 1: --label_base says which'),
+    ([], 'the', "line 2: right 'the' is neither the text of an answer nor one of one, two, three"),
+    (['--label_base', '0'], '3', "line 2: right '3' is not a number of an answer, 0 to 2"),
+    (['--label_base', '0'], 'two', "line 2: right 'two' is not a number of an answer, 0 to 2")])
+def test_a_right_answer_is_given_by_its_column_its_text_or_its_number(argv, label, expected, tmp_path):
+    table(tmp_path, 'train.csv', 'context,one,two,three,right',
+          *[f'Mom found,a cat,the  old,the red ball,{label}'] * 5)
+    options = ['--form', 'choices', *argv]
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected.replace('(', '.')):
+            task_of(tmp_path, *options, text='context,,one,two,three', label='right')
+    else:
+        (split, _, _), task = task_of(tmp_path, *options, text='context,,one,two,three', label='right')
+        assert split.labels == [expected] * 4 and task.classes == ('one', 'two', 'three')
+        assert [field[0] for field in split.texts] == ['Mom found', '', 'a cat', 'the  old', 'the red ball']
+
+
+@pytest.mark.parametrize('argv, message', [
+    (['--train', 'a.csv'], '--train needs --dataset own'),
+    (['--dataset', 'sample', '--number'], '--number needs --dataset own'),
+    (['--predict', 'a.csv', '--desc', 'x', '--text', 'a'], '--text has no effect with --predict: x knows its columns'),
+    (['--dataset', 'own'], 'needs --train'),
+    (['--dataset', 'own', '--train', 'a.csv'], 'needs --text'),
+    (['--dataset', 'own', '--train', 'a.csv', '--text', 'a'], 'needs --label')])
+def test_options_that_are_missing_or_without_effect(argv, message):
+    with pytest.raises(ValueError, match=message):
+        train.parse_args(argv)
+
+
+@pytest.mark.parametrize('text, argv, message', [
+    ('a', ['--form', 'pair'], '--text a: --form pair takes two columns'),
+    ('a,b,c', ['--form', 'both'], 'takes two columns'),
+    ('a,b,c', ['--form', 'choices'], 'takes context,question,answer,answer'),
+    ('a,,b', [], 'column 2 has no name'),
+    (',b', ['--form', 'pair'], 'column 1 has no name'),
+    ('a,A', [], 'column A is named twice'),
+    ('a,stars', [], 'column stars is named twice in --text and --label'),
+    ('a,b,c,d', ['--form', 'choices', '--number'], '--number has no effect with --form choices'),
+    ('a', ['--label_base', '0'], '--label_base has no effect without --form choices'),
+    ('a', ['--valid', 'v.csv', '--n_valid', '3'], '--n_valid has no effect with --valid')])
+def test_options_that_do_not_fit_together(text, argv, message):
+    with pytest.raises(ValueError, match=message):
+        train.parse_args(['--dataset', 'own', '--train', 'train.csv', '--text', text, '--label', 'stars', *argv])
+
+
+@pytest.mark.parametrize('labels, argv, message', [
+    ('aaaa', [], 'train.csv: all 4 examples have the same stars, a'),
+    ('1234', [], 'no two examples have the same stars.* give --number'),
+    ('abcd', [], 'no two examples have the same stars, so it does not name classes$'),
+    (['1', '2.5', 'x'], ['--number'], "train.csv, line 4: stars 'x' is not a finite number"),
+    (['1', 'inf'], ['--number'], "line 3: stars 'inf' is not a finite number"),
+    (['1', '1e999'], ['--number'], "line 3: stars '1e999' is not a finite number"),
+    (['1', ''], ['--number'], 'line 3: stars is empty'),
+    (['a', 'b', '', 'a'], [], 'train.csv, line 4: stars is empty$'),
+    ('abab', ['--n_valid', '4'], '4 of the 4 examples of .*train.csv cannot be set aside'),
+    ('aab', [], '0 of the 3 examples of .* give --valid FILE'),
+    ([], [], 'train.csv has no examples')])
+def test_labels_from_which_nothing_can_be_learned(labels, argv, message, tmp_path):
+    reviews(tmp_path, labels)
+    with pytest.raises(ValueError, match=message):
+        task_of(tmp_path, *argv)
+
+
+@pytest.mark.parametrize('lines, message', [
+    (['text,stars', 'some,a', 'more,c'], "other.csv, line 3: stars 'c' is not a class of the .*, which are a, b"),
+    (['text,stars', 'some,a', ' ,b'], 'other.csv, line 3: text is empty'),
+    (['text,stars', 'some,', 'more,b'], 'other.csv, line 2: stars is empty'),
+    (['body,stars', 'some,a'], 'other.csv, line 1: no column text.* body, stars')])
+@pytest.mark.parametrize('kind', ['valid', 'test'])
+def test_rows_that_do_not_fit_the_training_file(kind, lines, message, tmp_path):
+    reviews(tmp_path, 'ab' * 10)
+    table(tmp_path, 'other.csv', *lines)
+    with pytest.raises(ValueError, match=message):
+        task_of(tmp_path, f'--{kind}', str(tmp_path / 'other.csv'))
+
+
+def test_a_test_file_may_have_no_labels_but_a_validation_file_must(tmp_path):
+    reviews(tmp_path, 'ab' * 10)
+    for name, lines, message in (('without.csv', ['text', 'some'], 'line 1: no column stars'),
+                                 ('empty.csv', ['text,stars', 'some,'], 'line 2: stars is empty$')):
+        table(tmp_path, name, *lines)
+        (_, _, test), _ = task_of(tmp_path, '--test', str(tmp_path / name))
+        assert test.labels is None and test.texts == (['some'],)
+        with pytest.raises(ValueError, match=message):
+            task_of(tmp_path, '--valid', str(tmp_path / name))
+
+
+@pytest.mark.parametrize('lines, text, argv, notes', [
+    ([f'text {i},{"ab"[i % 2]}' for i in range(30)], 'text', [], []),
+    ([f'text {i},{"ab"[i < 3]}' for i in range(30)], 'text', [], ['1 of 2 classes have less than 10 examples: b (3)']),
+    ([f'text {i},{i % 2 + 0.5}' for i in range(30)], 'text', [],
+     ['stars has 2 classes, 0.5, 1.5; for numbers to estimate give --number']),
+    ([f'text {i},{i % 2 + 0.5}' for i in range(30)], 'text', ['--number'], []),
+    ([f'text {i},c{i // 10}' for i in range(510)], 'text', [],
+     ['stars has 51 classes, c0, c1, c10, c11, c12, c13, c14, c15, c16, c17, ...']),
+    ([f'{i * 1.5},{"ab"[i % 2]}' for i in range(30)], 'text', [],
+     ['all texts of column text are numbers, which the network reads as words']),
+    ([f'tt{i},{"ab"[i % 2]}' for i in range(30)], 'text', [],
+     ['column text looks like ids, not like texts: tt0, tt1, tt2, ...']),
+    ([f'tt{i % 9},{"ab"[i % 2]}' for i in range(30)], 'text', [], [])])
+def test_what_looks_wrong_is_said(lines, text, argv, notes, tmp_path):
+    table(tmp_path, 'train.csv', 'text,stars', *lines)
+    (split, _, _), _ = task_of(tmp_path, *argv, text=text)
+    assert list(split.notes) == notes
+
+
+def test_few_validation_examples_are_drawn_at_random(tmp_path):
+    reviews(tmp_path, 'abc' * 4)
+    (split, valid, _), _ = task_of(tmp_path, '--n_valid', '2')
+    assert len(valid.labels) == 2 and '2 validation examples of 12 cannot have all classes' in split.notes[-1]
+
+
+def test_an_interrupted_run_continues_only_with_the_same_file(tmp_path, monkeypatch):
+    path = write_rows(tmp_path / 'train.csv', made_up(60, 0))
+    whole = run(tmp_path, path, 'text', '--desc', 'whole')
+    update, n = train.update, iter(range(7))
+
+    def interrupted(*args, **kwargs):
+        if next(n, None) is None:
+            raise KeyboardInterrupt
+        return update(*args, **kwargs)
+
+    monkeypatch.setattr(train, 'update', interrupted)
+    argv = ['--desc', 'parts', '--checkpoint_minutes', '0']
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, path, 'text', *argv)
+    monkeypatch.undo()
+    other = write_rows(tmp_path / 'other.csv', made_up(60, 1))
+    with pytest.raises(ValueError, match='data'):
+        run(tmp_path, other, 'text', *argv, '--resume')
+    same = write_rows(tmp_path / 'same.jsonl', made_up(60, 0))
+    results = run(tmp_path, same, 'text', *argv, '--resume')
+    assert results.losses == whole.losses and len(results.losses) == 12
+
+
+def test_seeds_share_the_file_and_have_names_of_their_own(tmp_path):
+    path = write_rows(tmp_path / 'train.csv', made_up(40, 0))
+    first, second = run(tmp_path, path, 'pair', '--desc', 'mine', '--seeds', '1,2', '--test', path)
+    assert first.losses != second.losses
+    assert (tmp_path / 'submission' / 'mine-2' / 'mine.tsv').is_file()
+    assert classifier.load(tmp_path / 'save' / 'mine-1', device='cpu').classes == ('happy', 'sad')
+
+
+@pytest.mark.parametrize('name, value', [('text', None), ('form', 'other'), ('number', True), ('label_base', 'x')])
+def test_a_damaged_config_is_named(name, value, tmp_path):
+    options = dict(text='a', label='b', form='text', desc='mine', number=None, label_base=None)
+    own.task_of_run(dict(options=options, classes=['x', 'y']))
+    with pytest.raises(ValueError, match='config.json is damaged'):
+        own.task_of_run(dict(options={**options, name: value}, classes=['x', 'y']))
+
+
+OPTIONS = dict(model_path=TOY, n_embd=16, n_head=4, n_layer=3, n_ctx=24, n_iter=1, n_batch=4, device='cpu', lm_coef=0)
+
+
+def in_folder(folder):
+    return {f'{name}_dir': folder / name for name in ('log', 'save', 'submission')}
+
+
+def test_from_python_a_file_and_lists_train_the_same_network(tmp_path):
+    rows = made_up(30, 0)
+    path, options = write_rows(tmp_path / 'train.csv', rows), OPTIONS | in_folder(tmp_path)
+    model = classifier.fit(path, text=['title', 'body'], label='mood', form='pair', desc='file', seed=0, **options)
+    other = classifier.fit([(row['title'], row['body']) for row in rows], [row['mood'] for row in rows], form='pair',
+                           desc='lists', seed=0, plain=False, **options)
+    answers, others = (one.predict([('the cat', 'mom sad'), ('dad', 'a friend')]) for one in (model, other))
+    assert [name for name, _ in answers] == [name for name, _ in others]
+    assert answers[0][1] == others[0][1] and sum(answers[0][1].values()) == pytest.approx(1)
+
+
+def test_from_python_choices_are_tuples_and_labels_numbers(tmp_path):
+    examples = [('the cat', '', f'sat {i}', 'ran') for i in range(20)]
+    model = classifier.fit(examples, np.arange(20) % 2, form='choices', label_base=0, desc='lists',
+                           **OPTIONS | in_folder(tmp_path))
+    [(name, probabilities)] = model.predict(examples[:1])
+    assert name in probabilities and list(probabilities) == ['answer_1', 'answer_2']
+
+
+def test_what_python_gives_wrongly_is_said(tmp_path, toy):
+    rows = [(row['body'], row['mood']) for row in made_up(20, 0)]
+    texts, labels = zip(*rows, strict=True)
+    options = OPTIONS | in_folder(tmp_path)
+    for arguments, more, message in (
+            ((texts, labels[1:]), {}, '20 examples, 19 labels'), (([], []), {}, '0 examples'),
+            ((texts[0], labels), {}, 'give a list'), (([1, 2], [0, 1]), {}, '1 is not a text'),
+            (([('a', 'b'), 'c'], [0, 1]), {}, 'all as many texts'), ((texts, labels), dict(foo=3), '--foo=3'),
+            ((texts, labels), dict(seeds='1,2'), 'fit trains one network')):
+        with pytest.raises(ValueError, match=message):
+            classifier.fit(*arguments, **options, **more)
+    assert not (tmp_path / 'save').exists()
+    model = classifier.fit(texts, labels, desc='mine', **options)
+    for examples, message in (('a text', 'give a list'), ([''], 'example 0 has an empty text'),
+                              (['fine', 3], '3 is not a text or a tuple')):
+        with pytest.raises(ValueError, match=message):
+            model.predict(examples)
+    toy('--desc', 'stories')                            # a run of another task
+    stories = classifier.load(tmp_path / 'save' / 'stories')
+    assert list(stories.predict([('the cat sat', 'mom sad', 'mom happy')])[0][1]) == ['0', '1']
+    with pytest.raises(ValueError, match='example 0 has 2 texts, not 3 as the examples of stories'):
+        stories.predict([('the cat sat', 'mom sad')])
