@@ -474,7 +474,7 @@ TASKS = {
     'race': Task(load_race, read_race_file, 'question', RACE.classes, ACCURACY, {'': 'RACE.tsv'},
                  defaults=dict(n_batch=1, n_gpu=32)),
 }
-# Made-up data of data/make_sample.py and a small model pre-trained on such stories: each job takes a minute or less
+# Made-up data of data/make_sample.py and a small model pre-trained on such stories: a job takes about a minute
 SAMPLE = dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=3, lr=1e-3,
               lr_warmup=0.15, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
 TASKS['sample'] = ROCSTORIES._replace(files={'': 'sample.tsv'}, defaults=SAMPLE)
