@@ -36,17 +36,7 @@ from datasets import find_cloze_file, read_cloze
 from device import add_device_args, choose_device
 from metrics import scores, trivial_score
 from readers import lines_of, read_rows
-from tasks import (
-    COLA,
-    RACE,
-    SST2,
-    files_of,
-    find_folder,
-    race_files,
-    read_kind,
-    read_race,
-    read_test,
-)
+from tasks import COLA, RACE, SST2, find_folder, race_files, read_kind, read_race, read_test
 from text_utils import has_tokens
 from trained import open_trained, parse_trained_args
 from utils import Parser, iter_data, run_script
@@ -196,7 +186,7 @@ def labelled_splits(valid, test, folder: str) -> list:
 
 def sst2(data_dir: str) -> list[Problems]:
     """SST-2: `positive` or `negative` after the sentence and `very`."""
-    folder = find_folder(data_dir, SST2, partial(files_of, source=SST2, kind='validation'))
+    folder = find_folder(data_dir, SST2, kind='validation')
     splits = labelled_splits(read_kind(SST2, folder, 'validation', labelled=True), read_test(SST2, folder), folder)
     return [Problems(name, [[(f'{sentence} very', word) for word in ('negative', 'positive')]
                             for sentence in split.texts[0]], split.labels) for name, split in splits]
@@ -204,7 +194,8 @@ def sst2(data_dir: str) -> list[Problems]:
 
 def race(data_dir: str) -> list[Problems]:
     """RACE: the answer that is the most probable after article and question; middle and high also by themselves."""
-    folder = find_folder(data_dir, RACE, partial(race_files, kind='validation'))
+    folder = find_folder(data_dir, RACE, partial(race_files, kind='validation'), 'dev/middle/, dev/high/ and files '
+                         'validation', 'validation')
     valid, test = (read_race(paths) if (paths := race_files(folder, kind)) else None
                    for kind in ('validation', 'test'))
     return [Problems(name, [[(f'{article} {question}', answer) for answer in answers]

@@ -230,7 +230,7 @@ def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
 def write_passage(path, n, **changes):
     """A file of RACE with n questions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    passage = dict(article='the cat sat in the park .\nmom found a ball', id='x.txt', answers=['B', 'D', 'A'][:n],
+    passage = dict(article='old sad day ' * 8 + '.\nmom found a ball', id='x.txt', answers=['B', 'D', 'A'][:n],
                    questions=['the cat found _ .', 'who sat ?', 'mom likes'][:n],
                    options=[['dad', 'mom', 'a ball', 'rain'], ['the cat', 'old dad', 'sad mom', 'a day'],
                             ['rain', '', 'dad', 'the park']][:n])
@@ -241,9 +241,10 @@ def test_race_takes_the_most_probable_answer_after_article_and_question(tmp_path
     write_passage(tmp_path / 'RACE' / 'dev' / 'middle' / '3.txt', 3)
     write_passage(tmp_path / 'RACE' / 'dev' / 'high' / '1.txt', 2)
     [(source, problems, labels, parts)] = zero_shot.race(str(tmp_path))
-    assert problems[0] == [('the cat sat in the park .\nmom found a ball the cat found _ .', answer)
+    assert problems[0] == [(f'{"old sad day " * 8}.\nmom found a ball the cat found _ .', answer)
                            for answer in ('dad', 'mom', 'a ball', 'rain')]
     assert labels == [1, 3, 0, 1, 3] and parts == {'middle': slice(0, 3), 'high': slice(3, 5)}
+    assert 'RACE/dev/middle/3.txt, question 3: option B is empty' in capsys.readouterr().out
     trained = open_trained(task_args('race', tmp_path))
     transformer, encoder, chosen = trained.model.transformer, trained.encoder, []
     for choices in problems:
@@ -254,8 +255,7 @@ def test_race_takes_the_most_probable_answer_after_article_and_question(tmp_path
     right = [answer == label for answer, label in zip(chosen, labels, strict=True)]
     [accuracy] = zero_shot.main(task_args('race', tmp_path))
     assert accuracy == pytest.approx(100 * sum(right) / 5)
-    warning, *lines = capsys.readouterr().out.splitlines()
-    assert warning.startswith(f'warning: {tmp_path}/RACE/dev/middle/3.txt, question 3: option B is empty')
+    _, *lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         f'race accuracy {100 * sum(of) / len(of):.2f} on {len(of)} examples of {source}{part} (the best constant '
         f'answer: {constant})' for of, part, constant in ((right, '', '40.00'), (right[:3], ', middle', '33.33'),
@@ -363,7 +363,7 @@ WINOGRAD = 'sentence\tcandidate1\tcandidate2\tlabel\n'
 
 
 @pytest.mark.parametrize('kind, text, words', [
-    ('sst2', None, 'SST-2'),
+    ('sst2', None, 'has no validation file of SST-2: looked for dev, '),
     ('sst2', '', 'dev.tsv, line 1: no column sentence'),
     ('sst2', 'sentence\tlabel\n', 'dev.tsv has no examples'),
     ('sst2', 'text\tlabel\nx\t1\n', 'dev.tsv, line 1: no column sentence'),
@@ -382,7 +382,7 @@ WINOGRAD = 'sentence\tcandidate1\tcandidate2\tlabel\n'
     ('records', RECORDS.replace(' dad \n\n', 'x\n\n'), "line 6: the answer 'x' is none of the candidates"),
     ('records', RECORDS.replace('it\n', 'its\n'), "line 1: 'its' is not a word of the sentence"),
     ('records', RECORDS.replace('it was old.', 'it'), 'line 1: no words come after the pronoun'),
-    ('race', None, 'RACE'),
+    ('race', None, 'has no validation file of RACE: looked for dev/middle/'),
     ('race', '{"article": "x"}', '1.txt is no passage of RACE'),
     ('cloze', None, 'has no Story Cloze val file')])
 def test_a_wrong_file_gets_one_line(tmp_path, kind, text, words):
