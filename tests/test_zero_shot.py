@@ -230,7 +230,7 @@ def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
 def write_passage(path, n, **changes):
     """A file of RACE with n questions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    passage = dict(article='old sad day ' * 8 + '.\nmom found a ball', id='x.txt', answers=['B', 'D', 'A'][:n],
+    passage = dict(article='old sad day ' * 8 + '.\nmom found a ball', id='x.txt', answers=['B', 'D', 'D'][:n],
                    questions=['the cat found _ .', 'who sat ?', 'mom likes'][:n],
                    options=[['dad', 'mom', 'a ball', 'rain'], ['the cat', 'old dad', 'sad mom', 'a day'],
                             ['rain', '', 'dad', 'the park']][:n])
@@ -243,7 +243,7 @@ def test_race_takes_the_most_probable_answer_after_article_and_question(tmp_path
     [(source, problems, labels, parts)] = zero_shot.race(str(tmp_path))
     assert problems[0] == [(f'{"old sad day " * 8}.\nmom found a ball the cat found _ .', answer)
                            for answer in ('dad', 'mom', 'a ball', 'rain')]
-    assert labels == [1, 3, 0, 1, 3] and parts == {'middle': slice(0, 3), 'high': slice(3, 5)}
+    assert labels == [1, 3, 3, 1, 3] and parts == {'middle': slice(0, 3), 'high': slice(3, 5)}
     assert 'RACE/dev/middle/3.txt, question 3: option B is empty' in capsys.readouterr().out
     trained = open_trained(task_args('race', tmp_path))
     transformer, encoder, chosen = trained.model.transformer, trained.encoder, []
@@ -258,7 +258,7 @@ def test_race_takes_the_most_probable_answer_after_article_and_question(tmp_path
     _, *lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
         f'race accuracy {100 * sum(of) / len(of):.2f} on {len(of)} examples of {source}{part} (the best constant '
-        f'answer: {constant})' for of, part, constant in ((right, '', '40.00'), (right[:3], ', middle', '33.33'),
+        f'answer: {constant})' for of, part, constant in ((right, '', '60.00'), (right[:3], ', middle', '66.67'),
                                                   (right[3:], ', high', '50.00'))]
     assert lines[3:] == ['n_ctx=24 is too short for 5 of them: the beginning of a context was cut off']
 
@@ -328,7 +328,7 @@ def test_winograd_scores_the_rest_after_each_candidate(tmp_path, capsys):
     assert zero_shot.main(task_args('winograd', tmp_path))[0] in (0, 100)
 
 
-RECORDS = ('The cat saw dad because it was old.\nit\nThe cat,dad\nThe cat\n\n'
+RECORDS = ('The cat saw dad because it was old.\nit\ndad,The cat\nThe cat\n\n'
            'Mom asked dad if [MASK]  was sad. \n[MASK]\n Mom , dad \n dad \n\n')
 
 
@@ -378,7 +378,7 @@ WINOGRAD = 'sentence\tcandidate1\tcandidate2\tlabel\n'
     ('records', '\n\n', 'test.c.txt has no schemas'),
     ('records', RECORDS + 'a\nb\nc\n\n', 'test.c.txt, line 11: 3 lines up to a blank one, a record has 4'),
     ('records', RECORDS[:-1] + RECORDS, 'test.c.txt, line 6: 8 lines up to a blank one'),
-    ('records', RECORDS.replace('The cat,dad', 'The cat'), 'line 1: 1 different candidates between commas, want 2'),
+    ('records', RECORDS.replace('dad,The cat', 'The cat'), 'line 1: 1 different candidates between commas, want 2'),
     ('records', RECORDS.replace(' dad \n\n', 'x\n\n'), "line 6: the answer 'x' is none of the candidates"),
     ('records', RECORDS.replace('it\n', 'its\n'), "line 1: 'its' is not a word of the sentence"),
     ('records', RECORDS.replace('it was old.', 'it'), 'line 1: no words come after the pronoun'),
