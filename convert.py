@@ -5,15 +5,23 @@
     python convert.py --to_transformers FOLDER --desc RUN              # the same for a network that train.py fine-tuned
 
 Only local folders are read, and nothing is unpickled. pytorch_model.bin and checkpoints of several files can be read.
-The vocabulary is converted too (to or from vocab.json and merges.txt), but the library's tokenizer splits some texts
-differently from `TextEncoder`, so give the library ids. The special tokens of a fine-tuned network become the last
-tokens, and a multiple-choice head becomes the head of `OpenAIGPTDoubleHeadsModel`.
+The vocabulary is converted too (to or from vocab.json and merges.txt). tokenizer.json, which is written where it can
+express the vocabulary, gives nearly always the ids of `TextEncoder` (see hf_files.py); without it the library's own
+tokenizer splits many texts differently.
+
+The special tokens of a fine-tuned network become the last tokens, which `generate` of the library never draws. Its head
+becomes that of `OpenAIGPTDoubleHeadsModel` (multiple choice) or `OpenAIGPTForSequenceClassification`. The latter has no
+bias, so the bias b of the logits W h + b goes into the last layer normalisation, to whose bias pinv(W) b is added: the
+same logits, but the last hidden states differ by this constant, and with them what the language model predicts. A
+network that was trained on numbers gives them in the unit of its labels. The library has no head that adds both orders
+of two texts: of such a network the language model alone is written.
 """
 
 if __name__ == '__main__':
     from interrupt import begin_script
     begin_script()
 
+import contextlib
 import json
 import os
 import re
@@ -22,7 +30,16 @@ import torch
 
 from checkpoint import is_plain, load_state
 from datasets import SPECIAL
-from model_pytorch import DEFAULT_CONFIG, MultipleChoiceHead, TransformerModel, dotdict, save_openai_pretrained_model
+from hf_files import model_card, tokenizer_json
+from model_pytorch import (
+    DEFAULT_CONFIG,
+    N_SHARDS,
+    ClfHead,
+    MultipleChoiceHead,
+    TransformerModel,
+    dotdict,
+    save_openai_pretrained_model,
+)
 from text_utils import load_merges, load_vocabulary
 from trained import open_trained, parse_trained_args, refuse_options
 from utils import Parser, finish_paths, read_json, read_text, run_script, write_whole
@@ -62,6 +79,18 @@ def refuse_to_overwrite(*paths):
     for path in paths:
         if os.path.lexists(path):
             raise ValueError(f'{path} exists already: name another folder, or delete it')
+
+
+@contextlib.contextmanager
+def all_or_none(paths):
+    """After an error, remove those of the paths that have been written. None of them existed before."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        raise
 
 
 def read_config(path: str) -> dict:
@@ -145,8 +174,9 @@ def build_model(config: dict, tensors: dict, path: str):
 
 def from_transformers(folder: str, args):
     """Write the checkpoint in `folder`, and its vocabulary if it has one, to args.model_path."""
-    hparams_path = os.path.join(args.model_path, 'hparams.json')
-    refuse_to_overwrite(os.path.join(args.model_path, 'params_shapes.json'), hparams_path)
+    hparams_path, *weights = (os.path.join(args.model_path, name) for name in (
+        'hparams.json', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS))))
+    refuse_to_overwrite(hparams_path, *weights)
     config = read_config(os.path.join(folder, 'config.json'))
     path, tensors = read_checkpoint(folder)
     model, cfg = build_model(config, tensors, path)
@@ -160,48 +190,100 @@ def from_transformers(folder: str, args):
             raise ValueError(f'{vocab_path} has {len(vocabulary)} tokens, {path} has {model.vocab - model.n_ctx}')
         if set(SPECIAL) & set(vocabulary):
             raise ValueError(f'{vocab_path} has {", ".join(SPECIAL)}: a fine-tuned network has no released layout')
-    for target, text in texts.items():
-        with write_whole(target) as f:
-            f.write(text)
-    with write_whole(hparams_path) as f:
-        json.dump({**{key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}, 'n_ctx': model.n_ctx}, f)
-    save_openai_pretrained_model(model, args.model_path)
+    sizes = {key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}
+    texts[hparams_path] = json.dumps({**sizes, 'n_ctx': model.n_ctx})
+    with all_or_none([*texts, *weights]):
+        for target, text in texts.items():
+            with write_whole(target) as f:
+                f.write(text)
+        save_openai_pretrained_model(model, args.model_path)
     if tensors:
         print(f'{path}: not part of the network, and left out: {", ".join(sorted(tensors))}')
-    if not texts:
+    if args.encoder_path not in texts:
         print(f'{folder} has no vocab.json and merges.txt: {args.encoder_path} and {args.bpe_path} are missing')
     print(f'weights in the released layout: {args.model_path}')
 
 
+def without_bias(head: ClfHead, ln_bias, scale):
+    """Weights W and a bias of the last layer normalisation that give the logits of the head without a bias of its own.
+
+    scale: mean and deviation of the labels if they are numbers, which the logits then become. None if W has no solution
+    for the bias: fewer independent rows than classes.
+    """
+    weight, bias = head.linear.weight.double(), head.linear.bias.double()
+    if scale:
+        mean, deviation = scale
+        weight, bias = weight * deviation, bias * deviation + mean
+    moved = ln_bias.double() + torch.linalg.pinv(weight) @ bias
+    weight, moved = weight.float(), moved.float()
+    error = (weight.double() @ (moved.double() - ln_bias.double()) - bias).abs().max()
+    return (weight, moved) if error <= 1e-5 * bias.abs().max().clamp(min=1) else None
+
+
+def task_tensors(trained, tensors: dict) -> tuple[str, dict]:
+    """Name of the class in the library, and its own options. Adds the tensors of the task head, or changes some."""
+    head, config = getattr(trained.model, 'task_head', None), trained.config
+    if isinstance(head, MultipleChoiceHead):
+        for name, p in head.linear.named_parameters():
+            tensors[f'multiple_choice_head.summary.{name}'] = p
+        return 'OpenAIGPTDoubleHeadsModel', {}
+    if isinstance(head, ClfHead):
+        last = f'transformer.h.{trained.options.n_layer - 1}.ln_2.bias'
+        if found := without_bias(head, tensors[last], config['scale'] if not config['classes'] else None):
+            tensors['score.weight'], tensors[last] = found
+            print('the library has a head without bias: the bias is in the last layer normalisation, so hidden states '
+                  'differ by a constant, logits do not')
+            names = config['classes'] or ['number']
+            return 'OpenAIGPTForSequenceClassification', dict(
+                id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)}, pad_token_id=0,
+                problem_type='single_label_classification' if config['classes'] else 'regression')
+        print('the bias of the classes cannot be expressed by the weights, and the library has no head with a bias')
+    if head is not None:
+        print(f'the {type(head).__name__} of the run is left out: OpenAIGPTLMHeadModel has no such head')
+    return 'OpenAIGPTLMHeadModel', {}
+
+
 @torch.no_grad()
 def to_transformers(folder: str, args):
-    """Write the network that the options name to `folder`, with its vocabulary."""
-    targets = [os.path.join(folder, name) for name in ('vocab.json', 'merges.txt', 'config.json', 'model.safetensors')]
-    refuse_to_overwrite(*targets)
+    """Write the network that the options name to `folder`, with its vocabulary, tokenizer and model card."""
+    names = ('vocab.json', 'merges.txt', 'config.json', 'generation_config.json', 'tokenizer.json',
+             'tokenizer_config.json', 'README.md', 'model.safetensors')
+    refuse_to_overwrite(*(os.path.join(folder, name) for name in names))
     safetensors = import_safetensors()
     trained = open_trained(args)
     transformer, vocabulary = trained.model.transformer, dict(trained.encoder.encoder)
-    for token in SPECIAL[:trained.n_special]:                          # their rows follow those of the vocabulary
-        vocabulary[token] = len(vocabulary)
+    special = range(len(vocabulary), len(vocabulary) + trained.n_special)                # rows after the vocabulary
+    vocabulary.update(zip(SPECIAL, special, strict=False))
     we, n_ctx = transformer.embed.weight, transformer.n_ctx
     tensors = {f'transformer.{transformers_name(name)}': p for name, p in transformer.h.named_parameters(prefix='h')}
     tensors['transformer.tokens_embed.weight'] = we[:-n_ctx]
     tensors['transformer.positions_embed.weight'] = we[-n_ctx:]
-    architecture, head = 'OpenAIGPTLMHeadModel', getattr(trained.model, 'task_head', None)
-    if isinstance(head, MultipleChoiceHead):
-        architecture = 'OpenAIGPTDoubleHeadsModel'
-        for name, p in head.linear.named_parameters():
-            tensors[f'multiple_choice_head.summary.{name}'] = p
-    elif head is not None:
-        print(f'the {type(head).__name__} of the run is left out: {architecture} has no such head')
-    config = {**CONFIG, 'architectures': [architecture], 'vocab_size': len(vocabulary), 'n_positions': n_ctx}
+    architecture, config = task_tensors(trained, tensors)
+    config |= {**CONFIG, 'architectures': [architecture], 'vocab_size': len(vocabulary), 'n_positions': n_ctx}
     for name in ('n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
         config[name] = getattr(trained.options, name)
-    data = safetensors.save({name: p.contiguous() for name, p in tensors.items()}, metadata={'format': 'pt'})
-    texts = (json.dumps(vocabulary), read_text(trained.bpe_path), json.dumps(config, indent=1))
-    for target, content in zip(targets, (*(text.encode() for text in texts), data), strict=True):
-        with write_whole(target, 'wb') as f:
-            f.write(content)
+    texts = {'vocab.json': vocabulary, 'merges.txt': read_text(trained.bpe_path), 'config.json': config,
+             'generation_config.json': dict(suppress_tokens=[*special] or None, pad_token_id=0)}
+    try:
+        texts['tokenizer.json'] = tokenizer_json(vocabulary, load_merges(trained.bpe_path),
+                                                 architecture != 'OpenAIGPTLMHeadModel')
+        unknown = trained.encoder.decoder[0]
+        texts['tokenizer_config.json'] = dict(
+            tokenizer_class='PreTrainedTokenizerFast', unk_token=unknown, pad_token=unknown, model_max_length=n_ctx,
+            model_input_names=['input_ids', 'attention_mask'], clean_up_tokenization_spaces=False)
+    except ValueError as e:                                            # of the vocabulary, or of the version of spaCy
+        print(f'without tokenizer.json, so that ids of the library differ from those of the training: {e}')
+    source = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
+    texts['README.md'] = model_card(os.path.basename(os.path.abspath(folder)), source, trained, architecture,
+                                    'tokenizer.json' in texts)
+    contents = {os.path.join(folder, name): (text if isinstance(text, str) else json.dumps(text, indent=1)).encode()
+                for name, text in texts.items()}
+    contents[os.path.join(folder, 'model.safetensors')] = safetensors.save(
+        {name: p.contiguous() for name, p in tensors.items()}, metadata={'format': 'pt'})
+    with all_or_none(contents):
+        for path, content in contents.items():
+            with write_whole(path, 'wb') as f:
+                f.write(content)
     print(f'{architecture}: {folder}')
 
 

@@ -362,7 +362,11 @@ def accept_other_names(module, state_dict, prefix, *_):
 N_SHARDS = 10
 BLOCK_PARAMS = ('attn.c_attn.w', 'attn.c_attn.b', 'attn.c_proj.w', 'attn.c_proj.b', 'ln_1.g', 'ln_1.b',
                 'mlp.c_fc.w', 'mlp.c_fc.b', 'mlp.c_proj.w', 'mlp.c_proj.b', 'ln_2.g', 'ln_2.b')
-HOW_TO_GET = 'python model/download.py fetches the released files'
+
+
+def how_to_get(path: str) -> str:
+    """What to do about weights in a folder that cannot be used."""
+    return f'python model/download.py --to {path} fetches the released files'
 
 
 def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list[int]]:
@@ -375,7 +379,7 @@ def read_shapes(path: str) -> list[list[int]]:
     """The array shapes in `path`/params_shapes.json, checked to be those of a release, and of the shards beside it."""
     name = os.path.join(path, 'params_shapes.json')
     if not os.path.isfile(name):
-        raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
+        raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
     try:
         with open(name, encoding='utf-8') as f:
             shapes = json.loads(f.read(2 ** 20))
@@ -385,7 +389,7 @@ def read_shapes(path: str) -> list[list[int]]:
             raise ValueError
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(f'{name} does not list the shapes of a released model (positions, tokens, '
-                         f'12 arrays a block): {HOW_TO_GET}') from None
+                         f'12 arrays a block): {how_to_get(path)}') from None
     list(open_shards(path, sum(map(math.prod, shapes))))               # before anything of such a size is allocated
     return shapes
 
@@ -400,17 +404,18 @@ def open_shards(path: str, n_total: int):
     for i, length in enumerate(shard_lengths(n_total)):
         name = os.path.join(path, f'params_{i}.npy')
         if not os.path.isfile(name):
-            raise FileNotFoundError(f'{name} is missing: {HOW_TO_GET}')
+            raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
         try:
             shard = np.lib.format.open_memmap(name, mode='c')          # never unpickles or writes
         except Exception as e:                                         # a damaged header raises a dozen kinds
             reason = (str(e) or type(e).__name__).splitlines()[0][:80]
-            raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {HOW_TO_GET}') from None
+            raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): '
+                             f'{how_to_get(path)}') from None
         if os.path.getsize(name) != shard.offset + shard.nbytes:
-            raise ValueError(f'{name} goes on after its array: {HOW_TO_GET}')
+            raise ValueError(f'{name} goes on after its array: {how_to_get(path)}')
         if shard.dtype != np.float32 or shard.shape != (length,):
             raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '
-                             f'[{length}]: the files do not belong together, or were swapped; {HOW_TO_GET}')
+                             f'[{length}]: the files do not belong together, or were swapped; {how_to_get(path)}')
         yield shard
 
 
@@ -485,7 +490,8 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
     check_fits(model, shapes, n_ctx, n_special, n_blocks, path)
     for i, shard in enumerate(open_shards(path, sum(sizes))):
         if not np.isfinite(shard).all():
-            raise ValueError(f'{os.path.join(path, f"params_{i}.npy")} holds numbers that are not finite: {HOW_TO_GET}')
+            raise ValueError(f'{os.path.join(path, f"params_{i}.npy")} holds numbers that are not finite: '
+                             f'{how_to_get(path)}')
 
     targets = arrays_of(model, n_ctx, n_special, n_blocks)
     model.embed.weight[-n_ctx - n_special:-n_ctx].copy_(torch.from_numpy(special))

@@ -146,19 +146,20 @@ def names_of(source: Source, kind: str) -> str:
     return f'{", ".join(names)} ({", ".join(EXTENSIONS)})'
 
 
-def find_folder(data_dir: str, source: Source, find=None, names: str = '') -> str:
-    """The first folder with training files. FileNotFoundError with the names looked for.
+def find_folder(data_dir: str, source: Source, find=None, names: str = '', kind: str = 'train') -> str:
+    """The first folder with files of a kind: train or validation. FileNotFoundError with the names looked for.
 
-    find, names: a function that gives the training files of a folder, and their names, where `files_of` is not enough.
+    find, names: a function that gives these files of a folder, and their names, where `files_of` is not enough.
     """
     if not os.path.isdir(data_dir):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the files of the task')
     for place in places(source):
         folder = os.path.join(data_dir, place) if place else data_dir
-        if find(folder) if find else files_of(folder, source, 'train'):
+        if find(folder) if find else files_of(folder, source, kind):
             return folder
-    raise FileNotFoundError(f'{data_dir} has no training file of {source.folders[0]}: looked for '
-                            f'{names or names_of(source, "train")}, in it and in its {", ".join(places(source)[1:])}')
+    raise FileNotFoundError(f'{data_dir} has no {kind.replace("train", "training")} file of {source.folders[0]}: '
+                            f'looked for {names or names_of(source, kind)}, in it and in its '
+                            f'{", ".join(places(source)[1:])}')
 
 
 def as_text(label) -> str:

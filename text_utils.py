@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import operator
+import os
 import pkgutil
 import re
 import sys
@@ -91,7 +92,7 @@ LONGEST_EXCEPTION = 12
 PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &, which ftfy does not change
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
-HOW_TO_GET = ': python model/download.py fetches the released files'
+HOW_TO_GET = ': python model/download.py --to {} fetches the released files'
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # most chunks in the cache and most characters of each: about 200 MB
 
 
@@ -239,7 +240,7 @@ def has_tokens(text) -> bool:
 
 def load_vocabulary(path):
     """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 to n-1."""
-    encoder = read_json(path, hint=HOW_TO_GET)
+    encoder = read_json(path, hint=HOW_TO_GET.format(os.path.dirname(path) or '.'))
     if not (encoder and all(type(i) is int for i in encoder.values())):
         raise ValueError(f'{path}: not a vocabulary, which is one json object {{token: id}}: download it again')
     if sorted(encoder.values()) != list(range(len(encoder))):
@@ -249,7 +250,8 @@ def load_vocabulary(path):
 
 def load_merges(path):
     """[(symbol, symbol)] in the order in which they were learned, from a file of subword-nmt. OSError or ValueError."""
-    header, *lines = re.split('\r\n?|\n', read_text(path, MAX_JSON, HOW_TO_GET))
+    hint = HOW_TO_GET.format(os.path.dirname(path) or '.')
+    header, *lines = re.split('\r\n?|\n', read_text(path, MAX_JSON, hint))
     if not header.startswith('#version'):
         raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')
     merges = [tuple(line.split()) for line in lines[:-1]]  # like the original, ignores text after the last newline

@@ -1,19 +1,32 @@
 """Log-probabilities of text, and tasks that need no training, after section 5 of the paper.
 
-    python zero_shot.py --task cloze --data_dir data/sample/ --model_path model/sample/      # also sst2, winograd
+    python zero_shot.py --task cloze --data_dir data/sample/ --model_path model/sample/
 
-Prints for how many examples, in percent, the language model gives the right choice the highest probability. The paper
-has the tasks sst2 and winograd, and RACE, which it scores as cloze is scored here. Logarithms are natural (nats). The
-first token of a text has no probability, because there is no start token; special and position rows have none either.
+    cloze     the ending of a story with the higher mean log-probability of its tokens after the story
+    cola      a sentence is acceptable if the mean log-probability of its tokens is above a threshold, which is the one
+              with the best Matthews correlation on the training file
+    race      the answer with the highest mean log-probability after the article and the question
+    sst2      `positive` or `negative`, whichever is more probable after the sentence and `very`
+    winograd  the candidate in place of the pronoun after which the rest has the higher mean log-probability
+
+Prints scores in percent, beside that of the best constant answer. The paper has all of them but cloze. Logarithms are
+natural (nats). The first token of a text has no probability, because there is no start token; special and position rows
+have none either.
 """
 
 if __name__ == '__main__':
     from interrupt import begin_script
     begin_script()
 
+import itertools
+import math
 import os
+import re
 import sys
+from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,14 +34,25 @@ from torch import Tensor
 import fast
 from datasets import find_cloze_file, read_cloze
 from device import add_device_args, choose_device
-from readers import find_columns, read_table
+from metrics import scores, trivial_score
+from readers import lines_of, read_rows
+from tasks import COLA, RACE, SST2, find_folder, race_files, read_kind, read_race, read_test
 from text_utils import has_tokens
 from trained import open_trained, parse_trained_args
 from utils import Parser, iter_data, run_script
 
 N_BATCH = 16                                            # examples in a batch
-DATA_HELP = ("folder with the Story Cloze files, GLUE's dev.tsv (sentence, label) or winograd.tsv (sentence with _ for "
-             'the pronoun, candidate1, candidate2, label 1 or 2); the first line has the names of the columns')
+DATA_HELP = ('folder with the Story Cloze files, the files of CoLA, RACE or SST-2 (see tasks.py), or for winograd DPRD '
+             '(train.c.txt, test.c.txt), wsc273.txt, or winograd.tsv, a table with the columns sentence (_ for the '
+             'pronoun), candidate1, candidate2, label (1 or 2)')
+
+
+class Problems(NamedTuple):
+    """Examples of one file."""
+    source: str             # name of the file for messages
+    problems: list          # of each example the pairs of texts (context, continuation) to choose from; CoLA: the text
+    labels: list            # which of them is right; CoLA: 1 is acceptable
+    parts: dict = {}        # name -> slice of the examples that are also scored by themselves
 
 
 def parse_args(argv=None):
@@ -106,96 +130,230 @@ def score_texts(transformer, n_vocab: int, texts: list) -> list[Tensor]:
 
 
 def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems') -> tuple[Tensor, int, int]:
-    """Mean log-probability of each continuation given its context.
+    """Mean log-probability of each continuation given its context; -inf for a continuation without tokens.
 
     problems: N lists of K pairs of texts (context, continuation). If a pair is longer than n_ctx, the beginning of the
     context is cut off, and also the end of a continuation of n_ctx tokens or more. Returns (N, K), and the numbers of
-    problems with a cut context and with a cut continuation. Raises ValueError, naming `source`, if a text is empty.
+    problems with a cut context and with a cut continuation. Raises ValueError, naming `source`, if a context is empty.
     """
     n_ctx, examples, n_contexts_cut, n_continuations_cut = transformer.n_ctx, [], 0, 0
     for number, choices in enumerate(problems, start=1):
-        texts = [text for pair in choices for text in pair]
-        ids = encoder.encode(texts, verbose=False)
-        if not all(ids):
-            raise ValueError(f'{source}, example {number}: {texts[ids.index([])]!r} has no tokens')
-        contexts, continuations = ids[0::2], ids[1::2]
+        texts = list(dict.fromkeys(text for pair in choices for text in pair))         # most contexts are the same
+        ids = dict(zip(texts, encoder.encode(texts, verbose=False), strict=True))
+        contexts, continuations = ([ids[text] for text in side] for side in zip(*choices, strict=True))
+        if not all(contexts):
+            text = choices[contexts.index([])][0]
+            raise ValueError(f'{source}, example {number}: {text[:40]!r} has no tokens')
         ends = [continuation[:n_ctx - 1] for continuation in continuations]
         beginnings = [context[-(n_ctx - len(end)):] for context, end in zip(contexts, ends, strict=True)]
         n_contexts_cut += int(beginnings != contexts)
         n_continuations_cut += int(ends != continuations)
         examples.append([(start + end, len(start)) for start, end in zip(beginnings, ends, strict=True)])
-    scores = log_probs(transformer, encoder.n_vocab, examples)
-    return torch.tensor([[p.mean() for p in choices] for choices in scores]), n_contexts_cut, n_continuations_cut
+    found = log_probs(transformer, encoder.n_vocab, examples)
+    means = [[p.mean() if len(p) else -math.inf for p in choices] for choices in found]
+    return torch.tensor(means), n_contexts_cut, n_continuations_cut
 
 
-def read_examples(path: str, columns: tuple, classes: tuple) -> list[tuple[str, list[str], int]]:
-    """File and line, texts in `columns`, index of the label in `classes`, of each row. ValueError for a wrong row."""
-    header, rows = read_table(path)
-    indices, examples = find_columns(path, header, (*columns, 'label')), []
-    if not rows:
-        raise ValueError(f'{path} has a header but no rows')
-    for line, row in rows:
-        *texts, label = [row[index].strip() for index in indices]
-        for name, text in zip(columns, texts, strict=True):
-            if not has_tokens(text):
-                raise ValueError(f'{path}, line {line}: {name} is empty: {text[:40]!r} has no tokens')
-        if label not in classes:
-            raise ValueError(f'{path}, line {line}: label {label!r} is not {" or ".join(classes)}')
-        examples.append((f'{path}, line {line}', texts, classes.index(label)))
-    return examples
-
-
-def cloze(data_dir: str) -> list:
+def cloze(data_dir: str) -> list[Problems]:
     """Story Cloze Test: the ending that is more probable after the story. Ignores files without labels."""
     files = []
     for kind in ('val', 'test'):
         path = find_cloze_file(data_dir, kind)
         stories, endings1, endings2, labels = read_cloze(path)
         if labels is not None:
-            files.append((path, [[(story, ending) for ending in endings] for story, *endings
-                                 in zip(stories, endings1, endings2, strict=True)], labels))
+            files.append(Problems(path, [[(story, ending) for ending in endings] for story, *endings
+                                         in zip(stories, endings1, endings2, strict=True)], labels))
     if not files:
         raise ValueError(f'{data_dir}: neither of the two Story Cloze files has labels')
     return files
 
 
-def sst2(data_dir: str) -> list:
-    """SST-2: `positive` or `negative` after the sentence and `very`. Reads GLUE's dev.tsv: sentence, label 0 or 1."""
-    path = os.path.join(data_dir, 'dev.tsv')
-    rows = read_examples(path, ('sentence',), ('0', '1'))
-    problems = [[(f'{sentence} very', word) for word in ('negative', 'positive')] for _, [sentence], _ in rows]
-    return [(path, problems, [label for *_, label in rows])]
+def labelled_splits(valid, test, folder: str) -> list:
+    """(name for messages, Split) of validation and test examples, where they are and have labels. Prints their notes.
+
+    Raises ValueError if there are none.
+    """
+    found = []
+    for name, split in (('validation', valid), ('test', test)):
+        if split and split.labels is not None:
+            found.append((f'{folder} ({name})', split))
+            for note in split.notes:
+                print(f'warning: {note}')
+    if not found:
+        raise ValueError(f'{folder} has no examples with labels')
+    return found
 
 
-def winograd(data_dir: str) -> list:
-    """Winograd schemas: the candidate for the pronoun after which the rest is more probable. Reads winograd.tsv."""
-    path, problems = os.path.join(data_dir, 'winograd.tsv'), []
-    rows = read_examples(path, ('sentence', 'candidate1', 'candidate2'), ('1', '2'))
-    for line, (sentence, *candidates), _ in rows:
-        before, pronoun, rest = sentence.partition('_')
-        if not pronoun or not rest.strip():
-            raise ValueError(f'{line}: the sentence must have _ for the pronoun, and words after it')
-        problems.append([(before + candidate, rest) for candidate in candidates])
-    return [(path, problems, [label for *_, label in rows])]
+def sst2(data_dir: str) -> list[Problems]:
+    """SST-2: `positive` or `negative` after the sentence and `very`."""
+    folder = find_folder(data_dir, SST2, kind='validation')
+    splits = labelled_splits(read_kind(SST2, folder, 'validation', labelled=True), read_test(SST2, folder), folder)
+    return [Problems(name, [[(f'{sentence} very', word) for word in ('negative', 'positive')]
+                            for sentence in split.texts[0]], split.labels) for name, split in splits]
 
 
-TASKS = {'cloze': cloze, 'sst2': sst2, 'winograd': winograd}          # each: data_dir -> [(path, problems, labels)]
+def race(data_dir: str) -> list[Problems]:
+    """RACE: the answer that is the most probable after article and question; middle and high also by themselves."""
+    folder = find_folder(data_dir, RACE, partial(race_files, kind='validation'), 'dev/middle/, dev/high/ and files '
+                         'validation', 'validation')
+    valid, test = (read_race(paths) if (paths := race_files(folder, kind)) else None
+                   for kind in ('validation', 'test'))
+    return [Problems(name, [[(f'{article} {question}', answer) for answer in answers]
+                            for article, question, *answers in zip(*split.texts, strict=True)],
+                     split.labels, split.parts) for name, split in labelled_splits(valid, test, folder)]
+
+
+def schema(where: str, sentence: str, pronoun: slice, candidates) -> list[tuple[str, str]]:
+    """The problem of a Winograd schema: the sentence up to the pronoun with each candidate for it, and the rest."""
+    before, rest = sentence[:pronoun.start], sentence[pronoun.stop:]
+    if not all(map(has_tokens, candidates)):
+        raise ValueError(f'{where}: a candidate is empty, or has no tokens')
+    if not has_tokens(rest):
+        raise ValueError(f'{where}: no words come after the pronoun')
+    return [(before + candidate, rest) for candidate in candidates]
+
+
+def read_schemas(path: str) -> Problems:
+    """The schemas of a table: sentence with _ for the pronoun, candidate1, candidate2, label 1 or 2."""
+    problems, labels = [], []
+    for place, (sentence, *candidates, label) in read_rows(path, ('sentence', 'candidate1', 'candidate2'), ('label',)):
+        where, at = f'{path}, {place}', str(sentence).find('_')
+        if at < 0:
+            raise ValueError(f'{where}: the sentence has no _ for the pronoun')
+        if str(label) not in ('1', '2'):
+            raise ValueError(f'{where}: label {str(label)[:40]!r} is not 1 or 2')
+        problems.append(schema(where, sentence, slice(at, at + 1), list(map(str, candidates))))
+        labels.append(int(label) - 1)
+    return Problems(path, problems, labels)
+
+
+def find_pronoun(sentence: str, pronoun: str, candidates) -> slice | None:
+    """Where the pronoun that is asked for is: its first occurrence after both candidates, else its first; None without.
+
+    51 of the 1,880 sentences of DPRD have it several times, and this is the one that is meant in all of them. What is
+    between the candidates can only be the first: `A said they are better than B, but they ...`.
+    """
+    found = [match.span() for match in re.finditer(rf'(?<!\w){re.escape(pronoun)}(?!\w)', sentence)]
+    last = max(sentence.lower().find(candidate.lower()) for candidate in candidates)
+    return next((slice(*span) for span in found if span[0] > last), slice(*found[0]) if found else None)
+
+
+def read_records(path: str) -> Problems:
+    """The schemas of DPRD and WSC273: a line each for sentence, pronoun, candidates with a comma, answer; then a blank.
+
+    Raises ValueError with file and line of what is wrong.
+    """
+    problems, labels, record = [], [], []
+    for number, line in enumerate(itertools.chain(lines_of(path), ['']), start=1):
+        if line.strip():
+            record.append(line.strip())
+            continue
+        if not record:
+            continue
+        where, n = f'{path}, line {number - len(record)}', len(record)
+        if n != 4:
+            raise ValueError(f'{where}: {n} lines up to a blank one, a record has 4: sentence, pronoun, candidates, '
+                             'answer')
+        sentence, pronoun, candidates, answer = record
+        # in the order of the alphabet, because WSC273 lists the right one first, which an equal score would choose
+        candidates, record = sorted({candidate.strip() for candidate in candidates.split(',')}), []
+        if len(candidates) != 2:
+            raise ValueError(f'{where}: {len(candidates)} different candidates between commas, want 2')
+        at = find_pronoun(sentence, pronoun, candidates)
+        if at is None:
+            raise ValueError(f'{where}: {pronoun[:40]!r} is not a word of the sentence')
+        if answer not in candidates:
+            raise ValueError(f'{where}: the answer {answer[:40]!r} is none of the candidates')
+        problems.append(schema(where, sentence, at, candidates))
+        labels.append(candidates.index(answer))
+    return Problems(path, problems, labels)
+
+
+def winograd(data_dir: str) -> list[Problems]:
+    """Winograd schemas: the candidate for the pronoun after which the rest is more probable."""
+    readers = {'winograd.tsv': read_schemas, **dict.fromkeys(('train.c.txt', 'test.c.txt', 'wsc273.txt'), read_records)}
+    paths = [os.path.join(data_dir, folder, name) for folder in ('', 'DPRD', 'WSC273') for name in readers]
+    files = [readers[os.path.basename(path)](path) for path in paths if os.path.lexists(path)]
+    if not files:
+        raise FileNotFoundError(f'{data_dir} has none of {", ".join(readers)}, nor have its folders DPRD and WSC273')
+    for file in files:
+        if not file.problems:
+            raise ValueError(f'{file.source} has no schemas')
+    return files
+
+
+def cola(data_dir: str) -> list[Problems]:
+    """CoLA: the training sentences, then the validation sentences. Each is one text without a context."""
+    folder = find_folder(data_dir, COLA)
+    train = read_kind(COLA, folder, 'train', labelled=True)
+    splits = [(f'{folder} (training)', train),
+              *labelled_splits(read_kind(COLA, folder, 'validation', labelled=True), read_test(COLA, folder), folder)]
+    return [Problems(name, split.texts[0], split.labels) for name, split in splits]
+
+
+def best_threshold(values, labels) -> float:
+    """The threshold for which `values > threshold` has the highest Matthews correlation with the labels, 0 or 1.
+
+    All thresholds are compared, in O(N log N). It lies halfway between two values; it is -inf, so that all are of class
+    1, if none is better than a constant answer.
+    """
+    order = np.argsort(-values, kind='stable')
+    values, labels = values[order], labels[order].astype(float)
+    n, positive = np.arange(1, len(values)), labels.sum()              # (N-1,): the first n are predicted to be 1
+    hits = labels.cumsum()[:-1]
+    # the correlation of two columns of 0 and 1 from their sums: N * sum(xy) - sum(x) * sum(y), over the deviations
+    above = len(values) * hits - n * positive
+    below = np.sqrt(n * (len(values) - n) * positive * (len(values) - positive))
+    matthews = np.where(values[:-1] > values[1:], above / np.maximum(below, 1), 0.)
+    if not (matthews > 0).any():
+        return -math.inf
+    best = matthews.argmax()
+    return float(values[best] + values[best + 1]) / 2
+
+
+def text_means(transformer, encoder, texts) -> np.ndarray:
+    """Mean log-probability of the tokens of each text but the first, (N,); 0 for a text of one token or none."""
+    found = score_texts(transformer, encoder.n_vocab, encoder.encode(texts, verbose=False))
+    return np.array([p.double().mean().item() if len(p) else 0. for p in found])
+
+
+TASKS = {'cloze': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}   # each takes data_dir
+
+
+def report(task: str, metric: str, problems: Problems, predictions) -> float:
+    """Print the score of all examples and of each part, beside that of the best constant answer; returns the first."""
+    labels, found = np.array(problems.labels), []
+    n_class = max(labels.max(), predictions.max()) + 1
+    for part, where in {'': slice(None), **problems.parts}.items():
+        found.append(scores([metric], labels[where], predictions[where])[metric])
+        print(f'{task} {metric} {found[-1]:.2f} on {len(labels[where])} examples of {problems.source}'
+              f'{part and f", {part}"} (the best constant answer: '
+              f'{trivial_score(metric, labels[where], n_class):.2f})')
+    return found[0]
 
 
 def main(args) -> list[float]:
-    """Print and return the accuracy, in percent, on each file of the task."""
+    """Print and return the accuracy, or for cola the Matthews correlation, in percent, on each file of the task."""
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
     trained = open_trained(args)
-    transformer, accuracies = trained.model.to(device).transformer, []
-    for path, problems, labels in TASKS[args.task](args.data_dir):
+    transformer, found = trained.model.to(device).transformer, []
+    files = TASKS[args.task](args.data_dir)
+    if args.task == 'cola':
         with autocast:
-            means, *n_cut = mean_log_probs(transformer, trained.encoder, problems, path)
-        accuracies.append((means.argmax(1) == torch.tensor(labels)).double().mean().item() * 100)
-        print(f'{args.task} accuracy {accuracies[-1]:.2f} on {len(labels)} examples of {path}')
+            train, *means = (text_means(transformer, trained.encoder, file.problems) for file in files)
+        threshold = best_threshold(train, np.array(files[0].labels))
+        print(f'cola threshold {threshold:.4f} nats a token, which is the best for the first of these files')
+        report('cola', 'matthews', files[0], (train > threshold).astype(int))
+        return [report('cola', 'matthews', file, (values > threshold).astype(int))
+                for file, values in zip(files[1:], means, strict=True)]
+    for file in files:
+        with autocast:
+            means, *n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source)
+        found.append(report(args.task, 'accuracy', file, means.argmax(1).numpy()))
         for n, what in zip(n_cut, ('the beginning of a context', 'the end of a continuation'), strict=True):
             if n:
                 print(f'n_ctx={transformer.n_ctx} is too short for {n} of them: {what} was cut off')
-    return accuracies
+    return found
 
 
 if __name__ == '__main__':

@@ -1,24 +1,31 @@
 """Checkpoints of the transformers library give the same numbers in the library and in this repository."""
 
+import contextlib
 import json
+import os
+import random
 import shutil
 import sys
 
 import pytest
 import torch
-from reference import assert_close
+from reference import GOLDENS, assert_close
 from toy import TOY, toy_run, with_stories
 
 import convert
 import generate
 from checkpoint import load_state
 from convert import main, parse_args
+from datasets import FORMS, pack
+from hf_files import tokenizer_json
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+from train import add_special
 from trained import open_trained, read_config
 from zero_shot import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')
 transformers = pytest.importorskip('transformers', reason='needs pip install transformers')
+tokenizers = pytest.importorskip('tokenizers', reason='needs pip install transformers')
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 IDS = torch.randint(124, (3, 14), generator=torch.Generator().manual_seed(0))
@@ -50,7 +57,7 @@ def test_the_release_opens_in_transformers(tmp_path, capsys):
     their_h, their_logits = theirs(tmp_path / 'hf')
     assert_close(h, their_h)
     assert_close(logits, their_logits)
-    tokenizer = transformers.OpenAIGPTTokenizer.from_pretrained(tmp_path / 'hf')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
     assert tokenizer.convert_tokens_to_ids(['<unk>', 'cat</w>', '.</w>']) == [0, *(
         json.loads((TOY / 'encoder_bpe_40000.json').read_text())[token] for token in ('cat</w>', '.</w>'))]
     assert capsys.readouterr().out == f'OpenAIGPTLMHeadModel: {tmp_path / "hf"}\n'
@@ -274,23 +281,183 @@ def test_tensors_that_are_not_converted_are_named(tmp_path, capsys):
             'multiple_choice_head.summary.weight\n') in capsys.readouterr().out
 
 
-def test_a_head_without_a_twin_is_left_out_with_a_word(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(convert, 'open_trained', open_with_head(('classification', 2)))
-    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
-    assert capsys.readouterr().out == ('the ClfHead of the run is left out: OpenAIGPTLMHeadModel has no such head\n'
-                                       f'OpenAIGPTLMHeadModel: {tmp_path / "hf"}\n')
-    assert_close(theirs(tmp_path / 'hf')[0], ours(TOY, *SIZE)[0])
-
-
-def open_with_head(head_type):
-    """`open_trained` whose network has a task head, as a run has."""
+def open_with_head(head_type, form='text', classes=(), scale=None):
+    """`open_trained` whose network has a random task head and special rows, as a run has."""
     def opened(args):
         trained = open_trained(args)
         cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
-        model = DoubleHeadModel(cfg, 0, head_type, vocab=124 + 24, n_ctx=24)
-        model.transformer = trained.model.transformer
-        return trained._replace(model=model)
+        model, ours = DoubleHeadModel(cfg, 126, head_type, 124 + 3 + 24, 24).eval(), trained.model.transformer
+        with torch.no_grad():
+            model.transformer.embed.weight.copy_(torch.cat(
+                [ours.embed.weight[:124], torch.randn(3, 16), ours.embed.weight[124:]]))
+            model.transformer.h.load_state_dict(ours.h.state_dict())
+            model.task_head.linear.weight.normal_()
+            model.task_head.linear.bias.normal_(std=3.)
+        config = dict(options=dict(dataset='toy', lr=1e-3), form=form, classes=list(classes), scale=scale)
+        made.append(trained._replace(model=model, n_special=3, config=config))
+        return made[-1]
+    made = []
+    opened.made = made
     return opened
+
+
+TEXTS = ['the cat sat.', 'Mom & dad "like" the park!', "don't", 'a ball\nin the rain', 'the cat sat ...']
+CLASSES = ('bad', 'good', 'so-so')
+
+
+@pytest.mark.parametrize('form, classes, scale', [('text', CLASSES, None), ('pair', CLASSES[:2], None),
+                                                  ('text', (), [2.7, 1.5]), ('pair', (), [-100., 0.01])])
+def test_a_classifier_gives_its_logits_in_transformers(tmp_path, monkeypatch, capsys, form, classes, scale):
+    """From the ids of `pack`, with padding at the end, and from texts with the exported tokenizer."""
+    opened = open_with_head(('classification', len(classes) or 1), form, classes, scale)
+    monkeypatch.setattr(convert, 'open_trained', opened)
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    assert capsys.readouterr().out.splitlines()[1:] == [f'OpenAIGPTForSequenceClassification: {tmp_path / "hf"}']
+    [trained] = opened.made
+    encoder = add_special(trained.encoder)
+    fields = [trained.encoder.encode(TEXTS), trained.encoder.encode(TEXTS[::-1])][:1 if form == 'text' else 2]
+    X, M = pack([FORMS[form](*example) for example in zip(*fields, strict=True)], encoder, 24)
+    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / 'hf', output_loading_info=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
+    with torch.no_grad():
+        expected = trained.model(torch.from_numpy(X))[1]
+        if scale:
+            expected = expected * scale[1] + scale[0]
+        logits = model.eval()(torch.from_numpy(X[:, 0, :, 0]).long(), attention_mask=torch.from_numpy(M[:, 0])).logits
+        batch = tokenizer(*[TEXTS, TEXTS[::-1]][:len(fields)], padding=True, truncation=True, return_tensors='pt')
+        of_texts = model(**batch).logits
+    assert not any(info.values()) and M.sum() < M.size
+    assert_close(logits, expected, atol=1e-5 * max(1, expected.abs().max()))
+    assert [ids[mask.bool()].tolist() for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)] == [
+        row[mask > 0].tolist() for row, mask in zip(X[:, 0, :, 0], M[:, 0], strict=True)]
+    assert_close(of_texts, expected, atol=1e-5 * max(1, expected.abs().max()))
+    if classes:
+        assert model.config.id2label == dict(enumerate(classes)) and model.config.label2id['good'] == 1
+    assert model.config.problem_type == ('single_label_classification' if classes else 'regression')
+    assert run_code(tmp_path) is None and capsys.readouterr().out.startswith('tensor([[')
+
+
+def run_code(folder):
+    """Run the code in the model card of folder/hf, as its reader would."""
+    code = (folder / 'hf' / 'README.md').read_text(encoding='utf-8').split('```python\n')[1].split('```')[0]
+    assert len(code.splitlines()) <= 7
+    with contextlib.chdir(folder):
+        exec(code, {})
+
+
+@pytest.mark.parametrize('head_type, words', [
+    (('similarity', 2), 'the SimilarityHead of the run is left out: OpenAIGPTLMHeadModel has no such head'),
+    (('classification', 17), 'the bias of the classes cannot be expressed by the weights, and the library has no head '
+     'with a bias\nthe ClfHead of the run is left out: OpenAIGPTLMHeadModel has no such head')])
+def test_a_head_that_does_not_fit_is_left_out_with_a_word(tmp_path, monkeypatch, capsys, head_type, words):
+    """Two texts in both orders; 17 classes of 16 hidden states have more biases than the weights can express."""
+    opened = open_with_head(head_type, 'both', [f'class {i}' for i in range(head_type[1])])
+    monkeypatch.setattr(convert, 'open_trained', opened)
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    assert capsys.readouterr().out == f'{words}\nOpenAIGPTLMHeadModel: {tmp_path / "hf"}\n'
+    assert_close(theirs(tmp_path / 'hf')[0], ours(TOY, *SIZE)[0])
+
+
+def test_special_tokens_are_not_generated(tmp_path, monkeypatch):
+    """Not even where they are the most probable."""
+    opened = open_with_head('multiple_choice', 'choices', '01')
+    monkeypatch.setattr(convert, 'open_trained', opened)
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval()
+    with torch.no_grad():
+        model.transformer.tokens_embed.weight[124:] *= 100
+        best = model(IDS).logits[:, -1].argmax(-1)
+    made = model.generate(IDS, max_new_tokens=10, do_sample=False)
+    assert (best >= 124).any() and made.shape == (3, 24) and made.max() < 124
+
+
+@pytest.mark.parametrize('text, n', [('', 0), ('  \n ', 0), ('the cat', 2), ("don't", 2), ('mom\n\n dad', 3)])
+def test_the_tokenizer_splits_and_joins_as_the_encoder(tmp_path, text, n):
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
+    [ids] = open_trained(generate.parse_args(['--model_path', str(TOY), *SIZE])).encoder.encode([text])
+    assert tokenizer(text).input_ids == ids and (len(ids) >= n if n else not ids)
+
+
+def test_the_tokenizer_gives_the_ids_of_2018_for_nearly_all_golden_texts():
+    """With a vocabulary of single characters, ids show how texts are split. Most of these texts were made to be
+    difficult. Random characters end neither in a panic of the library nor in another number of lines."""
+    goldens = [json.loads(line) for line in (GOLDENS / 'tokens_2018.jsonl').read_text(encoding='utf-8').splitlines()]
+    words = [['\n' if token == '\n ' else token.lower() for token in golden['tokens']] for golden in goldens]
+    characters = sorted({character for tokens in words for token in tokens for character in token})
+    symbols = [character + end for character in characters for end in ('', '</w>')]
+    vocabulary = {symbol: i for i, symbol in enumerate(['<unk>', *symbols])}
+    tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json(vocabulary, [], False))
+    same = 0
+    for golden, tokens in zip(goldens, words, strict=True):
+        symbols = [symbol for token in tokens for symbol in (*token[:-1], token[-1] + '</w>')]
+        same += tokenizer.encode(golden['text']).tokens == symbols
+    assert same >= 556 and len(goldens) == 650
+    draw = random.Random(0)
+    for _ in range(300):
+        text = ''.join(draw.choice(characters + list('  \n.\'"')) for _ in range(draw.randrange(12)))
+        assert len(tokenizer.encode(text).ids) <= 3 * len(text)
+
+
+def test_a_vocabulary_that_the_library_cannot_hold_is_said(tmp_path, capsys):
+    shutil.copytree(TOY, tmp_path / 'model')
+    with open(tmp_path / 'model' / 'vocab_40000.bpe', 'a', encoding='utf-8') as f:
+        f.write('zz zz\n')
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model'), *SIZE]))
+    assert capsys.readouterr().out.startswith(
+        'without tokenizer.json, so that ids of the library differ from those of the training: the merge zz zz makes')
+    assert not (tmp_path / 'hf' / 'tokenizer.json').exists()
+    assert 'Warning: the tokenizer of transformers gives other ids' in (tmp_path / 'hf' / 'README.md').read_text()
+
+
+def test_the_model_card_says_what_was_trained_and_how_well(tmp_path, capsys):
+    results = toy_run(with_stories(tmp_path), '--desc', 'tuned', '--n_iter', '1', '--submit')
+    run = ['--desc', 'tuned', '--save_dir', str(tmp_path / 'save')]
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), *run]))
+    card = ' '.join((tmp_path / 'hf' / 'README.md').read_text(encoding='utf-8').split())
+    for words in ('A network of 3 blocks, 16 wide, with 4 heads, for at most',
+                  'fine-tuned by train.py on rocstories; the classes are 0, 1.', 'n_iter=1', 'lr=0.01',
+                  'exported from tuned, a run',
+                  f'validation examples: accuracy {results.valid_score:.2f} (the best constant answer: ',
+                  f'test examples: accuracy {results.test_score:.2f} (the best constant answer: ',
+                  'tokenizer.json gives the ids'):
+        assert words in card, words
+    assert str(tmp_path) not in card                                   # paths of this computer tell a reader nothing
+    capsys.readouterr()
+    run_code(tmp_path)
+    assert capsys.readouterr().out.startswith('tensor([[')
+
+
+@pytest.mark.parametrize('direction', ['to', 'from'])
+def test_after_a_failed_write_no_file_is_left(tmp_path, monkeypatch, direction):
+    """The disk becomes full at the last file."""
+    their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
+    argv = {'to': ['--to_transformers', str(tmp_path / 'new'), '--model_path', str(TOY), *SIZE],
+            'from': ['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'new')]}[direction]
+    replace = os.replace
+
+    def full(source, target):
+        if os.path.basename(target) in ('model.safetensors', 'params_9.npy'):
+            raise OSError(28, 'No space left on device', target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError, match='No space left'):
+        main(parse_args(argv))
+    assert list((tmp_path / 'new').iterdir()) == []
+    monkeypatch.setattr(os, 'replace', replace)
+    main(parse_args(argv))                                             # nothing is in the way of a second try
+
+
+def test_hints_name_the_folder_at_hand(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    with pytest.raises(FileNotFoundError, match=f'download.py --to {tmp_path / "mine"} fetches'):
+        main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'mine')]))
+    shutil.copytree(TOY, tmp_path / 'mine', dirs_exist_ok=True)
+    (tmp_path / 'mine' / 'vocab_40000.bpe').unlink()
+    with pytest.raises(FileNotFoundError, match=f'vocab_40000.bpe is missing.*--to {tmp_path / "mine"} fetches'):
+        main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'mine'), *SIZE]))
 
 
 @pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy'])
@@ -322,7 +489,13 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(ValueError, match='mine.json exists already'):
         main(parse_args([*argv, '--model_path', str(tmp_path / 'new'), '--encoder_path', str(tmp_path / 'mine.json')]))
     assert (tmp_path / 'mine.json').read_text() == '{}' and not (tmp_path / 'new').exists()
-    for name in ('vocab.json', 'merges.txt', 'config.json', 'model.safetensors'):
+    (tmp_path / 'new').mkdir()
+    (tmp_path / 'new' / 'params_4.npy').write_text('mine')
+    with pytest.raises(ValueError, match='params_4.npy exists already'):
+        main(parse_args([*argv, '--model_path', str(tmp_path / 'new')]))
+    assert (tmp_path / 'new' / 'params_4.npy').read_text() == 'mine'
+    for name in ('vocab.json', 'merges.txt', 'config.json', 'generation_config.json', 'tokenizer.json', 'README.md',
+                 'tokenizer_config.json', 'model.safetensors'):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text('')
         with pytest.raises(ValueError, match=f'{name} exists already'):

@@ -1,7 +1,9 @@
 """Log-probabilities against numbers computed by hand and the plain model, and the zero-shot tasks."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from reference import assert_close, toy_language_model
@@ -11,9 +13,10 @@ import fast
 import generate
 import zero_shot
 from datasets import TEST_NAME, VAL_NAME
+from metrics import METRICS
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
 from trained import open_trained
-from zero_shot import log_probs, mean_log_probs, score_texts, windows, with_positions
+from zero_shot import best_threshold, log_probs, mean_log_probs, score_texts, windows, with_positions
 
 SIZE = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--device', 'cpu']
 N_VOCAB = 124
@@ -163,7 +166,8 @@ def test_cloze_takes_the_ending_with_the_higher_mean(tmp_path, capsys):
         right.append(int(means[1] > means[0]) + 1 == int(label))
     assert accuracy == pytest.approx(100 * sum(right) / 12) and 0 < accuracy < 100
     out = capsys.readouterr().out.splitlines()
-    assert out == [f'cloze accuracy {accuracy:.2f} on 12 examples of {tmp_path / VAL_NAME}'] + out[1:]
+    assert out == [f'cloze accuracy {accuracy:.2f} on 12 examples of {tmp_path / VAL_NAME} (the best constant answer: '
+                   '50.00)'] + out[1:]
     args = generate.parse_args([*SIZE, '--zero_shot', 'cloze', '--data_dir', str(tmp_path)])
     assert generate.main(args) == [accuracy]
     assert capsys.readouterr().out.splitlines() == out
@@ -190,7 +194,13 @@ def test_texts_that_do_not_fit_are_cut_and_counted(toy):
         assert_close(means[0, k], plain_log_probs(transformer, kept + ids_of_ending, len(kept)).mean(), atol=1e-5)
     assert_close(means[1, 1], plain_log_probs(transformer, ids[3] + ids[4][:23], 1).mean(), atol=1e-5)
     with pytest.raises(ValueError, match="x.csv, example 2: '&nbsp;' has no tokens"):
-        mean_log_probs(transformer, encoder, [[('cat', 'dad')] * 2, [('cat', '&nbsp;'), ('cat', 'dad')]], 'x.csv')
+        mean_log_probs(transformer, encoder, [[('cat', 'dad')] * 2, [('&nbsp;', 'mom'), ('cat', 'dad')]], 'x.csv')
+
+
+def test_an_empty_continuation_is_never_chosen(toy):
+    """RACE has options without text."""
+    means, *_ = mean_log_probs(*toy, [[('cat', ' '), ('cat', 'dad')], [('dad', 'cat'), ('dad', '')]])
+    assert means.isneginf().tolist() == [[True, False], [False, True]]
 
 
 def test_cuts_are_printed(tmp_path, capsys):
@@ -206,13 +216,98 @@ def test_cuts_are_printed(tmp_path, capsys):
 
 
 def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
-    (tmp_path / 'dev.tsv').write_text('sentence\tlabel\na "good day \t1\nold rain \t0\n', encoding='utf-8')
-    [(path, problems, labels)] = zero_shot.sst2(str(tmp_path))
-    assert problems == [[('a "good day very', 'negative'), ('a "good day very', 'positive')],
-                        [('old rain very', 'negative'), ('old rain very', 'positive')]]
-    assert labels == [1, 0] and path.endswith('dev.tsv')
+    (tmp_path / 'dev.tsv').write_text('sentence\tlabel\na "good day \t1\nold rain \t0\nsad rain\t0\n', encoding='utf-8')
+    (tmp_path / 'test.tsv').write_text('index\tsentence\n0\tthe cat\n', encoding='utf-8')
+    [(source, problems, labels, parts)] = zero_shot.sst2(str(tmp_path))        # the test has no labels
+    assert problems[:2] == [[('a "good day very', 'negative'), ('a "good day very', 'positive')],
+                            [('old rain very', 'negative'), ('old rain very', 'positive')]]
+    assert (source, labels, parts) == (f'{tmp_path} (validation)', [1, 0, 0], {})
     [accuracy] = zero_shot.main(task_args('sst2', tmp_path))
-    assert accuracy in (0, 50, 100) and 'on 2 examples' in capsys.readouterr().out
+    assert capsys.readouterr().out == (f'sst2 accuracy {accuracy:.2f} on 3 examples of {tmp_path} (validation) '
+                                       '(the best constant answer: 66.67)\n')
+
+
+def write_passage(path, n, **changes):
+    """A file of RACE with n questions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    passage = dict(article='old sad day ' * 8 + '.\nmom found a ball', id='x.txt', answers=['B', 'D', 'D'][:n],
+                   questions=['the cat found _ .', 'who sat ?', 'mom likes'][:n],
+                   options=[['dad', 'mom', 'a ball', 'rain'], ['the cat', 'old dad', 'sad mom', 'a day'],
+                            ['rain', '', 'dad', 'the park']][:n])
+    path.write_text(json.dumps({**passage, **changes}), encoding='utf-8')
+
+
+def test_race_takes_the_most_probable_answer_after_article_and_question(tmp_path, capsys):
+    write_passage(tmp_path / 'RACE' / 'dev' / 'middle' / '3.txt', 3)
+    write_passage(tmp_path / 'RACE' / 'dev' / 'high' / '1.txt', 2)
+    [(source, problems, labels, parts)] = zero_shot.race(str(tmp_path))
+    assert problems[0] == [(f'{"old sad day " * 8}.\nmom found a ball the cat found _ .', answer)
+                           for answer in ('dad', 'mom', 'a ball', 'rain')]
+    assert labels == [1, 3, 3, 1, 3] and parts == {'middle': slice(0, 3), 'high': slice(3, 5)}
+    assert 'RACE/dev/middle/3.txt, question 3: option B is empty' in capsys.readouterr().out
+    trained = open_trained(task_args('race', tmp_path))
+    transformer, encoder, chosen = trained.model.transformer, trained.encoder, []
+    for choices in problems:
+        [context, *answers] = encoder.encode([choices[0][0], *(answer for _, answer in choices)])
+        means = [plain_log_probs(transformer, kept + answer, len(kept)).mean() if answer else -math.inf
+                 for answer in answers for kept in [context[-(24 - len(answer)):]]]
+        chosen.append(max(range(4), key=means.__getitem__))
+    right = [answer == label for answer, label in zip(chosen, labels, strict=True)]
+    [accuracy] = zero_shot.main(task_args('race', tmp_path))
+    assert accuracy == pytest.approx(100 * sum(right) / 5)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f'race accuracy {100 * sum(of) / len(of):.2f} on {len(of)} examples of {source}{part} (the best constant '
+        f'answer: {constant})' for of, part, constant in ((right, '', '60.00'), (right[:3], ', middle', '66.67'),
+                                                  (right[3:], ', high', '50.00'))]
+    assert lines[3:] == ['n_ctx=24 is too short for 5 of them: the beginning of a context was cut off']
+
+
+def matthews(labels, above):
+    return 100 * METRICS['matthews'](labels, above.astype(int))
+
+
+def brute_force(values, labels):
+    """The best Matthews correlation of all thresholds, by the definition."""
+    best = 0.
+    for threshold in values:
+        best = max(best, matthews(labels, values > threshold))
+    return best
+
+
+def test_the_threshold_is_the_best_of_all():
+    draw = np.random.RandomState(0)
+    for i in range(60):
+        n, unit = 3 + i % 20, 1 if i % 2 else 7
+        values, labels = draw.randint(-6, 0, n) / unit, np.append(draw.randint(0, 2, n - 2), [0, 1])
+        threshold = best_threshold(values, labels)
+        found = matthews(labels, values > threshold)
+        assert found == pytest.approx(brute_force(values, labels)) and threshold not in values
+    assert best_threshold(np.array([-3., -1., -2., -4.]), np.array([0, 1, 1, 0])) == -2.5
+    assert best_threshold(np.array([-3., -1., -2., -4.]), np.array([1, 0, 0, 1])) == -math.inf     # worse than constant
+    assert best_threshold(np.array([-2., -2.]), np.array([0, 1])) == -math.inf
+    assert best_threshold(np.array([-2.]), np.array([1])) == -math.inf
+
+
+def test_cola_applies_the_threshold_of_the_training_sentences(tmp_path, capsys):
+    texts = ['the cat sat', 'cat the', 'mom and dad like the park', 'rain rain', 'dad', 'old sad day', 'a friend']
+    rows = [(text, i % 2) for i, text in enumerate(texts)]
+    for name, some in (('train.tsv', rows), ('dev.tsv', rows[1:6])):
+        (tmp_path / name).write_text(''.join(f'x\t{label}\t\t{text}\n' for text, label in some), encoding='utf-8')
+    (tmp_path / 'test.tsv').write_text('index\tsentence\n0\tthe cat\n', encoding='utf-8')
+    [found] = zero_shot.main(task_args('cola', tmp_path))
+    trained = open_trained(task_args('cola', tmp_path))
+    encoder, transformer, labels = trained.encoder, trained.model.transformer, np.array([label for _, label in rows])
+    values = np.array([plain_log_probs(transformer, ids, 1).mean().item() if len(ids) > 1 else 0.
+                       for ids in encoder.encode(texts)])              # `dad` is one token
+    threshold = best_threshold(values, labels)
+    expected = [matthews(labels[part], values[part] > threshold)
+                for part in (slice(None), slice(1, 6))]
+    assert found == pytest.approx(expected[1]) and expected[0] == pytest.approx(brute_force(values, labels))
+    assert capsys.readouterr().out.splitlines() == [
+        f'cola threshold {threshold:.4f} nats a token, which is the best for the first of these files',
+        f'cola matthews {expected[0]:.2f} on 7 examples of {tmp_path} (training) (the best constant answer: 0.00)',
+        f'cola matthews {expected[1]:.2f} on 5 examples of {tmp_path} (validation) (the best constant answer: 0.00)']
 
 
 @pytest.mark.parametrize('text', [
@@ -220,38 +315,90 @@ def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
     'Sentence\tLabel\nit is good\t1\nbad\t0\n', '\ufeffLABEL\tindex\t Sentence\r\n1\t7\tit is good\r\n0\t8\tbad\r\n'])
 def test_blank_lines_and_capitals_are_read(tmp_path, text):
     (tmp_path / 'dev.tsv').write_bytes(text.encode())
-    [(_, problems, labels)] = zero_shot.sst2(str(tmp_path))
+    [(_, problems, labels, _)] = zero_shot.sst2(str(tmp_path))
     assert [choices[0][0] for choices in problems] == ['it is good very', 'bad very'] and labels == [1, 0]
 
 
 def test_winograd_scores_the_rest_after_each_candidate(tmp_path, capsys):
     (tmp_path / 'winograd.tsv').write_text('sentence\tcandidate1\tcandidate2\tlabel\n'
                                            'the cat sat on mom as _ was old.\tthe cat\tmom\t2\n', encoding='utf-8')
-    [(_, problems, labels)] = zero_shot.winograd(str(tmp_path))
+    [(_, problems, labels, _)] = zero_shot.winograd(str(tmp_path))
     assert problems == [[('the cat sat on mom as the cat', ' was old.'), ('the cat sat on mom as mom', ' was old.')]]
     assert labels == [1]
     assert zero_shot.main(task_args('winograd', tmp_path))[0] in (0, 100)
 
 
-@pytest.mark.parametrize('task, text, words', [
-    ('sst2', None, 'dev.tsv is missing'),
-    ('sst2', '', 'dev.tsv, line 1: no column sentence, label'),
-    ('sst2', 'sentence\tlabel\n', 'dev.tsv has a header but no rows'),
+RECORDS = ('The cat saw dad because it was old.\nit\ndad,The cat\nThe cat\n\n'
+           'Mom asked dad if [MASK]  was sad. \n[MASK]\n Mom , dad \n dad \n\n')
+
+
+@pytest.mark.parametrize('text', [RECORDS, RECORDS.rstrip(), RECORDS.replace('\n', '\r\n'), f'\ufeff\n{RECORDS}\n\n'])
+def test_records_of_five_lines_are_read(tmp_path, capsys, text):
+    """DPRD and WSC273; candidates come in the order of the alphabet."""
+    for name in ('DPRD/train.c.txt', 'WSC273/wsc273.txt'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding='utf-8', newline='')
+    files = zero_shot.winograd(str(tmp_path))
+    assert [file.source for file in files] == [str(tmp_path / 'DPRD/train.c.txt'), str(tmp_path / 'WSC273/wsc273.txt')]
+    assert files[0].problems == [
+        [('The cat saw dad because The cat', ' was old.'), ('The cat saw dad because dad', ' was old.')],
+        [('Mom asked dad if Mom', '  was sad.'), ('Mom asked dad if dad', '  was sad.')]]
+    assert files[0].labels == [0, 1] and files[0][1:] == files[1][1:]
+    assert len(zero_shot.main(task_args('winograd', tmp_path))) == 2
+    assert capsys.readouterr().out.count(' on 2 examples of ') == 2
+
+
+@pytest.mark.parametrize('sentence, before', [
+    ('Mom saw dad as he was sad that he sat.', 'Mom saw dad as '), ('Near he then, mom saw Dad.', 'Near '),
+    ('He said they like mom, but they saw dad. they', 'He said they like mom, but they saw dad. ')])
+def test_the_pronoun_after_both_candidates_is_meant(sentence, before):
+    pronoun = sentence[len(before):].split()[0].strip('.')
+    at = zero_shot.find_pronoun(sentence, pronoun, ['mom', 'dad'])
+    assert sentence[:at.start] == before and sentence[at] == pronoun
+    assert zero_shot.find_pronoun('Mom saw dad there', 'he', ['mom', 'dad']) is None
+
+
+TABLES = {'sst2': 'dev.tsv', 'winograd': 'winograd.tsv', 'records': 'test.c.txt', 'race': 'dev/high/1.txt'}
+WINOGRAD = 'sentence\tcandidate1\tcandidate2\tlabel\n'
+
+
+@pytest.mark.parametrize('kind, text, words', [
+    ('sst2', None, 'has no validation file of SST-2: looked for dev, '),
+    ('sst2', '', 'dev.tsv, line 1: no column sentence'),
+    ('sst2', 'sentence\tlabel\n', 'dev.tsv has no examples'),
     ('sst2', 'text\tlabel\nx\t1\n', 'dev.tsv, line 1: no column sentence'),
     ('sst2', 'sentence\tlabel\na\t1\nb\n', 'dev.tsv, line 3: 1 columns, the header has 2'),
-    ('sst2', 'sentence\tlabel\na\t2\n', "dev.tsv, line 2: label '2' is not 0 or 1"),
-    ('sst2', 'sentence\tlabel\n\t1\nbad\t0\n', 'dev.tsv, line 2: sentence is empty'),
-    ('sst2', 'sentence\tlabel\nbad\t0\n\n&nbsp;\t1\n', 'dev.tsv, line 4: sentence is empty: .&nbsp;. has no tokens'),
-    ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\n_ was old\ta\t \t1\n', 'line 2: candidate2 is empty'),
-    ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nx was old\ta\tb\t1\n', 'line 2: the sentence must have _'),
-    ('winograd', 'sentence\tcandidate1\tcandidate2\tlabel\nold was _ \ta\tb\t1\n', 'line 2: the sentence must have _'),
+    ('sst2', 'sentence\tlabel\na\t2\n', "dev.tsv, line 2: label '2' is not one of"),
+    ('winograd', None, 'has none of winograd.tsv, train.c.txt, test.c.txt, wsc273.txt'),
+    ('winograd', WINOGRAD, 'winograd.tsv has no schemas'),
+    ('winograd', WINOGRAD + '_ was old\ta\t \t1\n', 'winograd.tsv, line 2: a candidate is empty'),
+    ('winograd', WINOGRAD + 'x was old\ta\tb\t1\n', 'line 2: the sentence has no _ for the pronoun'),
+    ('winograd', WINOGRAD + 'old was _ \ta\tb\t1\n', 'line 2: no words come after the pronoun'),
+    ('winograd', WINOGRAD + '_ was old\ta\tb\t3\n', "line 2: label '3' is not 1 or 2"),
+    ('records', '\n\n', 'test.c.txt has no schemas'),
+    ('records', RECORDS + 'a\nb\nc\n\n', 'test.c.txt, line 11: 3 lines up to a blank one, a record has 4'),
+    ('records', RECORDS[:-1] + RECORDS, 'test.c.txt, line 6: 8 lines up to a blank one'),
+    ('records', RECORDS.replace('dad,The cat', 'The cat'), 'line 1: 1 different candidates between commas, want 2'),
+    ('records', RECORDS.replace(' dad \n\n', 'x\n\n'), "line 6: the answer 'x' is none of the candidates"),
+    ('records', RECORDS.replace('it\n', 'its\n'), "line 1: 'its' is not a word of the sentence"),
+    ('records', RECORDS.replace('it was old.', 'it'), 'line 1: no words come after the pronoun'),
+    ('race', None, 'has no validation file of RACE: looked for dev/middle/'),
+    ('race', '{"article": "x"}', '1.txt is no passage of RACE'),
     ('cloze', None, 'has no Story Cloze val file')])
-def test_a_wrong_table_gets_one_line(tmp_path, task, text, words):
+def test_a_wrong_file_gets_one_line(tmp_path, kind, text, words):
     if text is not None:
-        (tmp_path / {'sst2': 'dev.tsv', 'winograd': 'winograd.tsv'}[task]).write_text(text, encoding='utf-8')
+        path = tmp_path / TABLES[kind]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding='utf-8')
     with pytest.raises((ValueError, OSError), match=words) as error:
-        zero_shot.main(task_args(task, tmp_path))
+        zero_shot.main(task_args({'records': 'winograd'}.get(kind, kind), tmp_path))
     assert '\n' not in str(error.value)
+
+
+def test_files_without_labels_have_no_score(tmp_path):
+    write_passage(tmp_path / 'dev' / 'middle' / '1.txt', 1, answers=[''])
+    with pytest.raises(ValueError, match='has no examples with labels'):
+        zero_shot.main(task_args('race', tmp_path))
 
 
 def test_options_without_effect_are_refused():
