@@ -108,8 +108,9 @@ def find_columns(path, header, columns) -> list[int]:
     indices = [find_column(header, names) for names in columns]
     missing = [one_of(names) for names, index in zip(columns, indices, strict=True) if index is None]
     if missing:
+        found = ' '.join(', '.join(header).split())[:200]
         raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
-                         f'tabs in a .tsv file, else between commas; it is {", ".join(header)[:200] or "missing"}')
+                         f'tabs in a .tsv file, else between commas; it is {found or "missing"}')
     return indices
 
 

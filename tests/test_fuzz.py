@@ -111,7 +111,8 @@ def prepare(folder, _):
     write('log/other.jsonl', Path('log/done.jsonl').read_text().replace('"seed": 42', '"seed": 7'))
     call('pretrain', INIT)
     call('pretrain', [*LEARN, '--desc', 'learned', '--token_dir', 'learned'])
-    for name, argv in (('train', [*TRAIN, '--desc', 'stopped']), ('pretrain', [*INIT, '--desc', 'half'])):
+    for name, argv in (('train', [*TRAIN, '--desc', 'stopped', '--submission_dir', 'unused']),
+                       ('pretrain', [*INIT, '--desc', 'half'])):
         before_call(SCRIPTS[name], 'update', 2, stop)
         with pytest.raises(KeyboardInterrupt):
             call(name, [*argv, '--checkpoint_minutes', '0'])
