@@ -1,4 +1,5 @@
 """Write made-up data: stories in place of ROCStories, and small files in place of CoLA, RTE, MRPC, STS-B and RACE.
+Also letters.csv, an example of a file of one's own.
 
     python data/make_sample.py                                          # all files of data/sample
     python data/make_sample.py --unlabelled 40000 --seed 1 --out FILE   # text for pre-training, one story per line
@@ -113,7 +114,8 @@ What else did {N} see?: {see} / What did {he} tell {his} {kin} about?: {see} / W
 That night {he} dreamed of _ .: {see} / In the evening {he} still talked about _ .: {see} / Then {N} _ .: {do}
 """
 # Examples for training, for validation and in the test file; for RACE passages in each folder
-SIZES = dict(cola=(480, 120, 40), rte=(320, 120, 40), mrpc=(320, 120, 120), stsb=(320, 120, 120), race=(12, 4, 6))
+SIZES = dict(cola=(480, 120, 40), rte=(320, 120, 40), mrpc=(320, 120, 120), stsb=(320, 120, 120), race=(12, 4, 6),
+             letters=(300, 0, 0))
 
 
 def choices(text):
@@ -302,9 +304,21 @@ def race(rng, worlds, sizes):
     return files
 
 
+def letters(rng, worlds, sizes):
+    """A file of one's own: the letter tells in which world its writer is; title and body have commas and quotes."""
+    rows = [['title', 'body', 'place']]
+    for i in range(sum(sizes)):
+        people, world = draw_people(rng), pick(rng, [0, 1])
+        title, *body = fill(rng, ['{day}, {N} and "{see}"', *shuffled(rng, choices(NEXT))[:2]], people, worlds[world])
+        rows.append([title, roughen(i, ' '.join(body)), ('country', 'town')[world]])
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return {'letters.csv': text.getvalue()}
+
+
 def stand_ins(seed=SEED):
-    """{name of a file in data/sample: its text} of the tasks other than ROCStories."""
-    return {name: text for task in (cola, rte, mrpc, stsb, race)
+    """{name of a file in data/sample: its text} of what is not ROCStories."""
+    return {name: text for task in (cola, rte, mrpc, stsb, race, letters)
             for name, text in task(Random(f'{task.__name__} {seed}'), parse(WORLDS), SIZES[task.__name__]).items()}
 
 
