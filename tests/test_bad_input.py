@@ -146,7 +146,8 @@ def test_what_makes_an_accuracy_mean_little_is_said(tmp_path, capsys):
     assert warnings == [f'warning: {text}' for text in (
         'all 40 training examples have the same label', 'all 10 validation examples have the same label',
         '3 of 11 test examples are training or validation examples too',
-        '61 examples are longer than n_ctx=20 allows: their texts are cut',
+        *(f'{n} of {n} {name} examples are longer than n_ctx=20 allows: their texts are cut'
+          for n, name in ((40, 'training'), (10, 'validation'), (11, 'test'))),
         'the network gives all validation examples the same answer')]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_a_saved_run_predicts_any_file_of_stories(toy, tmp_path, capsys):
     for row in rows[1:]:
         p = [float(x) for x in row[2:]]
         assert sum(p) == pytest.approx(1, abs=2e-6) and int(row[1]) == np.argmax(p)
-    assert '1 of 1 examples are longer than the n_ctx' in capsys.readouterr().out
+    assert '1 of 5 examples are longer than the n_ctx' in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match='other/config.json is missing'):
         toy('--desc', 'other', '--predict', str(tmp_path / TEST_NAME))
 
@@ -173,6 +174,18 @@ def test_a_batch_too_large_for_memory_is_refused_with_one_that_fits(toy, tmp_pat
     with pytest.raises(ValueError, match='--n_batch 8 needs about .* GiB: --n_batch 2 --n_gpu 8 is the same training'):
         toy('--n_batch', '8', '--n_gpu', '2')
     assert not (tmp_path / 'log' / 'rocstories.jsonl').exists()
+
+
+def test_the_estimate_of_memory_knows_the_longest_example(tmp_path):
+    """Full size: the peaks of training steps of 4 sequences of 512, and of 8 x 2 of 80, were 5.93 and 3.44 GiB."""
+    args = train.parse_args(toy_argv(tmp_path, '--n_embd', '768', '--n_layer', '12', '--n_head', '12'))
+
+    def gib(lengths, n_batch):
+        data = SimpleNamespace(train=SimpleNamespace(lengths=np.array(lengths)), n_vocab=40478, n_ctx=512)
+        return train.needed_memory(args, data, n_batch) / 2 ** 30
+    assert gib([[512] * 4] + [[40] * 4] * 99, 1) == gib([[512] * 4], 1) == pytest.approx(5.93, rel=0.03)
+    assert gib([[80] * 2] * 8, 8) == pytest.approx(3.44, rel=0.03)
+    assert gib([[512] * 4] + [[40] * 4] * 99, 2) < gib([[512] * 4] * 2, 2)
 
 
 E2E = SHARED / 'goldens' / 'e2e'

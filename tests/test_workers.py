@@ -1,0 +1,88 @@
+"""Work that is shared out among processes: results, errors, processes that are killed, and interrupts."""
+
+import functools
+import os
+import signal
+import threading
+import time
+
+import pytest
+from toy import MERGES, TOY, VOCABULARY
+from tqdm import tqdm
+
+import datasets
+from datasets import encode_texts
+from text_utils import TextEncoder
+from workers import share_out
+
+
+def bar(total=0):
+    return tqdm(total=total, disable=False, file=open(os.devnull, 'w'))
+
+
+def children():
+    """Ids of the processes that this process has started and not yet waited for."""
+    found = []
+    for thread in os.listdir('/proc/self/task'):
+        with open(f'/proc/self/task/{thread}/children') as f:
+            found += f.read().split()
+    return sorted(map(int, found))
+
+
+@pytest.mark.parametrize('n_proc', [1, 3])
+def test_results_are_in_the_order_of_the_jobs_and_the_bar_reaches_its_end(n_proc):
+    progress, before = bar(10), children()
+    assert share_out(functools.partial(max, 4), [1, 9, 5, 2], n_proc, progress, [1, 2, 3, 4]) == [4, 9, 5, 4]
+    assert progress.n == 10 and children() == before
+    assert share_out(len, [], n_proc, bar()) == []
+
+
+def test_the_work_is_done_in_other_processes_without_torch():
+    where = share_out(eval, ['__import__("os").getpid()'] * 8, 2, bar())
+    assert len(where) == 8 and os.getpid() not in where and len({*where}) <= 2
+    job = '__import__("text_utils").load_rules() and __import__("sys").modules["torch"]'
+    assert share_out(eval, [job], 2, bar()) == [None]
+
+
+def test_what_the_work_prints_is_no_answer():
+    assert share_out(print, ['a', 'b'], 2, bar()) == [None, None]
+
+
+@pytest.mark.parametrize('n_proc', [1, 2])
+def test_an_error_of_the_work_is_raised_here(n_proc):
+    before = children()
+    with pytest.raises(ValueError, match='x'):
+        share_out(int, ['1', 'x', '3'] + ['4'] * 100, n_proc, bar())
+    assert children() == before
+
+
+@pytest.mark.parametrize('job', [f'__import__("os").kill(__import__("os").getpid(), {signal.SIGKILL})',
+                                 '__import__("os")._exit(0)'])
+def test_a_process_that_is_killed_is_an_error_and_no_hang(job):
+    before = children()
+    with pytest.raises(ChildProcessError, match='was killed: not enough memory'):
+        share_out(eval, ['1', job, *['2'] * 20], 2, bar())
+    assert children() == before
+
+
+def test_an_interrupt_ends_all_processes_at_once():
+    before, begun = children(), time.monotonic()
+    timer = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        share_out(time.sleep, [60] * 6, 2, bar())
+    assert time.monotonic() - begun < 20 and children() == before
+
+
+def test_several_processes_encode_as_one_does(monkeypatch):
+    encoder = TextEncoder(TOY / VOCABULARY, TOY / MERGES)
+    fields = [["Tom's dog didn't bark…", '', 'a', 'naïve café', 'It cost $5 -- really?'] * 2,
+              [f'the cat sat {i} times' for i in range(50)] + ['“Hello,”\nsaid Dr. Who &amp; left.'] * 3]
+    expected = [encoder.encode(field, verbose=False) for field in fields]
+    assert [[*field] for field in encode_texts(fields, encoder)] == expected
+    used, shared = [], datasets.share_out
+    monkeypatch.setattr(datasets, 'share_out', lambda *args: (used.append(args[2]), shared(*args))[1])
+    monkeypatch.setattr(datasets, 'PER_PROCESS', 100)
+    monkeypatch.setattr(datasets, 'JOB', 30)
+    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+    assert [[*field] for field in encode_texts(fields, encoder)] == expected and used == [2]
