@@ -81,9 +81,9 @@ def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     n_rows = has_row.sum((1, 2))                                       # (B,)
     filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
     grid = row_numbers(filled)                                         # (B, L)
-    line = torch.arange(len(X), device=X.device)[:, None, None]        # (B, 1, 1)
-    # the row that the choice of one slot has at the step of another: is it the row of that other slot?
-    visible = row_of[line, choice[grid][:, :, None], step[grid][:, None]] == grid[:, None]         # (B, L, L)
+    line = torch.arange(len(X), device=X.device)[:, None]              # (B, 1)
+    sees = row_of.transpose(1, 2)[line, step[grid]] == grid[:, :, None]                  # (B, L, K)  slots of a choice
+    visible = sees.transpose(1, 2)[line, choice[grid]]                 # (B, L, L)  of the choice of each slot
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
                    filled.flatten().nonzero().squeeze(1), visible.tril()[:, None])
 

@@ -275,7 +275,7 @@ class ClosedAfter:
 
 def test_a_closed_standard_output_stops_the_run_as_a_signal_does(folder, whole, monkeypatch):
     argv = toy_argv(folder, '--desc', 'piped', '--analysis')
-    monkeypatch.setattr(sys, 'stdout', ClosedAfter(3))          # a warning, and what the run will do
+    monkeypatch.setattr(sys, 'stdout', ClosedAfter(5))          # three warnings, and what the run will do
     with pytest.raises(Stopped, match='stopped after update 11 of 20; the same command with --resume') as stopped:
         train.main(train.parse_args(argv))
     monkeypatch.undo()
