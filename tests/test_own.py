@@ -32,7 +32,7 @@ def made_up(n, seed):
         title, body, context, question, *answers = (' '.join(rng.choice(WORDS[:17], 3)) for _ in range(7))
         mood, right = rng.choice(['happy', 'sad']), rng.randint(3)
         answers = [f'{text} {"happy" if i == right else "sad"}' for i, text in enumerate(answers)]
-        rows.append(dict(title=title, body=f'{body} {mood}', mood=mood, points=2.5 if mood == 'happy' else -1,
+        rows.append(dict(title=title, body=f'{body} {mood}', mood=mood, points=12.5 if mood == 'happy' else 9,
                          context=context, question=question, **dict(zip(('one', 'two', 'three'), answers, strict=True)),
                          right=('one', 'two', 'three')[right]))
     return rows
@@ -105,10 +105,12 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
 
     shutil.move(tmp_path / 'save' / 'mine', tmp_path / 'moved')
     model = classifier.load(tmp_path / 'moved', device='cpu')
-    answers = model.predict([[row[name] for name in columns.split(',')] for row in rows])
-    assert model.classes == classes and model.predict([]) == []
+    texts = [[row[name] for name in columns.split(',')] for row in rows]
+    answers = model.predict(texts)
+    assert model.classes == classes and model.predict([]) == [] and model.predict(texts) == answers
     if not classes:
         assert [f'{number:.3f}' for number in answers] == predicted
+        assert abs(np.mean(answers) - np.mean(labels)) < 3             # in the unit of the labels, which are 9 or 12.5
         return
     assert [name for name, _ in answers] == predicted
     for line, (_, probabilities) in zip(lines, answers, strict=True):
