@@ -220,19 +220,23 @@ def write_zip(args, results, folder):
 def draw(results, path):
     """Scores over the number of transferred blocks, a line for each task and set."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
-    axis = figure.subplots()
+    from matplotlib.ticker import MaxNLocator
+    figure = Figure(figsize=(7.5, 5), layout='constrained')
+    axis, n_seeds = figure.subplots(), max(map(len, results.values()))
     for i, task in enumerate(dict.fromkeys(task for task, _ in results)):
         rows = [(int(row.split()[0]), runs) for (name, row), runs in results.items() if name == task]
-        for key, style, where in (('va_score', '-', 'dev'), ('tr_score', '--', 'training')):
+        metric = rows[0][1][0].metric
+        for key, style, where in (('va_score', 'o-', 'dev'), ('tr_score', '--', 'training')):
             best = [[next(line[key] for line in run.log if line['n_epochs'] == run.best_epoch) for run in runs]
                     for _, runs in rows]
-            axis.plot([n for n, _ in rows], np.median(best, axis=1), f'{style}o', color=f'C{i}',
-                      label=f'{task}, {where}')
+            axis.plot([n for n, _ in rows], np.median(best, axis=1), style, color=f'C{i}', clip_on=False,
+                      label=f'{task}, {metric}, {where}')
     axis.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)', ylim=(None, 100),
-             ylabel='score (%), higher is better', title='median over seeds of the best epoch on dev')
+             ylabel='score (%), higher is better', title='best epoch on dev, ' + (
+                 f'median of {n_seeds} seeds' if n_seeds > 1 else 'one seed'))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(loc='outside lower center', ncols=2)
     with write_whole(path, 'wb') as f:
         figure.savefig(f, dpi=150, format='png')
     print(f'figure: {path}')
