@@ -56,7 +56,8 @@ def parse_args(argv=None):
     group.add_argument('--vocab_size', type=number(int, 1), help="learn so many tokens (the paper's number: 40478)")
     group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
     group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
-    group.add_argument('--init', dest='model_path', metavar='PATH', help='start from the weights in this folder')
+    group.add_argument('--init', '--model_path', dest='model_path', metavar='PATH', help='start from the weights in '
+                       'this folder')
     add_model_args(parser, DEFAULT_CONFIG)
     group = parser.add_argument_group('training')
     group.add_argument('--n_iter', type=number(int, 1), default=100, help='epochs')
