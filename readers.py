@@ -8,6 +8,7 @@ import re
 
 from utils import MAX_TEXT, check_file, check_start, errors_named, read_text
 
+LONGEST_FIELD = 2 ** 24                                 # characters of a field of a csv file, against unclosed quotes
 BATCH = 4096                                            # rows of a parquet file that are in memory at a time
 
 
@@ -58,6 +59,7 @@ def delimited(path, lines, delimiter, start):
         return
     # csv wants a carriage return inside a line to end it, as it ends the lines of old Macs
     lines = (part for line in lines for part in (io.StringIO(line, newline='') if '\r' in line else [line]))
+    csv.field_size_limit(LONGEST_FIELD)
     reader, number = csv.reader(lines, delimiter=delimiter, strict=True), start
     try:
         for row in reader:

@@ -386,7 +386,7 @@ def race_rows(path: str):
         return
     passage = read_json(path)
     article, questions, options = (passage.get(name) for name in ('article', 'questions', 'options'))
-    answers = passage.get('answers', [None] * len(questions or ()))
+    answers = passage.get('answers', [None] * len(questions) if isinstance(questions, list) else None)
     if not (isinstance(article, str) and all(isinstance(field, list) for field in (questions, options, answers))
             and len(questions) == len(options) == len(answers)):
         raise ValueError(f'{path} is no passage of RACE: article, and as many questions as options and answers')
@@ -395,17 +395,22 @@ def race_rows(path: str):
         yield f'question {i}', level, (article, *texts[:2]), texts[2]
 
 
-def read_race(paths: list[str], labelled: bool = False) -> Split:
-    """The questions of files of RACE: article, question, four options; the levels are parts."""
+def read_race(paths: list[str], labelled: bool = False, in_parts: bool = True) -> Split:
+    """The questions of files of RACE: article, question, four options.
+
+    The levels are parts, middle before high; without in_parts the order is that of the files.
+    """
     names = ('article', 'question', *(f'option {letter}' for letter in RACE.classes))
     levels, articles = {level: Examples(RACE, names) for level in (*LEVELS, '')}, {}
     for path in paths:
         for place, level, (article, question, options), answer in race_rows(path):
+            if not isinstance(article, str):
+                raise ValueError(f'{path}, {place}: the article is not a text')
             if not (isinstance(question, str) and isinstance(options, list) and len(options) == len(RACE.classes)
                     and all(isinstance(option, str) for option in options)):
                 raise ValueError(f'{path}, {place}: not a question and a list of {len(RACE.classes)} options')
             article = articles.setdefault(article, article)            # once in memory for all its questions
-            levels[level if level in LEVELS else ''].add(
+            levels[level if level in LEVELS and in_parts else ''].add(
                 f'{path}, {place}', [article, question.strip(), *(option.strip() for option in options)], answer)
     splits = {level: examples.split(paths[0], labelled) for level, examples in levels.items() if examples.labels}
     if not splits:
@@ -429,7 +434,7 @@ def load_race(options: Namespace) -> tuple[Split, Split, Split | None]:
 def read_race_file(path: str, options: Namespace) -> Split:
     """The questions of one file, or of a folder with folders middle and high."""
     if not os.path.isdir(path):
-        return read_race([path])
+        return read_race([path], in_parts=False)
     paths = [file for folder in (*(os.path.join(path, level) for level in LEVELS), path) for file in passages(folder)]
     if not paths:
         raise FileNotFoundError(f'{path} has no passages: files 1.txt, 2.txt, ... in it, or in middle/ and high/')

@@ -177,7 +177,8 @@ def load_data(args, task):
                  'their texts are cut'
                  for name, examples in zip(('training', 'validation', 'test'), (train, valid, *test), strict=False)
                  if examples.n_cut]
-    digest = hashlib.sha256(repr([n_ctx, hashes, train.labels.tolist(), valid.labels.tolist()]).encode()).hexdigest()
+    labels = [split.labels for split in splits]
+    digest = hashlib.sha256(repr([n_ctx, hashes, labels]).encode()).hexdigest()
     return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
                            parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
                            clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes)
@@ -202,7 +203,7 @@ def labels_and_overlap(task, train, valid, test=None):
 def scale_of(labels) -> tuple[float, float]:
     """Mean and standard deviation of the training numbers, in whose unit the network is trained."""
     mean, std = float(np.mean(labels)), float(np.std(labels))
-    if std == 0:
+    if is_constant(labels):
         raise ValueError(f'all {len(labels)} training examples have the same number, {mean:g}: nothing can be learned')
     return mean, std
 
@@ -420,6 +421,9 @@ def fine_tune(args, task, data, device, autocast, ranks):
     check_memory(args, data, device)
     with Run(args, ranks, device) as run:
         if run.results:
+            if run.results.get('data', data.digest) != data.digest:
+                raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other '
+                                 'weights: choose another --desc')
             return summary(run, run.results)
         module, runner, opt = build(args, task, data, device, ranks, per_epoch * args.n_iter)
         scaler = grad_scaler(device, args.dtype)
@@ -478,10 +482,10 @@ def finish(args, task, data, run, module, autocast):
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
                    valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)),
-                   test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
+                   best=best, test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
                    n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
-                   log_path=run.log_path,
-                   best_path=best_path, hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
+                   data=data.digest, log_path=run.log_path, best_path=best_path,
+                   hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit and data.test is not None:
         load_into(module.model, load_state(best_path, run.device), best_path)
         logits = evaluate(module, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
@@ -512,6 +516,8 @@ def write_submission(args, task, data, logits, run):
         if not part or part in data.parts[2]:
             paths.append(path)
             if run.ranks.rank == 0:
+                for earlier in set_aside([path]):                      # of a run that ended while this one ran
+                    run.print(f'predictions of another run are now in {earlier}')
                 write_predictions(path, values[data.parts[2][part]] if part else values)
     return ', '.join(paths)
 
@@ -521,12 +527,13 @@ def written(task, logits, scale, names=()) -> list[str]:
     predictions = predictions_of(task, logits)
     if task.classes:
         return [(names or task.classes)[prediction] for prediction in predictions]
-    return [f'{number:.3f}' for number in in_units(task, predictions, scale)]
+    digits = 3 if task.limits else max(3, 2 - math.floor(math.log10(scale[1])))          # a hundredth of the spread
+    return [f'{number:.{digits}f}' for number in in_units(task, predictions, scale)]
 
 
 def in_units(task, numbers, scale):
     """Predicted numbers, an array (N,), in the unit of the labels and within the limits of the task."""
-    numbers = numbers * scale[1] + scale[0]
+    numbers = numbers.astype(np.float64) * scale[1] + scale[0]
     return numbers.clip(*task.limits) if task.limits else numbers
 
 
@@ -543,8 +550,9 @@ def summary(run, results):
     """Print what came out and where it is; returns the results as a namespace."""
     try:
         minutes, seconds = divmod(round(results['seconds']), 60)
+        when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
         run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-                  f'{results["valid_score"]:.2f} after epoch {results["best_epoch"]} (the best constant answer: '
+                  f'{results["valid_score"]:.2f} after {when} (the best constant answer: '
                   f'{results["valid_trivial"]:.2f})')
         if results['degenerate']:
             run.print('warning: the network gives all validation examples the same answer')
@@ -579,6 +587,8 @@ def predict(args, device, autocast):
     trained = open_trained(args)
     task, scale = task_of_run(trained), trained.config.get('scale')
     split = task.read(args.predict, trained.options)
+    for note in split.notes:
+        print(f'warning: {note}')
     logits = logits_of(trained, task, split, args, device, autocast)
     if logits.size(1) != max(len(task.classes), 1):
         raise ValueError(f'config.json of {args.desc} is damaged: it has {len(task.classes)} classes, but each example '

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import train
 from device import Ranks, choose_device
+from model_pytorch import read_shapes
 from scripts.report import table
 from tasks import TASKS
 from utils import Parser, run_script, write_whole
@@ -112,8 +114,8 @@ def plan(args):
             runs[task, row] = []
             for seed in args.seeds:
                 desc = f'{task}-{row.replace(" ", "-")}-{seed}'
-                one = train.parse_args(['--dataset', task, '--desc', desc, '--seed', str(seed), '--resume', '--submit',
-                                        *options, *args.rest])
+                one = train.parse_args([*args.rest, '--dataset', task, '--desc', desc, '--seed', str(seed), '--resume',
+                                        '--submit', *options])
                 one.submission_dir = os.path.join(one.submission_dir, desc)      # all seeds write the same names
                 runs[task, row].append(one)
     return runs
@@ -145,19 +147,24 @@ def seconds_a_token(options, data):
 def load(runs):
     """What is needed to plan: (task, row) -> cost in tokens, and the tasks without data with the reason."""
     costs, missing, cheapest = {}, {}, None
+    for options in runs.values():
+        if options[0].n_transfer >= 0:
+            read_shapes(options[0].model_path)                         # before hours of other rows
     for (task, row), options in runs.items():
         known = next((cost for (other, _), cost in costs.items() if other == task), None)
         if task in missing:
             continue
         if known is None:
             try:
-                data = train.load_data(options[0], TASKS[task])
-            except OSError as e:
+                splits = TASKS[task].load(options[0])
+            except FileNotFoundError as e:
                 missing[task] = str(e)
                 continue
-            known = cost_of(options[0], data)
+            fresh = Namespace(**vars(options[0]) | dict(n_transfer=-1))          # lengths and times need no weights
+            data = train.load_data(fresh, TASKS[task]._replace(load=lambda options, splits=splits: splits))
+            known = cost_of(fresh, data)
             if cheapest is None or known < cheapest[0]:
-                cheapest = known, options[0], data
+                cheapest = known, fresh, data
         costs[task, row] = known
     return costs, missing, cheapest
 
@@ -174,11 +181,10 @@ def results_of(runs, costs):
 
 def measured(results, kind):
     """The scores of runs on the `valid` or `test` examples, {part: [one for each run]}; '' is the whole set."""
-    prefix, lines = f'{kind[:2]}_score' if kind == 'valid' else 'test_score', []
-    for result in results:
-        best = next(line for line in result.log if line['n_epochs'] == result.best_epoch)
-        lines.append(best if kind == 'valid' else result.test or {})
-    parts = [name for name in lines[0] if name == prefix or name.startswith(f'{prefix}_')]
+    prefix = 'va_score' if kind == 'valid' else 'test_score'
+    lines = [result.best if kind == 'valid' else result.test or {} for result in results]
+    lines = [line for line in lines if prefix in line]                 # a test file may have no labels
+    parts = [name for name in lines[0] if name == prefix or name.startswith(f'{prefix}_')] if lines else []
     return {name.removeprefix(prefix).removeprefix('_'): [line[name] for line in lines] for name in parts}
 
 
@@ -227,8 +233,7 @@ def draw(results, path):
         rows = [(int(row.split()[0]), runs) for (name, row), runs in results.items() if name == task]
         metric = rows[0][1][0].metric
         for key, style, where in (('va_score', 'o-', 'dev'), ('tr_score', '--', 'training')):
-            best = [[next(line[key] for line in run.log if line['n_epochs'] == run.best_epoch) for run in runs]
-                    for _, runs in rows]
+            best = [[run.best[key] for run in runs] for _, runs in rows]
             axis.plot([n for n, _ in rows], np.median(best, axis=1), style, color=f'C{i}', clip_on=False,
                       label=f'{task}, {metric}, {where}')
     axis.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)', ylim=(None, 100),

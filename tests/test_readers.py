@@ -449,6 +449,7 @@ def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize('change, words', [
     ({'answers': ['A', 'E']}, "question 2: label 'E' is not one of A,"), ({'answers': ['A']}, 'is no passage of RACE'),
+    ({'questions': 5}, 'is no passage of RACE'),
     ({'options': [['a', 'b', 'c', 'd'], ['a', 'b']]}, 'question 2: not a question and a list of 4 options'),
     ({'options': [['a', 'b', 'c', 'd'], ['a', 'b', 'c', None]]}, 'question 2: not a question'),
     ({'questions': [3, 'x']}, 'question 1: not a question'), ({'article': None}, 'is no passage of RACE')])
@@ -497,3 +498,19 @@ def test_a_damaged_file_is_read_or_named_in_one_line(tmp_path, task, name, text)
             assert {len(field) for field in split.texts} == {len(split.texts[0])} and len(split.texts[0]) > 0
             assert split.labels is None or len(split.labels) == len(split.texts[0])
     assert 0 < n_read < 60                                             # the damage is neither too little nor too much
+
+
+@pytest.mark.parametrize('article', [12, ['a', 'b']])
+def test_an_article_that_is_no_text_is_named(tmp_path, article):
+    row = dict(example_id='high1.txt', article=article, answer='A', question='what', options=['a', 'b', 'c', 'd'])
+    with pytest.raises(ValueError, match='rows.jsonl, line 1') as error:
+        read('race', put(tmp_path / 'rows.jsonl', jsonl([row])))
+    one_line(error)
+
+
+def test_the_questions_of_one_file_keep_their_order(tmp_path):
+    """Its predictions are numbered as the file is, whatever the levels."""
+    rows = [dict(example_id=f'{level}{i}.txt', article='so it was', answer='A', question=f'number {i}',
+                 options=['a', 'b', 'c', 'd']) for i, level in enumerate(('high', 'middle', 'high'))]
+    split = read('race', put(tmp_path / 'rows.jsonl', jsonl(rows)))
+    assert split.texts[1] == ['number 0', 'number 1', 'number 2'] and not split.parts

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +72,16 @@ def test_the_rows_of_table_5_are_options():
     assert [(row, one.n_transfer, one.lm_coef) for (_, row), [one] in plan.items()] == [
         ('full', 12, 0.5), ('no_pretraining', -1, 0.5), ('no_lm', 12, 0.)]
     assert all((one.seed, one.lr, one.submit) == (7, 1e-3, True) for [one] in plan.values())
+    argv = ['5', '--tasks', 'cola', '--lm_coef', '0.7', '--n_tran', '2']       # a row keeps what it is named after
+    plan = tables.plan(tables.parse_args(argv))
+    assert [(one.n_transfer, one.lm_coef) for [one] in plan.values()] == [(2, 0.7), (-1, 0.7), (2, 0.)]
+
+
+def test_a_best_evaluation_within_the_first_epoch_is_the_one_in_the_table():
+    best = dict(n_epochs=0, n_updates=2000, va_score=60., va_score_near=61.)
+    run = SimpleNamespace(best=best, best_epoch=0, log=[dict(best, n_updates=1000, va_score=40.), best], test=None)
+    assert tables.measured([run, run], 'valid') == {'': [60., 60.], 'near': [61., 61.]}
+    assert tables.measured([run], 'test') == {}
 
 
 def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys):

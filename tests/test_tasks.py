@@ -336,6 +336,17 @@ def test_all_numbers_equal_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(train.TASKS, 'made_up', row)
     with pytest.raises(ValueError, match='all 40 training examples have the same number, 2.5'):
         run(tmp_path, 'made_up')
+    splits[0] = splits[0]._replace(labels=[0.1] * 40)                  # whose deviation is not 0 in floating point
+    with pytest.raises(ValueError, match='have the same number, 0.1'):
+        run(tmp_path, 'made_up')
+
+
+def test_a_complete_run_of_other_data_is_not_taken_for_this_one(parts, tmp_path):
+    run(tmp_path, 'made_up', '--n_iter', '1')
+    assert run(tmp_path, 'made_up', '--n_iter', '1', '--resume').n_updates == 10
+    parts[2] = parts[2]._replace(labels=parts[2].labels[::-1])
+    with pytest.raises(ValueError, match='results.json: the complete run had other data'):
+        run(tmp_path, 'made_up', '--n_iter', '1', '--resume')
 
 
 def test_numbers_are_written_within_their_limits():
@@ -343,6 +354,9 @@ def test_numbers_are_written_within_their_limits():
     logits = torch.tensor([[-3.], [0.5], [3.]])
     assert train.written(row, logits, (2., 1.5)) == ['0.000', '2.750', '5.000']
     assert train.written(row._replace(limits=()), logits, (2., 1.5)) == ['-2.500', '2.750', '6.500']
+    assert train.written(row._replace(limits=()), logits, (2e-4, 1e-4)) == ['-0.000100', '0.000250', '0.000500']
+    assert train.written(row._replace(limits=()), logits, (1.7e9, 20.)) == [
+        '1699999940.000', '1700000010.000', '1700000060.000']
 
 
 def test_metrics_are_those_of_the_paper():
