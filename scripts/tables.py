@@ -198,7 +198,7 @@ def table_rows(results, missing):
                 spread = f'{np.median(values):.1f}'
                 if len(values) > 1:
                     spread += f' [{min(values):.1f}..{max(values):.1f}]'
-                yield [f'{task} {part}'.strip(), row, runs[0].metric, where, str(n), str(len(runs)), spread,
+                yield [f'{task} {part}'.strip(), row, runs[0].metric, where, str(n), str(len(values)), spread,
                        f'{sum(run.degenerate for run in runs)} of {len(runs)}',
                        '' if part else f'{getattr(runs[0], f"{kind}_trivial"):.1f}',
                        f'{theirs[row]} ({theirs_on})' if row in theirs else '',
