@@ -232,17 +232,17 @@ def main(args):
         print(f'{path}: best perplexity on held-out text {np.exp(losses.min()):.2f}')
     if curves and not args.no_figures:
         draw_pretraining(curves, args.figure_dir)
-    args.logs = [path for path in args.logs if path not in curves]
-    return None if curves and not args.logs else compare(args)
+    logs = [path for path in args.logs if path not in curves]
+    return compare(args, logs) if logs else None
 
 
-def compare(args):
+def compare(args, logs):
     """Summarise logs of train.py; returns the frame of runs."""
-    runs, evaluations, left_out = read_runs(args.logs)
+    runs, evaluations, left_out = read_runs(logs)
     for line in left_out:
         print(line)
     if runs.empty:
-        raise ValueError(f'none of {len(args.logs)} logs is of a complete run')
+        raise ValueError(f'none of {len(logs)} logs is of a complete run')
     metric = 'accuracy' if (evaluations.va_acc == evaluations.score).all() else 'score'
     for name, group in runs.groupby('name', sort=False):
         print(f'{name}: seeds {" ".join(map(str, sorted(group.seed)))}')

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from datasets import SPLIT_SEED
 from readers import read_rows
-from tasks import Split, Task
+from tasks import Split, Task, as_text
 from text_utils import has_tokens
 
 # --form -> the form of datasets.FORMS, the least and the greatest number of columns, and what these are
@@ -127,7 +127,7 @@ def read_own(path: str, options: Namespace, labelled: bool = False) -> Rows:
             raise ValueError(f'{path}, {place}: {" and ".join(columns) if form == "text" else names[empty]} is empty')
         rows.places.append(place)
         rows.texts.append(texts)
-        rows.labels.append(as_class(label))
+        rows.labels.append(' '.join(as_text(label).split()))
     if not rows.places:
         raise ValueError(f'{path} has no examples')
     if '' not in rows.labels:
@@ -136,13 +136,6 @@ def read_own(path: str, options: Namespace, labelled: bool = False) -> Rows:
         why = '' if labelled else ', but other examples have a label'
         raise ValueError(f'{path}, {rows.places[rows.labels.index("")]}: {options.label} is empty{why}')
     return rows._replace(labels=None)
-
-
-def as_class(label) -> str:
-    """A label of a file as text; where there is none, ''. Gaps in a column of json or parquet make 4 to 4.0."""
-    if label is None:
-        return ''
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else ' '.join(str(label).split())
 
 
 def label_of(options: Namespace, classes: tuple, texts: list[str], label: str) -> int | float:
@@ -288,7 +281,7 @@ def own_task(options: Namespace, classes: tuple) -> Task:
     if len(classes) == 2 and options.form != 'choices':
         metrics = 'accuracy', 'f1'                                     # F1 of the second class
     return Task(None, partial(read_file, classes), COLUMNS[options.form][0], classes, metrics,
-                {'': f'{options.desc}.tsv'}, defaults=DEFAULTS)
+                {'': f'{options.desc}.tsv'})
 
 
 def task_of_run(config: dict) -> Task:

@@ -145,38 +145,34 @@ def seconds_a_token(options, data):
 
 
 def load(runs):
-    """What is needed to plan: (task, row) -> cost in tokens, and the tasks without data with the reason."""
+    """What is needed to plan: task -> cost in tokens of one run, task without data -> the reason, and options and data
+    of the cheapest task, None without any. FileNotFoundError if weights are missing."""
+    for first, *_ in runs.values():
+        if first.n_transfer >= 0:
+            read_shapes(first.model_path)                              # before hours of other rows
     costs, missing, cheapest = {}, {}, None
-    for options in runs.values():
-        if options[0].n_transfer >= 0:
-            read_shapes(options[0].model_path)                         # before hours of other rows
-    for (task, row), options in runs.items():
-        known = next((cost for (other, _), cost in costs.items() if other == task), None)
-        if task in missing:
+    for task, first in {task: first for (task, _), (first, *_) in runs.items()}.items():
+        options = Namespace(**vars(first) | dict(n_transfer=-1))       # lengths and times need no weights
+        try:
+            splits = TASKS[task].load(options)
+        except FileNotFoundError as e:
+            missing[task] = str(e)
             continue
-        if known is None:
-            try:
-                splits = TASKS[task].load(options[0])
-            except FileNotFoundError as e:
-                missing[task] = str(e)
-                continue
-            fresh = Namespace(**vars(options[0]) | dict(n_transfer=-1))          # lengths and times need no weights
-            data = train.load_data(fresh, TASKS[task]._replace(load=lambda options, splits=splits: splits))
-            known = cost_of(fresh, data)
-            if cheapest is None or known < cheapest[0]:
-                cheapest = known, fresh, data
-        costs[task, row] = known
+        data = train.load_data(options, TASKS[task]._replace(load=lambda options, splits=splits: splits))
+        costs[task] = cost_of(options, data)
+        if costs[task] == min(costs.values()):
+            cheapest = options, data
     return costs, missing, cheapest
 
 
 def results_of(runs, costs):
     """Run what is not complete, the cheapest first: (task, row) -> the results of each seed."""
-    results = {key: [] for key in runs if key in costs}
-    for key in sorted(results, key=costs.get):
+    results = {key: [] for key in runs if key[0] in costs}
+    for key in sorted(results, key=lambda key: costs[key[0]]):
         for options in runs[key]:
             print(f'{options.desc}:')
             results[key].append(train.main(options))
-    return {key: results[key] for key in runs if key in results}
+    return results
 
 
 def measured(results, kind):
@@ -256,13 +252,13 @@ def main(args):
     if not costs:
         raise FileNotFoundError('there is no data for any of these tasks')
     first = next(iter(runs.values()))[0]
-    todo = {key: sum(not is_complete(options) for options in runs[key]) for key in costs}
+    todo = {key: sum(not is_complete(options) for options in of_row) for key, of_row in runs.items() if key[0] in costs}
     if any(todo.values()):
-        speed = seconds_a_token(*cheapest[1:])
-        hours = {key: costs[key] * n * speed / 3600 for key, n in todo.items()}
+        speed = seconds_a_token(*cheapest)
+        hours = {key: costs[key[0]] * n * speed / 3600 for key, n in todo.items() if n}
         print(f'{sum(todo.values())} runs of {sum(map(len, runs.values()))} are to be done, about '
-              f'{sum(hours.values()):.1f} hours: ' + ', '.join(f'{task} {row} {hours[task, row]:.1f}' for task, row
-                                                              in sorted(todo, key=costs.get) if todo[task, row]))
+              f'{sum(hours.values()):.1f} hours: ' + ', '.join(
+                  f'{" ".join(key)} {hours[key]:.1f}' for key in sorted(hours, key=lambda key: costs[key[0]])))
     results = results_of(runs, costs)
     name = args.what if args.what == 'figure2' else f'table{args.what}'
     lines = table(HEADER, list(table_rows(results, missing)))
