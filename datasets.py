@@ -109,13 +109,13 @@ def split_cloze(path: str, n_valid: int, n_train: int | None = None):
 
     The split is the original's: n_valid stories are for validation, and of the rest all or the first n_train train.
     """
-    from sklearn.model_selection import train_test_split
     fields = read_cloze(path, labelled=True)
     n = len(fields[0])
     if not 0 < n_valid < n:
         raise ValueError(f'{path} has {n} stories, so n_valid={n_valid} of them cannot be set aside for validation')
-    splits = train_test_split(*fields, test_size=n_valid, random_state=SPLIT_SEED)
-    return tuple(field[:n_train] for field in splits[0::2]), tuple(splits[1::2])
+    order = np.random.RandomState(SPLIT_SEED).permutation(n).tolist()  # as in scikit-learn, which takes long to import
+    return tuple(tuple([field[i] for i in chosen] for field in fields)
+                 for chosen in (order[n_valid:][:n_train], order[:n_valid]))
 
 
 def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = 374):

@@ -474,7 +474,7 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
     (more than there are: all; -1: nothing at all, though the special rows are still drawn, so that batches are the
     same). path: the folder of the shards. n_embd, path_names: ignored; kept so that calls written for the port work.
 
-    Shards are mapped one by one, so no second copy of the model is ever in memory. Raises ValueError or
+    Shards are mapped, not read, so no second copy of the model is ever in memory. Raises ValueError or
     FileNotFoundError, before anything is copied, where the files are not those of such a model.
     """
     model = transformer_of(model)
@@ -488,18 +488,19 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
     sizes = [math.prod(shape) for shape in shapes]
     n_ctx = shapes[0][0] if n_ctx == -1 else n_ctx
     check_fits(model, shapes, n_ctx, n_special, n_blocks, path)
-    for i, shard in enumerate(open_shards(path, sum(sizes))):
-        if not np.isfinite(shard).all():
+    shards = [torch.from_numpy(shard) for shard in open_shards(path, sum(sizes))]
+    for i, shard in enumerate(shards):
+        if not torch.stack(shard.aminmax()).isfinite().all():          # quicker than to ask each number
             raise ValueError(f'{os.path.join(path, f"params_{i}.npy")} holds numbers that are not finite: '
                              f'{how_to_get(path)}')
 
     targets = arrays_of(model, n_ctx, n_special, n_blocks)
     model.embed.weight[-n_ctx - n_special:-n_ctx].copy_(torch.from_numpy(special))
-    for i, offset, piece in pieces(open_shards(path, sum(sizes)), sizes):
+    for i, offset, piece in pieces(shards, sizes):
         if i == len(targets):
             break
         target = targets[i].view(-1)[offset:offset + len(piece)]       # shorter: the positions after n_ctx stay out
-        target.copy_(torch.from_numpy(piece[:len(target)]))
+        target.copy_(piece[:len(target)])
 
 
 @torch.no_grad()
