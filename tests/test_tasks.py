@@ -12,6 +12,7 @@ from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 
 import datasets
 import fast
+import options
 import train
 from datasets import FORMS, Examples, encode_texts, fit_n_ctx, kept_lengths, pack, sequence_lengths, transform_roc
 from device import Ranks
@@ -48,6 +49,12 @@ def made_up(row, n, seed):
 
 
 TRAINING_NUMBERS = made_up('number', 40, 0).labels
+
+
+@pytest.fixture(autouse=True)
+def may_be_named(monkeypatch):
+    """--dataset made_up"""
+    monkeypatch.setitem(options.DATASETS, 'made_up', {})
 
 
 @pytest.fixture(params=ROWS)

@@ -230,10 +230,10 @@ def test_make_path(tmp_path):
 
 
 def test_the_model_folder_sets_defaults_and_the_command_line_wins(tmp_path):
-    (tmp_path / 'hparams.json').write_text('{"n_embd": 64, "n_layer": 2}')
+    (tmp_path / 'hparams.json').write_text('{"n_embd": 96, "n_layer": 2}')
     argv = ['--model_path', str(tmp_path), '--n_layer', '3']
     args = train_options(argv)
-    assert (args.n_embd, args.n_layer, args.n_head) == (64, 3, 12)
+    assert (args.n_embd, args.n_layer, args.n_head) == (96, 3, 12)
     assert args.encoder_path == str(tmp_path / 'encoder_bpe_40000.json') and args.bpe_path.endswith('vocab_40000.bpe')
     (tmp_path / 'hparams.json').write_text('{"n_heads": 4}')
     with pytest.raises(ValueError, match="hparams.json: 'n_heads' is no option"):
