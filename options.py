@@ -119,6 +119,15 @@ def number(kind, low, below=math.inf):
     return convert
 
 
+def warmup(text):
+    """The `type` of --lr_warmup: a fraction, or from 1 on a whole number."""
+    value = number(float, 0)(text)
+    if value >= 1 and not value.is_integer():
+        raise argparse.ArgumentTypeError(f'{text}: must be a fraction of the updates, below 1, or a whole number of '
+                                         'updates')
+    return value
+
+
 def run_name(text):
     """The `type` of --desc: a name of files, not a path."""
     if not text or text.startswith('.') or set(text) & set('/\\:\0') or len(text) > 200:
@@ -180,7 +189,7 @@ def add_training_args(parser, examples, n_iter, n_batch, n_gpu, lr, lr_warmup):
     group.add_argument('--n_gpu', type=number(int, 1), default=n_gpu, help=f'towers: an update takes n_batch * n_gpu '
                        f'{examples}; one device computes one tower after the other')
     group.add_argument('--lr', type=number(float, 0), default=lr, help='peak learning rate')
-    group.add_argument('--lr_warmup', type=number(float, 0), default=lr_warmup, help='updates until the peak: their '
+    group.add_argument('--lr_warmup', type=warmup, default=lr_warmup, metavar='X', help='updates until the peak: their '
                        'fraction of all, or from 1 on their number, at most a tenth of all')
     return group
 
