@@ -177,6 +177,11 @@ def figure(path, size):
     print(f'figure: {path}')
 
 
+def line_style(i):
+    """How line number `i` of a panel is drawn. Lines that lie on each other differ in dashes and markers."""
+    return dict(color=f'C{i % 10}', marker='osD^vP*X'[i % 8], linestyle=('-', '--', '-.', ':')[i % 4], linewidth=2)
+
+
 def legend_below(fig, title=None):
     """One legend for all panels of a figure: each label once, in as many columns as there is room for."""
     handles = {label: handle for ax in fig.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -213,9 +218,7 @@ def draw(runs, evaluations, metric, folder):
     runs, names = runs.sort_values('seed', kind='stable'), runs.name.unique()
     apart = len(names) == 1 and len(runs) < MANY
     runs['line'] = [f'seed {seed}' for seed in runs.seed] if apart else runs.name
-    # a line that lies on another one differs from it in dashes and markers
-    styles = {line: dict(color=f'C{i % 10}', marker='osD^vP*X'[i % 8], linestyle=('-', '--', '-.', ':')[i % 4])
-              for i, line in enumerate(runs.line if apart else names)}
+    styles = {line: line_style(i) for i, line in enumerate(runs.line if apart else names)}
     draw_curves(os.path.join(folder, 'learning_curves.png'), runs, evaluations, metric, styles)
     draw_scores(os.path.join(folder, 'accuracies.png'), runs, names, metric, styles)
 
@@ -233,7 +236,7 @@ def draw_curves(path, runs, evaluations, metric, styles):
                 of_line = evaluations[evaluations.line == line]
                 by_run = of_line.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
                 label = f'{line} ({n_runs[line]} seeds)' if n_runs[line] > 1 else line
-                ax.plot(by_run.median(axis=1), **style, linewidth=2, markersize=6, clip_on=False, label=label)
+                ax.plot(by_run.median(axis=1), **style, clip_on=False, label=label)
                 ax.fill_between(by_run.index, by_run.min(axis=1), by_run.max(axis=1), color=style['color'], alpha=0.2,
                                 linewidth=0)
             ax.set(xlabel='updates', xlim=(0, 1.05 * evaluations.n_updates.max()))
@@ -290,8 +293,8 @@ def draw_pretraining(curves, folder):
         ax = fig.subplots()
         for i, (path, (n_updates, training, validation)) in enumerate(curves.items()):
             name, best = os.path.splitext(os.path.basename(path))[0], np.exp(validation.min())
-            style = dict(color=f'C{i % 10}', marker='osD^vP*X'[i % 8], markersize=5, markevery=-(-len(n_updates) // 25))
-            ax.plot(n_updates, training, '--', **style | dict(marker='.'), linewidth=1)
+            style = line_style(i) | dict(linestyle='-', markevery=-(-len(n_updates) // 25))
+            ax.plot(n_updates, training, **style | dict(linestyle='--', marker='.', linewidth=1))
             ax.plot(n_updates, validation, **style, label=f'{name}, best perplexity {best:.2f}')
         ax.set(title='language model, held-out text (dashed: training): lower is better', xlabel='updates',
                ylabel='loss (nats per token)', xlim=(0, 1.03 * max(n_updates[-1] for n_updates, *_ in curves.values())))
