@@ -90,7 +90,8 @@ def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys, monkeypa
     results = run('figure2', '--tasks', 'cola', '--layers', '0,3')
     [[ax]] = [fig.axes for fig in figures]
     assert [(line.get_linestyle(), line.get_ydata().tolist()) for line in ax.lines] == [
-        (style, [run.best[f'{part}_score'] for [run] in results.values()]) for style, part in (('--', 'tr'), ('-', 'va'))]
+        (style, [run.best[f'{part}_score'] for [run] in results.values()])
+        for style, part in (('--', 'tr'), ('-', 'va'))]
     assert ax.get_ylim()[1] == 100 and ax.get_ylim()[0] < min(line.get_ydata().min() for line in ax.lines)
     assert ax.get_title() == 'best epoch on dev (dashed: training), one seed: higher is better'
     assert ax.get_ylabel() == 'score (%)' and ax.lines[1].get_label() == 'cola (matthews)'
