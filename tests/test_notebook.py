@@ -14,7 +14,7 @@ from datasets import TEST_NAME, VAL_NAME
 
 pytest.importorskip('matplotlib', reason='needs pip install matplotlib')
 NOTEBOOK = json.loads((ROOT / 'notebook.ipynb').read_text(encoding='utf-8'))
-SIZES = 'N_STORIES, N_VALID = 3000, 120 '
+SIZES = 'N_STORIES, N_VALID = 2000, 120 '
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def test_the_notebook_runs(cells, which, tmp_path, monkeypatch, capsys):
     plt.switch_backend('agg')
     shutil.copytree(TOY if which == 'toy' else ROOT / 'model' / 'sample', tmp_path / 'model' / 'sample')
     if which == 'toy':
-        (tmp_path / 'model' / 'sample' / 'hparams.json').write_text('{"n_embd": 16, "n_head": 4, "n_layer": 3, "n_ctx": 24}')
+        sizes = dict(n_embd=16, n_head=4, n_layer=3, n_ctx=24)
+        (tmp_path / 'model' / 'sample' / 'hparams.json').write_text(json.dumps(sizes))
     figures, names = [], {}
     monkeypatch.setattr(plt, 'show', lambda: figures.append(plt.gcf().axes))
     with plt.rc_context():
