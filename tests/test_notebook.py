@@ -27,7 +27,7 @@ def cells(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, *others = (''.join(cell['source']) for cell in NOTEBOOK['cells'] if cell['cell_type'] == 'code')
     assert SIZES in first
-    return [first.replace(SIZES, 'N_STORIES, N_VALID = 100, 12 '), *others]
+    return [first.replace(SIZES, 'N_STORIES, N_VALID = 60, 12 '), *others]
 
 
 @pytest.mark.parametrize('which', ['sample', 'toy'])
