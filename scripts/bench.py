@@ -42,7 +42,7 @@ from datasets import SPECIAL, Examples, find_cloze_file
 from device import Ranks, choose_device
 from model_pytorch import DEFAULT_CONFIG, LMModel, TransformerModel, dotdict, save_openai_pretrained_model
 from opt import OpenAIAdam
-from scripts.report import draw, provenance, ratio_table, read_report, spread, table, take_turns, write_report
+from scripts.report import draw, machine, provenance, ratio_table, read_report, spread, table, take_turns, write_report
 from tasks import TASKS
 from text_utils import TextEncoder
 from utils import read_text
@@ -381,15 +381,19 @@ def bench_curves(args, cfg, device):
     seconds_of_size, mib_of_size = step_costs(args, ('plain', OURS), [(B, T_DATA) for B in sizes])
     seconds_of_length, mib_of_length = step_costs(args, ('plain', OURS), [(2, n_ctx) for n_ctx in lengths])
     steps, tokens_rates = generation_rates(args, cfg, device)
-    examples, tokens = 'examples in a batch', 'steps of a sequence (batch 2, no padding)'
+    gib_of_size, gib_of_length = ({name: np.divide(mib, 1024) for name, mib in costs.items()}
+                                  for costs in (mib_of_size, mib_of_length))
+    examples, tokens = 'examples in a batch', 'tokens of a sequence (4 sequences, no padding)'
     picture = f'bench_{device.type}.png'
-    draw([(examples, 's per training step', sizes, seconds_of_size),
-          (examples, 'MiB while training', sizes, mib_of_size),
-          (examples, 'examples/s in evaluation', sizes, evaluation_rates(args, cfg, device, sizes)),
-          (tokens, 's per training step', lengths, seconds_of_length),
-          (tokens, 'MiB while training', lengths, mib_of_length),
-          ('earlier steps', 'tokens/s in generation', steps, tokens_rates)],
-         os.path.join(os.path.dirname(args.out), picture))
+    draw([(examples, 'training step (s): lower is better', sizes, seconds_of_size),
+          (tokens, 'training step (s): lower is better', lengths, seconds_of_length),
+          (examples, 'memory in training (GiB): lower is better', sizes, gib_of_size),
+          (tokens, 'memory in training (GiB): lower is better', lengths, gib_of_length),
+          (examples, 'evaluation (examples/s): higher is better', sizes,
+           evaluation_rates(args, cfg, device, sizes)),
+          ('tokens so far', 'generation (tokens/s): higher is better', steps, tokens_rates)],
+         os.path.join(os.path.dirname(args.out), picture),
+         f'{machine(device)}, torch {torch.__version__}, {time.strftime("%Y-%m-%d")}')
 
     step, fixed = np.polyfit(sizes, seconds_of_size[OURS], 1)
     mib_of_example, fixed_mib = np.polyfit(sizes, mib_of_size[OURS], 1)
@@ -416,7 +420,7 @@ def evaluation_rates(args, cfg, device, sizes):
 def generation_rates(args, cfg, device):
     """Numbers of earlier steps, and name -> tokens/s after that many steps."""
     transformer, prompt = language_model(cfg, device)
-    steps, window = ([4, 12], 2) if args.toy else ([16, 64, 128, 256, 384, 496], 8)
+    steps, window = ([4, 12], 2) if args.toy else ([16, 32, 64, 128, 256, 496], 8)
     ticks = [time.perf_counter() for _ in generate.sample(transformer, cfg.n_tokens, prompt[:2], steps[-1] + window,
                                                           temperature=0)]
     rates = {'plain': [], 'generate.py': [window / (ticks[n - 2 + window] - ticks[n - 2]) for n in steps]}
