@@ -510,9 +510,10 @@ def main(args):
         kind, flops = run_apart(speed, args)
         if kind == 'cuda':
             left_out |= dict.fromkeys(NEEDS_NO_GPU, 'it does not use a GPU: add --device cpu')
-    for name in set(names) & set(left_out):
-        names.remove(name)
-        print(f'{name} is left out: {left_out[name]}')
+    for name in names.copy():
+        if name in left_out:
+            names.remove(name)
+            print(f'{name} is left out: {left_out[name]}')
     if names and not args.toy:
         print(f'{", ".join(names)}: about {minutes_for(args, names, flops):.0f} minutes', flush=True)
     for name in tqdm(names, 'sections', ncols=80, disable=None):
