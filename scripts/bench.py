@@ -5,27 +5,34 @@
     python scripts/bench.py --device cuda --against ../port ../nanoGPT  # what a GPU can measure, all contenders
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from options import bench_options as parse_args
+from shell import begin_script, is_out_of_memory, run_script
+
+if __name__ == '__main__':
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+
 import multiprocessing
 import os
 import re
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 import analysis
 import generate
@@ -71,7 +78,7 @@ from scripts.report import (
     take_turns,
     write_report,
 )
-from utils import Parser, add_path_args, finish_paths, is_out_of_memory, number, read_text, run_script
+from utils import read_text
 
 METHOD = (
     'Each section, and each peak of memory, is measured in its own process. In each round all contenders of a '
@@ -135,8 +142,8 @@ def default_peak(args, script):
         inputs = partial(get_batch, drawn_stories(32, T_DATA, cfg.n_tokens), 32)
     else:
         options = lm_options(cfg, 32 if args.toy else 512)
-        step = our_lm_step(cfg, options.n_ctx, device, options.micro_batch, 'float32')
-        inputs = partial(drawn_tokens, cfg, 2 * options.micro_batch, options.n_ctx)      # a third adds no memory
+        step = our_lm_step(cfg, options.n_ctx, device, options.n_batch, 'float32')
+        inputs = partial(drawn_tokens, cfg, 2 * options.n_batch, options.n_ctx)   # a third tower adds no memory
     return peak_of(device) / 2 ** 20 if take_turns({script: step}, inputs, 1, device, script)[script] else None
 
 
@@ -257,8 +264,8 @@ def bench_memory(args, cfg, device):
 
 def bench_pretrain(args, cfg, device):
     """Pre-training step"""
-    B, n_ctx, micro_batch = (4, 32, 2) if args.toy else (64, 512, 8) if device.type == 'cuda' else (4, 512, 4)
-    contenders = lm_steps(args, cfg, n_ctx, device, micro_batch)
+    B, n_ctx, n_batch = (4, 32, 2) if args.toy else (64, 512, 8) if device.type == 'cuda' else (4, 512, 4)
+    contenders = lm_steps(args, cfg, n_ctx, device, n_batch)
     steps = {name: contender.build() for name, contender in contenders.items()}
     reached = {dtype: matmul_flops(*choose_device(str(device), dtype)) for dtype in {*dtypes_of(device)}}
     seconds = take_turns(steps, partial(drawn_tokens, cfg, B, n_ctx), args.rounds, device, 'pre-training')
@@ -274,7 +281,7 @@ def bench_pretrain(args, cfg, device):
     *_, half = dtypes_of(device)
     bases = 'plain', 'nanoGPT, float32', f'nanoGPT, {half}, compiled'
     rates = ', '.join(f'{rate / 1e12:.3g} in {dtype}' for dtype, rate in sorted(reached.items()))
-    return [f'{B} sequences of {n_ctx} random tokens, {micro_batch} at a time, with dropout, clipping and Adam. The '
+    return [f'{B} sequences of {n_ctx} random tokens, {n_batch} at a time, with dropout, clipping and Adam. The '
             f'network needs {flops / 1e12:.3g} TFLOP for it; matrix products reach here, in TFLOP/s: {rates}'
             + (f'; the peak of this GPU in bfloat16 is {peak / 1e12:.0f}' if peak else '') + '.', '',
             *ratio_table(seconds, B * n_ctx, 'tokens', bases, header, share)]
@@ -525,21 +532,5 @@ def main(args):
             print(f'{name} is left out: not enough memory, or its process was killed', flush=True)
 
 
-def parse_args(argv=None):
-    parser = Parser(f'{__doc__}\n{METHOD}')
-    parser.add_argument('--only', nargs='+', choices=SECTIONS, help='measure these sections; the others do not change')
-    parser.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
-    parser.add_argument('--against', nargs='+', default=[], metavar='PATH', help='checkouts to compare with: of the '
-                        'port (train), of nanoGPT (pretrain)')
-    parser.add_argument('--data_dir', default='data/', help='folder with the Story Cloze files, if you have them')
-    parser.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
-    parser.add_argument('--out', help='file to write; the picture is beside it (default: BENCHMARKS[.toy].md)')
-    parser.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
-    add_path_args(parser)
-    args = finish_paths(parser.parse_args(argv))
-    args.out = args.out or ('BENCHMARKS.toy.md' if args.toy else 'BENCHMARKS.md')
-    return args
-
-
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

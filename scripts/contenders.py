@@ -205,7 +205,7 @@ def training_steps(args, cfg, n_ctx, device):
     return builders
 
 
-# Steps of pre-training: functions of tokens (B, n_ctx + 1), which they compute `micro_batch` sequences at a time
+# Steps of pre-training: functions of tokens (B, n_ctx + 1), which they compute a tower of n_batch at a time
 
 class LMStep(NamedTuple):
     dtype: str
@@ -218,7 +218,7 @@ def lm_options(cfg, n_ctx):
     return dotdict(vars(options), **{**cfg, 'n_ctx': n_ctx})
 
 
-def our_lm_step(cfg, n_ctx, device, micro_batch, dtype):
+def our_lm_step(cfg, n_ctx, device, n_batch, dtype):
     """The training step of pretrain.py."""
     ranks, scaler = Ranks(), grad_scaler(device, dtype)
     _, runner, opt = pretrain.build(lm_options(cfg, n_ctx), cfg.n_tokens, 1000, device, ranks)
@@ -226,11 +226,11 @@ def our_lm_step(cfg, n_ctx, device, micro_batch, dtype):
 
     def step(tokens):
         _, autocast = choose_device(str(device), dtype)
-        return pretrain.update(runner, opt, tokens.to(device), micro_batch, autocast, scaler, run)
+        return pretrain.update(runner, opt, tokens.to(device), n_batch, autocast, scaler, run)
     return step
 
 
-def plain_lm_step(cfg, n_ctx, device, micro_batch, dtype, compiled=False):
+def plain_lm_step(cfg, n_ctx, device, n_batch, dtype, compiled=False):
     """model_pytorch.py as it is written, with whole logits, and torch's cross entropy, clipping and AdamW."""
     torch.manual_seed(42)
     model = LMModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx).to(device).train()
@@ -238,12 +238,12 @@ def plain_lm_step(cfg, n_ctx, device, micro_batch, dtype, compiled=False):
     adam = torch.optim.AdamW(model.parameters(), lr=2.5e-4, weight_decay=0.01)
 
     def losses(model, part):
-        logits = model(with_positions(transformer, part[:, :-1]))      # (micro_batch, n_ctx, V)
+        logits = model(with_positions(transformer, part[:, :-1]))      # (n_batch, n_ctx, V)
         return F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten())
-    return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, micro_batch, dtype)
+    return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, n_batch, dtype)
 
 
-def nanogpt_step(cfg, n_ctx, device, micro_batch, dtype, path, compiled=False):
+def nanogpt_step(cfg, n_ctx, device, n_batch, dtype, path, compiled=False):
     """The training step of a checkout of nanoGPT at `path`, with a network of the same size."""
     module = load_module(path, NANOGPT_FILE)
     torch.manual_seed(42)
@@ -255,16 +255,16 @@ def nanogpt_step(cfg, n_ctx, device, micro_batch, dtype, path, compiled=False):
 
     def losses(model, part):
         return model(part[:, :-1].contiguous(), part[:, 1:].contiguous())[1]
-    return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, micro_batch, dtype)
+    return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, n_batch, dtype)
 
 
-def lm_step(model, loss_of, optimizer, device, micro_batch, dtype):
-    """The usual loop: the mean loss of each micro-batch, backward; then clipping at norm 1 and an update."""
+def lm_step(model, loss_of, optimizer, device, n_batch, dtype):
+    """The usual loop: the mean loss of each tower, backward; then clipping at norm 1 and an update."""
     scaler = grad_scaler(device, dtype)
 
     def step(tokens):
         _, autocast = choose_device(str(device), dtype)
-        parts, losses = tokens.to(device).split(micro_batch), []
+        parts, losses = tokens.to(device).split(n_batch), []
         for part in parts:
             with autocast:
                 loss = loss_of(model, part) / len(parts)
@@ -279,9 +279,9 @@ def lm_step(model, loss_of, optimizer, device, micro_batch, dtype):
     return step
 
 
-def lm_steps(args, cfg, n_ctx, device, micro_batch):
+def lm_steps(args, cfg, n_ctx, device, n_batch):
     """Name -> `LMStep`, for all contenders that are given."""
-    shape, (*_, half) = (cfg, n_ctx, device, micro_batch), dtypes_of(device)
+    shape, (*_, half) = (cfg, n_ctx, device, n_batch), dtypes_of(device)
     steps = {'plain': LMStep('float32', partial(plain_lm_step, *shape, 'float32'))}
     if device.type == 'cuda':
         steps[f'plain, {half}'] = LMStep(half, partial(plain_lm_step, *shape, half))

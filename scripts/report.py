@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import is_out_of_memory, read_text, write_whole
+from shell import is_out_of_memory
+from utils import read_text, write_whole
 
 CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}    # as Linux and as people call them
 # TFLOP/s in bfloat16 without sparsity, from the data sheets; the first name that fits counts

@@ -179,10 +179,10 @@ def test_contenders_take_the_same_training_step(tmp_path, monkeypatch):
 
 
 def test_contenders_take_the_same_step_of_pre_training(tmp_path, nanogpt):
-    """Whole logits, chunks of them and micro-batches give the same loss; nanoGPT's interface is called as it should."""
+    """Whole logits, chunks of them and towers give the same loss; nanoGPT's interface is called as it should."""
     args = toy_args(tmp_path, '--against', nanogpt)
     cfg, device = bench.setup(args)
-    steps = contenders.lm_steps(args, contenders.without_dropout(cfg), 12, device, micro_batch=2)
+    steps = contenders.lm_steps(args, contenders.without_dropout(cfg), 12, device, n_batch=2)
     assert {name: step.dtype for name, step in steps.items()} == {
         'plain': 'float32', 'pretrain.py, float32': 'float32', 'pretrain.py, bfloat16': 'bfloat16',
         'nanoGPT, float32': 'float32', 'nanoGPT, bfloat16': 'bfloat16'}
