@@ -515,7 +515,7 @@ def bench_options(argv=None):
     group.add_argument('--only', nargs='+', choices=SECTIONS, help='these sections; the others of the report do not '
                        'change (default: all)')
     group.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
-    group.add_argument('--against', nargs='+', default=[], metavar='FOLDER', help='checkouts to compare with: of the '
+    group.add_argument('--against', nargs='+', metavar='FOLDER', help='checkouts to compare with: of the '
                        'port (train), of nanoGPT (pretrain)')
     group.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
     group.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')

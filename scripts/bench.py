@@ -136,7 +136,7 @@ def default_peak(args, script):
     cfg, device = setup(args)
     if device.type == 'cuda':
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1, SMALL_GPU / total), device)
+        torch.cuda.set_per_process_memory_fraction(min(1., SMALL_GPU / total), device.index or 0)
     if script == 'train.py':
         step = our_step(cfg, T_DATA, device, 'float32', plain=False, n_towers=4)
         inputs = partial(get_batch, drawn_stories(32, T_DATA, cfg.n_tokens), 32)
@@ -248,18 +248,18 @@ def bench_train(args, cfg, device):
 
 
 def bench_memory(args, cfg, device):
-    """Peak memory in fine-tuning"""
+    """Peak memory in training"""
     names = [name for name in training_steps(args, cfg, T_DATA, device) if name != 'train.py, tf32']
     _, mib = step_costs(args, names, [(20, T_DATA)], rounds=1)
     peaks = {script: run_apart(default_peak, args, script) for script in ('train.py', 'pretrain.py')}
     is_gpu, [of_plain] = device.type == 'cuda', mib['plain']
-    rows = [[name, f'{peak / of_plain:.2f}', f'{peak:.0f}'] for name, [peak] in mib.items()]
+    rows = [[name, f'{peak / of_plain:.2f}', f'{peak:.0f}'] if peak > 0 else [name, '', 'more than there is']
+            for name, [peak] in mib.items()]
+    limit = f', where {SMALL_GPU / 2 ** 30:.0f} GiB are allowed, as on a GPU of 12 GB' if is_gpu else ''
     return [f'{"Allocated on the GPU" if is_gpu else "Resident memory of the process, Python and torch too"}; drawn '
-            'stories, batches of 20.', '', *table(['', 'of plain', 'MiB'], rows), '',
-            *(f'Updates with the defaults of `{script}` in float32 '
-              + (f'take {peak:.0f} MiB' if peak else 'do not fit')
-              + (f' with {SMALL_GPU / 2 ** 30:.0f} GiB for tensors, as on a GPU of 12 GB.' if is_gpu else '.')
-              for script, peak in peaks.items())]
+            'stories, fine-tuning in batches of 20.', '', *table(['', 'of plain', 'MiB'], rows), '',
+            *(f'Updates with the defaults of `{script}` in float32 {f"take {peak:.0f} MiB" if peak else "do not fit"}'
+              f'{limit}.' for script, peak in peaks.items())]
 
 
 def bench_pretrain(args, cfg, device):

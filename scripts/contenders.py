@@ -306,7 +306,7 @@ PORT_FILES, NANOGPT_FILE = ('model_pytorch.py', 'loss.py', 'opt.py'), 'model.py'
 def checkouts(args):
     """'port' or 'nanoGPT' -> the path of its checkout. Raises ValueError for a folder that is neither."""
     found = {}
-    for path in args.against:
+    for path in args.against or ():
         model_py = os.path.join(path, NANOGPT_FILE)
         if all(os.path.isfile(os.path.join(path, name)) for name in PORT_FILES):
             found['port'] = path

@@ -37,6 +37,8 @@ def take_turns(contenders, inputs, rounds, device, what):
                 run(*arguments)
                 if device.type == 'cuda':
                     torch.cuda.synchronize(device)
+                elif device.type == 'mps':
+                    torch.mps.synchronize()
             except Exception as e:
                 if not is_out_of_memory(e):
                     raise
@@ -70,7 +72,7 @@ def ratio_table(seconds, n, unit, bases=('plain',), more=(), cells=None):
             rows.append([name, *(spread(np.divide(seconds[base], values)) for base in bases), spread(values, '.3g'),
                          f'{rate:.2f}' if rate < 100 else f'{rate:,.0f}', *(cells[name] if more else ())])
         else:
-            rows.append([name, 'not enough memory', *[''] * (len(bases) + 1 + len(more))])
+            rows.append([name, 'not enough memory beside the others', *[''] * (len(bases) + 1 + len(more))])
     return table(['', *(f'times as fast as {base}' for base in bases), 'seconds', f'{unit}/s', *more], rows)
 
 

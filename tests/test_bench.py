@@ -1,5 +1,6 @@
 """The report of bench.py. Its figures depend on the machine and are not tested."""
 
+import io
 import re
 from types import SimpleNamespace
 
@@ -122,7 +123,7 @@ def test_ratios_are_of_the_same_round():
                                                    {'plain': ['50 %'], 'ours': ['60 %']})
     assert header == '|  | times as fast as plain | seconds | examples/s | share |'
     assert ours == '| ours | 2.00 (1.00–5.00) | 2 (0.5–4) | 4.00 | 60 % |'
-    assert large == '| large | not enough memory |  |  |  |'
+    assert large == '| large | not enough memory beside the others |  |  |  |'
 
 
 def test_contenders_take_turns_and_the_first_round_is_not_counted():
@@ -241,6 +242,14 @@ def test_a_gpu_has_more_contenders(tmp_path, nanogpt, monkeypatch):
 def test_the_peak_of_known_gpus(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: name)
     assert report.bf16_peak(torch.device('cuda')) == peak and report.bf16_peak(torch.device('cpu')) is None
+
+
+@pytest.mark.parametrize('flags, units', [('fpu avx2 avx512f amx_tile', 'AVX2, AVX-512, AMX'), ('fpu avx2', 'AVX2'),
+                                          ('fpu', 'without AVX2')])
+def test_the_units_of_the_processor_are_named(monkeypatch, flags, units):
+    text = f'processor\t: 0\nmodel name\t: A CPU @ 2 GHz\nflags\t\t: {flags}\npower management:\n\n'
+    monkeypatch.setattr(report, 'open', lambda *_, **__: io.StringIO(text), raising=False)
+    assert report.cpu_name() == f'A CPU @ 2 GHz ({units})'
 
 
 def test_both_loaders_load_the_same(tmp_path, monkeypatch):
