@@ -108,6 +108,22 @@ def test_without_stories_a_complete_run_is_left_out(tmp_path, capsys):
     assert not (tmp_path / 'B.md').exists()
 
 
+def test_what_cannot_be_measured_does_not_end_the_others(tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def run_apart(function, args, name=None):
+        if function is bench.speed:
+            return 'cuda', 1e13
+        measured.append(name)
+        if name == 'train':
+            raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(bench, 'run_apart', run_apart)
+    bench.main(toy_args(tmp_path, '--only', 'train', 'load', 'evaluate'))
+    assert measured == ['train', 'evaluate']
+    out = capsys.readouterr().out
+    assert 'load is left out: it does not use a GPU' in out and 'train is left out: not enough memory' in out
+
+
 def test_times_of_a_run_come_from_its_log(folder, monkeypatch):
     in_process = SimpleNamespace(run=lambda command, check: train.main(train.parse_args(command[2:])))
     monkeypatch.setattr(bench, 'subprocess', in_process)
