@@ -14,8 +14,8 @@ if __name__ == '__main__':
 import csv
 import json
 import os
-from contextlib import suppress
-from itertools import combinations, cycle, product
+from contextlib import contextmanager, suppress
+from itertools import combinations, product
 
 import numpy as np
 
@@ -23,14 +23,15 @@ from datasets import find_cloze_file, read_cloze
 from options import INCIDENTAL
 from utils import read_text, write_whole
 
-PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
-             ('PyTorch port, one run: 85.84', 85.84, ':'))
+PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'))
 # These options may differ between runs of one configuration. Files are compared by the hashes of their contents.
 NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', *INCIDENTAL)
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
 RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
           dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))
 KINDS = ['validation', 'test']
+NAMES = dict(f1='F1', matthews='Matthews correlation', pearson='Pearson correlation', acc='accuracy')    # of scores
+MANY = 5                                                # seeds from which on figures show quartiles
 
 
 def read_predictions(path: str) -> list[int]:
@@ -69,6 +70,11 @@ def score(line: dict, kind='va'):
     return line.get(f'{kind}_score', line.get(f'{kind}_acc'))
 
 
+def metric_of(line: dict) -> str:
+    """The name of the metric whose value is the `score` of an evaluation."""
+    return next((name for key, name in NAMES.items() if line.get(f'va_{key}') == score(line)), 'score')
+
+
 def report(name: str, valid: float, test: float | None, metric='accuracy'):
     """Print the two scores of a run, in percent, in the original's words, and return them."""
     print(f'{name} Valid {metric.title()}: {valid:.2f}')
@@ -103,7 +109,7 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
     result = next((line for line in lines[::-1] if score(line, 'test') is not None), {})
     try:
         evaluations = [dict(path=path, n_epochs=line['n_epochs'], n_updates=line['n_updates'], va_cost=line['va_cost'],
-                            va_acc=line.get('va_acc'), score=score(line)) for line in lines if score(line) is not None]
+                            metric=metric_of(line), score=score(line)) for line in lines if score(line) is not None]
         # ascii() removes line breaks and characters that a console may not have
         return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in configuration.items()} | dict(
             path=path, seed=options['seed'], time=options['time'], test=score(result, 'test'),
@@ -119,7 +125,7 @@ def read_runs(paths):
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
-    evaluations = pd.DataFrame(sum(evaluations, []), columns=['path', 'n_updates', 'va_cost', 'va_acc', 'score'])
+    evaluations = pd.DataFrame(sum(evaluations, []), columns=['path', 'n_updates', 'va_cost', 'metric', 'score'])
     runs = pd.DataFrame(rows).astype(dict.fromkeys(KINDS, float))
     left_out = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
     runs = runs[runs.complete].sort_values('time', kind='stable')
@@ -161,40 +167,122 @@ def comparisons(runs, metric):
                        f'p = {test.pvalue:.3g} (paired sign-flip test; the least possible is {least:.2g})')
 
 
-def draw(runs, evaluations, metric, folder):
-    """Draw learning curves and the distribution of accuracies as two PNG files."""
+@contextmanager
+def figure(path, size):
+    """A matplotlib figure of this size in inches, which is written to `path` at the end. Text may have dollar signs."""
     try:
-        import matplotlib
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
     except ImportError:
         raise ValueError('figures need matplotlib: pip install matplotlib, or give --no_figures') from None
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, NullLocator
-    colours = dict(zip(runs.name.unique(), cycle(matplotlib.colormaps['tab10'].colors), strict=False))
-    with matplotlib.rc_context({'text.parse_math': False, 'font.size': 11, 'axes.grid': True, 'grid.alpha': 0.3}):
-        figures = [Figure((9, 4.3 + 0.2 * len(colours)), layout='constrained') for _ in range(2)]
-        (curve, cost), panels = figures[0].subplots(1, 2), figures[1].subplots(1, 2, sharey=True)
+    with rc_context({'text.parse_math': False, 'font.size': 11, 'axes.grid': True, 'grid.alpha': 0.3,
+                     'axes.titlepad': 10}):
+        fig = Figure(size, layout='constrained')
+        yield fig
+        with write_whole(path, 'wb') as f:
+            fig.savefig(f, format='png', dpi=160)                      # 9 inches are 1440 pixels
+    print(f'figure: {path}')
+
+
+def line_style(i):
+    """How line number `i` of a panel is drawn. Lines that lie on each other differ in dashes and markers."""
+    return dict(color=f'C{i % 10}', marker='osD^vP*X'[i % 8], linestyle=('-', '--', '-.', ':')[i % 4], linewidth=2)
+
+
+def legend_below(fig, title=None):
+    """One legend for all panels of a figure: each label once, in as many columns as there is room for."""
+    handles = {label: handle for ax in fig.axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    n_columns = max(1, min(len(handles), int(11 * fig.get_figwidth()) // (max(map(len, handles)) + 7)))
+    fig.legend(handles.values(), handles, loc='outside lower center', ncols=n_columns, title=title)
+    fig.set_figheight(fig.get_figheight() + 0.2 * (-(-len(handles) // n_columns) + (title is not None)))
+
+
+def scale_costs(ax):
+    """Make the y axis of a panel logarithmic, with ticks at round numbers that are written out."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+    ax.set_yscale('log')
+    low, high = ax.get_ylim()
+    if high < 6 * low:
+        ticks = MaxNLocator(6, steps=(1, 2, 5, 10))
+    else:
+        ticks = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
+    ax.yaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter='{x:,g}')
+
+
+def scale_scores(ax, least, metric):
+    """Let the y axis of a panel end at 100 %, and begin at a multiple of ten with some room below the least score."""
+    from matplotlib.ticker import MaxNLocator
+    bottom = 10 * np.floor((least - max(2, 0.15 * (100 - least))) / 10)
+    ax.set(ylim=(bottom, 100), ylabel=f'{metric} (%)')
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+
+
+def draw(runs, evaluations, metric, folder):
+    """Draw learning curves and the scores of all runs as two PNG files.
+
+    A few seeds of one configuration have a line each; otherwise a configuration has one, the median of its seeds.
+    """
+    runs, names = runs.sort_values('seed', kind='stable'), runs.name.unique()
+    apart = len(names) == 1 and len(runs) < MANY
+    runs['line'] = [f'seed {seed}' for seed in runs.seed] if apart else runs.name
+    styles = {line: line_style(i) for i, line in enumerate(runs.line if apart else names)}
+    draw_curves(os.path.join(folder, 'learning_curves.png'), runs, evaluations, metric, styles)
+    draw_scores(os.path.join(folder, 'accuracies.png'), runs, names, metric, styles)
+
+
+def draw_curves(path, runs, evaluations, metric, styles):
+    """Draw scores and costs over updates, for each value of runs.line the median and the range of its runs."""
+    from matplotlib.ticker import MaxNLocator
+    evaluations = evaluations.merge(runs[['path', 'line']])
+    evaluations['va_cost'] = evaluations.va_cost.clip(lower=1e-8)      # a logarithmic axis has no 0
+    n_runs = runs.line.value_counts()
+    with figure(path, (9, 4.2)) as fig:
+        curve, cost = fig.subplots(1, 2)
         for ax, key in (curve, 'score'), (cost, 'va_cost'):
-            for name, lines in evaluations.groupby('name', sort=False):
-                by_run = lines.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
-                ax.plot(by_run, color=colours[name], alpha=0.6, linewidth=0.7)
-                ax.plot(by_run.median(axis=1), '.-', color=colours[name], linewidth=2.5, label=name)
-        metric, nats = (f'{metric} (%)', ' (nats)') if metric == 'accuracy' else (metric, '')
-        curve.set(title=f'validation {metric}, higher is better', xlabel='updates (thick: median)')
-        cost.set(title=f'validation cost{nats}, lower is better', xlabel='updates (thick: median)', yscale='log')
-        cost.yaxis.set(major_locator=MaxNLocator(6), minor_locator=NullLocator(), major_formatter='{x:g}')
-        for ax, kind in zip(panels, KINDS, strict=True):
-            for x, (name, values) in enumerate(runs.groupby('name', sort=False)[kind]):
-                ax.boxplot([values.dropna()], positions=[x], widths=0.6, showfliers=False, medianprops={'color': 'k'})
-                ax.plot(np.linspace(x - 0.2, x + 0.2, len(values)), values, 'o', color=colours[name], label=name)
-            ax.set(title=f'{kind} {metric}, higher is better', xlabel='box: quartiles', xticks=[], ymargin=0.15)
-        for label, value, style in PUBLISHED if (runs.dataset == 'rocstories').all() else ():
-            panels[1].axhline(value, color='grey', linestyle=style, label=label)
-        for fig, name in zip(figures, ('learning_curves.png', 'accuracies.png'), strict=True):
-            fig.axes[0].set_ylim(top=100)
-            fig.legend(*fig.axes[-1].get_legend_handles_labels(), loc='outside lower center')
-            with write_whole(os.path.join(folder, name), 'wb') as f:
-                fig.savefig(f, format='png', dpi=200)
-            print(f'figure: {os.path.join(folder, name)}')
+            for line, style in styles.items():
+                of_line = evaluations[evaluations.line == line]
+                by_run = of_line.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
+                label = f'{line} ({n_runs[line]} seeds)' if n_runs[line] > 1 else line
+                ax.plot(by_run.median(axis=1), **style, clip_on=False, label=label)
+                ax.fill_between(by_run.index, by_run.min(axis=1), by_run.max(axis=1), color=style['color'], alpha=0.2,
+                                linewidth=0)
+            ax.set(xlabel='updates', xlim=(0, 1.05 * evaluations.n_updates.max()))
+            ax.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
+        curve.set_title('validation: higher is better')
+        scale_scores(curve, evaluations.score.min(), metric)
+        unit = {'Pearson correlation': ' (squared error)', 'score': ''}.get(metric, ' (nats)')
+        cost.set(title='validation: lower is better', ylabel=f'cost{unit}')
+        scale_costs(cost)
+        legend_below(fig, 'lines: medians, areas: all seeds' if n_runs.max() > 1 else None)
+
+
+def draw_scores(path, runs, names, metric, styles):
+    """Draw the validation and test scores of all runs, and the median of each configuration."""
+    kinds = [kind for kind in KINDS if runs[kind].notna().any()]
+    published = PUBLISHED if 'test' in kinds and (runs.dataset == 'rocstories').all() else ()
+    n_runs = runs.name.value_counts().max()
+    with figure(path, (9, 4.2)) as fig:
+        for ax, kind in zip(fig.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            scored = runs[runs[kind].notna()]
+            for x, name in enumerate(names):
+                of_name = scored[scored.name == name]
+                if of_name.empty:
+                    continue
+                places = np.linspace(x - 0.2, x + 0.2, len(of_name) + 2)[1:-1]
+                for place, value, line in zip(places, of_name[kind], of_name.line, strict=True):
+                    ax.plot(place, value, **styles[line] | dict(linestyle=''), clip_on=False, label=line)
+                if len(of_name) >= MANY:
+                    ax.boxplot([of_name[kind]], positions=[x], widths=0.6, showfliers=False, medianprops={'color': 'k'})
+                median = of_name[kind].median()
+                ax.hlines(median, x - 0.3, x + 0.3, color='k', clip_on=False)
+                ax.annotate(f'{median:.1f}', (x, of_name[kind].min()), (0, -8), textcoords='offset points', ha='center',
+                            va='top', bbox=dict(facecolor='w', alpha=0.8, linewidth=0, pad=1))
+            ax.set(title=f'{kind}: higher is better', xticks=[], xlim=(-0.7, len(names) - 0.3))
+            scale_scores(ax, min([*runs[kinds].min(), *(value for _, value, _ in published)]), metric)
+        for label, value, style in published:
+            ax.axhline(value, color='grey', linestyle=style, label=label, zorder=0)      # test is the last panel
+        legend_below(fig, 'line and number: median; seeds from left to right' + (
+            '; box: quartiles' if n_runs >= MANY else '') if n_runs > 1 else None)
 
 
 def pretraining_of(path):
@@ -208,20 +296,17 @@ def pretraining_of(path):
 
 def draw_pretraining(curves, folder):
     """Draw the losses of language models over updates: {path: as `pretraining_of` returns them}."""
-    from matplotlib.figure import Figure
-    figure = Figure((9, 4.5), layout='constrained')
-    axis = figure.subplots()
-    for i, (path, (n_updates, training, validation)) in enumerate(curves.items()):
-        name = os.path.splitext(os.path.basename(path))[0]
-        axis.plot(n_updates, training, '--', color=f'C{i % 10}', label=f'{name}, training')
-        axis.plot(n_updates, validation, '.-', color=f'C{i % 10}', linewidth=2, label=f'{name}, held-out text')
-    axis.set(title='language model, lower is better', xlabel='updates', ylabel='loss of a token (nats)')
-    axis.grid(alpha=0.3)
-    axis.legend()
-    path = os.path.join(folder, 'pretraining.png')
-    with write_whole(path, 'wb') as f:
-        figure.savefig(f, format='png', dpi=200)
-    print(f'figure: {path}')
+    with figure(os.path.join(folder, 'pretraining.png'), (9, 4.5)) as fig:
+        ax = fig.subplots()
+        for i, (path, (n_updates, training, validation)) in enumerate(curves.items()):
+            name, best = os.path.splitext(os.path.basename(path))[0], np.exp(validation.min())
+            style = line_style(i) | dict(linestyle='-', markevery=-(-len(n_updates) // 25))
+            ax.plot(n_updates, training, **style | dict(linestyle='--', marker='.', linewidth=1))
+            ax.plot(n_updates, validation, **style, label=f'{name}, best perplexity {best:.2f}')
+        ax.set(title='language model, held-out text (dashed: training): lower is better', xlabel='updates',
+               ylabel='loss (nats per token)', xlim=(0, 1.03 * max(n_updates[-1] for n_updates, *_ in curves.values())))
+        scale_costs(ax)
+        legend_below(fig)
 
 
 def main(args):
@@ -241,7 +326,7 @@ def compare(args, logs):
         print(line)
     if runs.empty:
         raise ValueError(f'none of {len(logs)} logs is of a complete run')
-    metric = 'accuracy' if (evaluations.va_acc == evaluations.score).all() else 'score'
+    metric = evaluations.metric[0] if evaluations.metric.nunique() == 1 else 'score'
     for name, group in runs.groupby('name', sort=False):
         print(f'{name}: seeds {" ".join(map(str, sorted(group.seed)))}')
         for kind in KINDS:

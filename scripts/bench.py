@@ -70,6 +70,7 @@ from scripts.contenders import (
 from scripts.report import (
     bf16_peak,
     draw,
+    machine,
     provenance,
     ratio_table,
     read_report,
@@ -406,16 +407,22 @@ def bench_curves(args, cfg, device):
     sizes, lengths = ([1, 2, 4], [16, 32]) if args.toy else ([1, 2, 4, 8, 16, 32], [64, 128, 256, 512])
     seconds_of_size, mib_of_size = step_costs(args, ('plain', OURS), [(B, T_DATA) for B in sizes], 3)
     seconds_of_length, mib_of_length = step_costs(args, ('plain', OURS), [(2, n_ctx) for n_ctx in lengths], 3)
+    if any(np.isnan(mib).any() for mib in (*mib_of_size.values(), *mib_of_length.values())):
+        raise MemoryError('the picture needs all its points')
     steps, tokens_rates = generation_rates(args, cfg, device)
-    examples, tokens = 'examples in a batch', 'steps of a sequence (batch 2, no padding)'
+    gib_of_size, gib_of_length = ({name: np.divide(mib, 1024) for name, mib in costs.items()}
+                                  for costs in (mib_of_size, mib_of_length))
+    examples, tokens = 'examples in a batch', 'tokens of a sequence (4 sequences, no padding)'
     picture = f'bench_{device.type}.png'
-    draw([(examples, 's per training step', sizes, seconds_of_size),
-          (examples, 'MiB while training', sizes, mib_of_size),
-          (examples, 'examples/s in evaluation', sizes, evaluation_rates(args, cfg, device, sizes)),
-          (tokens, 's per training step', lengths, seconds_of_length),
-          (tokens, 'MiB while training', lengths, mib_of_length),
-          ('earlier steps', 'tokens/s in generation', steps, tokens_rates)],
-         os.path.join(os.path.dirname(args.out), picture))
+    draw([(examples, 'training step (s): lower is better', sizes, seconds_of_size),
+          (tokens, 'training step (s): lower is better', lengths, seconds_of_length),
+          (examples, 'memory in training (GiB): lower is better', sizes, gib_of_size),
+          (tokens, 'memory in training (GiB): lower is better', lengths, gib_of_length),
+          (examples, 'evaluation (examples/s): higher is better', sizes,
+           evaluation_rates(args, cfg, device, sizes)),
+          ('tokens so far', 'generation (tokens/s): higher is better', steps, tokens_rates)],
+         os.path.join(os.path.dirname(args.out), picture),
+         f'{machine(device)}, torch {torch.__version__}, {time.strftime("%Y-%m-%d")}')
 
     step, fixed = np.polyfit(sizes, seconds_of_size[OURS], 1)
     mib_of_example, fixed_mib = np.polyfit(sizes, mib_of_size[OURS], 1)
@@ -443,7 +450,7 @@ def evaluation_rates(args, cfg, device, sizes):
 def generation_rates(args, cfg, device):
     """Numbers of earlier steps, and name -> tokens/s after that many steps."""
     transformer, prompt = language_model(cfg, device)
-    steps, window = ([4, 12], 2) if args.toy else ([16, 64, 128, 256, 384, 496], 8)
+    steps, window = ([4, 12], 2) if args.toy else ([16, 32, 64, 128, 256, 496], 8)
     ticks = []
     for ids in generate.sample(transformer, cfg.n_tokens, prompt[:2], steps[-1] + window, temperature=0):
         ids.tolist()                                                   # waits for a GPU

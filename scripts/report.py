@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from analysis import figure, legend_below, line_style
 from shell import is_out_of_memory
 from utils import read_text, write_whole
 
@@ -78,11 +79,16 @@ def ratio_table(seconds, n, unit, bases=('plain',), more=(), cells=None):
 
 def provenance(command, device):
     """A line about when, where and with which command and code a section was measured."""
-    machine = f'{torch.cuda.get_device_name(device)}, {cpu_name()}' if device.type == 'cuda' else cpu_name()
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
-    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, {commit()}: {machine}, {torch.get_num_threads()} threads, '
-            f'Python {platform.python_version()}, {", ".join(packages)}*')
+    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, {commit()}: {machine(device)}, Python '
+            f'{platform.python_version()}, {", ".join(packages)}*')
+
+
+def machine(device):
+    """The names of the GPU, if it is used, and of the processor, and the number of threads."""
+    names = [torch.cuda.get_device_name(device)] if device.type == 'cuda' else []
+    return ', '.join([*names, cpu_name(), f'{torch.get_num_threads()} threads'])
 
 
 def cpu_name():
@@ -131,15 +137,24 @@ def write_report(path, introduction, sections, waiting):
         f.write('\n\n'.join(parts) + '\n')
 
 
-def draw(panels, path):
-    """Write a picture of panels (x label, y label, x, {name: y}), three in a row."""
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(13, 7.5), layout='constrained')
-    for axis, (x_label, y_label, x, lines) in zip(figure.subplots(2, 3).flat, panels, strict=True):
-        for name, y in lines.items():
-            axis.plot(x, y, 'o-', label=name)
-        axis.set(xlabel=x_label, ylabel=y_label, xlim=(0, None), ylim=(0, None))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    with write_whole(path, 'wb') as f:
-        figure.savefig(f, dpi=100, format='png')
+def draw(panels, path, heading):
+    """Write a picture of panels (x label, title with unit, x, {name: y}), two in a row, under a heading.
+
+    All axes are logarithmic with ticks at powers of two: a cost that doubles with the work is a straight line.
+    """
+    from matplotlib.ticker import LogLocator
+    names = list(dict.fromkeys(name for *_, lines in panels for name in lines))
+    with figure(path, (9, 3 * len(panels) / 2)) as fig:
+        for ax, (x_label, title, x, lines) in zip(fig.subplots(len(panels) // 2, 2).flat, panels, strict=True):
+            for name, y in lines.items():
+                ax.plot(x, y, **line_style(names.index(name)), clip_on=False, label=name)
+            ax.set_xscale('log', base=2)
+            ax.set_yscale('log', base=2)
+            values = np.log2([y for line in lines.values() for y in line])
+            low, high = np.floor(values.min()), np.ceil(values.max())
+            ax.set(title=title, xlabel=x_label, xlim=(x[0] / 1.2, x[-1] * 1.2),
+                   ylim=(2 ** low, 2 ** max(high, low + 1)))
+            for axis in ax.xaxis, ax.yaxis:
+                axis.set(major_locator=LogLocator(2, numticks=9), major_formatter='{x:,g}')
+        fig.suptitle(heading, fontsize='medium')
+        legend_below(fig)

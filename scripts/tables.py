@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 import train
+from analysis import figure, legend_below, line_style, scale_scores
 from device import Ranks, choose_device
 from model_pytorch import read_shapes
 from options import ROWS
@@ -179,27 +180,25 @@ def write_zip(args, results, folder):
 
 
 def draw(results, path):
-    """Scores over the number of transferred blocks, a line for each task and set."""
-    from matplotlib.figure import Figure
+    """Scores over the number of transferred blocks, two lines for each task: dev and training."""
     from matplotlib.ticker import MaxNLocator
-    figure = Figure(figsize=(7.5, 5), layout='constrained')
-    axis, n_seeds = figure.subplots(), max(map(len, results.values()))
-    for i, task in enumerate(dict.fromkeys(task for task, _ in results)):
-        rows = [(int(row.split()[0]), runs) for (name, row), runs in results.items() if name == task]
-        metric = rows[0][1][0].metric
-        for key, style, where in (('va_score', 'o-', 'dev'), ('tr_score', '--', 'training')):
-            best = [[run.best[key] for run in runs] for _, runs in rows]
-            axis.plot([n for n, _ in rows], np.median(best, axis=1), style, color=f'C{i}', clip_on=False,
-                      label=f'{task}, {metric}, {where}')
-    axis.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)', ylim=(None, 100),
-             ylabel='score (%), higher is better', title='best epoch on dev, ' + (
-                 f'median of {n_seeds} seeds' if n_seeds > 1 else 'one seed'))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.3)
-    figure.legend(loc='outside lower center', ncols=2)
-    with write_whole(path, 'wb') as f:
-        figure.savefig(f, dpi=150, format='png')
-    print(f'figure: {path}')
+    n_seeds, least = max(map(len, results.values())), 100
+    with figure(path, (9, 5)) as fig:
+        ax = fig.subplots()
+        for i, task in enumerate(dict.fromkeys(task for task, _ in results)):
+            rows = [(int(row.split()[0]), runs) for (name, row), runs in results.items() if name == task]
+            style = line_style(i) | dict(clip_on=False)
+            for key, more in (('tr_score', dict(linestyle='--', marker='', linewidth=1.2)),
+                              ('va_score', dict(linestyle='-', label=f'{task} ({rows[0][1][0].metric})'))):
+                medians = [np.median([run.best[key] for run in runs]) for _, runs in rows]
+                ax.plot([n for n, _ in rows], medians, **style | more)
+                least = min(least, *medians)
+        ax.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)',
+               title='best epoch on dev (dashed: training), ' + (
+                   f'median of {n_seeds} seeds' if n_seeds > 1 else 'one seed') + ': higher is better')
+        scale_scores(ax, least, 'score')
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend_below(fig)
 
 
 def main(args):

@@ -101,6 +101,19 @@ def test_a_log_of_pretraining_is_drawn(tmp_path, logs, capsys):
         analysis.main(analysis.parse_args([str(path)]))
 
 
+def test_losses_of_pretraining(drawn, tmp_path):
+    paths = [tmp_path / f'{name}.jsonl' for name in ('small', 'large $_$')]
+    for path in paths:
+        lines = [{}, *(dict(n_updates=n, tr_loss=6., va_loss=math.log(9 - n)) for n in range(1, 6))]
+        path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    [fig] = drawn(*map(str, paths))
+    [ax] = fig.axes
+    assert legend(fig) == ['small, best perplexity 4.00', 'large $_$, best perplexity 4.00']
+    assert ax.get_yscale() == 'log' and ax.get_ylabel() == 'loss (nats per token)' and ax.get_xlim()[0] == 0
+    assert [line.get_linestyle() for line in ax.lines] == ['--', '-'] * 2 and 'lower is better' in ax.get_title()
+    assert len({line.get_marker() for line in ax.lines[1::2]}) == 2                        # they lie on each other
+
+
 def seeds_of(*logs) -> dict:
     """{name of a configuration: its seeds}, which analysis.py reads from the logs."""
     runs = analysis.main(analysis.parse_args([*map(str, logs), '--no_figures']))
@@ -220,6 +233,81 @@ def test_importing_analysis_imports_no_library_of_statistics():
     code = 'import analysis, sys; print({"pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                           cwd=Path(analysis.__file__).parent).stdout == 'set()\n'
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """A function that runs analysis.py on logs and returns the figures, which are not rendered."""
+    figures, matplotlib = [], pytest.importorskip('matplotlib.figure')
+    monkeypatch.setattr(matplotlib.Figure, 'savefig', lambda fig, *_, **__: figures.append(fig))
+
+    def run(*logs):
+        figures.clear()
+        analysis.main(analysis.parse_args([*logs, '--figure_dir', str(tmp_path)]))
+        return figures
+    return run
+
+
+def legend(fig):
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def ticks(ax):
+    """The labels of the y axis."""
+    low, high = ax.get_ylim()
+    return [ax.yaxis.get_major_formatter()(tick) for tick in ax.get_yticks() if low <= tick <= high]
+
+
+def test_seeds_of_one_configuration_have_a_line_each(drawn, tmp_path):
+    logs = [log_of(tmp_path / f'{seed}.jsonl', seed, [80., 84 + seed, 83.], 80. + seed) for seed in (3, 1, 2)]
+    curves, scores = drawn(*logs)
+    curve, cost = curves.axes
+    assert legend(curves) == ['seed 1', 'seed 2', 'seed 3'] and len(curves.legends) == 1
+    assert [line.get_ydata().tolist() for line in curve.lines] == [[80, 84 + seed, 83] for seed in (1, 2, 3)]
+    assert all(line.get_xdata().tolist() == [46, 92, 138] for line in (*curve.lines, *cost.lines))
+    assert len({(line.get_linestyle(), line.get_marker()) for line in cost.lines}) == 3        # of equal costs
+    assert curve.get_ylim() == (70, 100) and (curve.get_xlim()[0], cost.get_yscale()) == (0, 'log')
+    assert ticks(cost) == ['0.4', '0.45', '0.5', '0.55', '0.6']
+    assert (curve.get_title(), curve.get_ylabel()) == ('validation: higher is better', 'accuracy (%)')
+    assert (cost.get_title(), cost.get_ylabel()) == ('validation: lower is better', 'cost (nats)')
+    assert legend(scores)[3:] == ['paper, best run: 86.5', "authors' code, median of 10: 85.8"]
+    assert [ax.texts[0].get_text() for ax in scores.axes] == ['86.0', '82.0']                # the medians
+    assert all(ax.get_ylim() == (70, 100) for ax in scores.axes)
+
+
+def test_many_seeds_are_summed_up(drawn, tmp_path):
+    logs = [log_of(tmp_path / f'{coef}-{seed}.jsonl', seed, [60., 70. + seed + coef], task='x', lm_coef=coef)
+            for coef in (0, 9) for seed in range(10)]
+    curves, scores = drawn(*logs)
+    curve = curves.axes[0]
+    assert legend(curves) == ['lm_coef=0 (10 seeds)', 'lm_coef=9 (10 seeds)']
+    assert [line.get_ydata().tolist() for line in curve.lines] == [[60, 74.5], [60, 83.5]]
+    assert [area.get_datalim(curve.transData).intervaly.tolist() for area in curve.collections] == [[60, 79], [60, 88]]
+    [panel] = scores.axes                                              # no run has a test score
+    assert legend(scores) == ['lm_coef=0', 'lm_coef=9'] and panel.get_title() == 'validation: higher is better'
+    dots = [line.get_ydata()[0] for line in panel.lines if line.get_marker() in ('o', 's')]
+    assert dots == [*range(70, 80), *range(79, 89)] and 'box: quartiles' in scores.legends[0].get_title().get_text()
+
+
+@pytest.mark.parametrize('metric, scores, costs, label, limits, labels', [
+    ('matthews', [-5., 12.], [0.7, 0.6], 'Matthews correlation (%)', (-30, 100), ['0.6', '0.62', '0.68', '0.7']),
+    ('pearson', [60., 75.], [1., 4e-3], 'Pearson correlation (%)', (50, 100), ['0.005', '0.01', '0.02', '0.05']),
+    ('f1', [100.], [0.5], 'F1 (%)', (90, 100), ['0.1', '0.2', '0.5', '1']),                     # one epoch
+    ('acc', [50., 50.], [0.5, 2e6], 'accuracy (%)', (40, 100), ['1', '100']),                   # diverges
+    ('acc', [100., 100.], [1e-3, 0.], 'accuracy (%)', (90, 100), ['0.0001', '0.001']),
+    ('other', [50.], [0.5], 'score (%)', (40, 100), ['0.1', '0.2', '0.5', '1'])])
+def test_axes_fit_any_metric_and_cost(drawn, tmp_path, metric, scores, costs, label, limits, labels):
+    lines = [dict(seed=1, n_iter=len(scores), dataset='x', time=0)]
+    lines += [{'n_epochs': n, 'n_updates': n, 'va_cost': cost, 'va_score': score, 'va_acc': 90., f'va_{metric}': score}
+              for n, (score, cost) in enumerate(zip(scores, costs, strict=True), start=1)]
+    path = tmp_path / 'x.jsonl'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    curve, cost = drawn(str(path))[0].axes
+    assert curve.get_ylabel() == label and curve.get_ylim() == limits
+    assert cost.get_ylabel() == dict(pearson='cost (squared error)', other='cost').get(metric, 'cost (nats)')
+    assert set(labels) <= set(ticks(cost)) and 2 <= len(ticks(cost)) <= 12
+    low, high = cost.get_ylim()
+    assert all(low < max(value, 1e-8) < high for value in costs)
 
 
 def test_figures_are_drawn(logs, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy import TOY, toy_argv
 
+import analysis
 import fast
 import pretrain
 import train
@@ -140,6 +141,27 @@ def test_ratios_are_of_the_same_round():
     assert header == '|  | times as fast as plain | seconds | examples/s | share |'
     assert ours == '| ours | 2.00 (1.00–5.00) | 2 (0.5–4) | 4.00 | 60 % |'
     assert large == '| large | not enough memory beside the others |  |  |  |'
+
+
+def test_the_picture_has_plain_numbers_at_powers_of_two(tmp_path, monkeypatch):
+    pytest.importorskip('matplotlib')
+    figures = []
+    monkeypatch.setattr(report, 'legend_below', lambda fig: figures.append(fig) or analysis.legend_below(fig))
+    lengths = [64, 128, 256, 512]
+    report.draw([('examples', 'training step (s)', [1, 2, 4, 8, 16, 32], {'plain': [0.5, 1, 2.5, 5, 10, 20]}),
+                 ('tokens', 'memory (GiB)', lengths, {'train.py': [2.6, 2.7, 2.8, 3.4], 'plain': [2.1, 3, 4.7, 8.9]})],
+                tmp_path / 'bench.png', 'a machine, 2 threads')
+    assert (tmp_path / 'bench.png').read_bytes().startswith(b'\x89PNG')
+    [fig] = figures
+    for ax, labels in zip(fig.axes, (['1 2 4 8 16 32', '0.5 1 2 4 8 16 32'], ['64 128 256 512', '2 4 8 16']),
+                          strict=True):
+        for axis, limits, expected in zip((ax.xaxis, ax.yaxis), (ax.get_xlim(), ax.get_ylim()), labels, strict=True):
+            shown = [tick for tick in axis.get_majorticklocs() if limits[0] <= tick <= limits[1]]
+            assert ' '.join(map(axis.get_major_formatter(), shown)) == expected
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ['plain', 'train.py']
+    colours = {line.get_label(): line.get_color() for line in fig.axes[1].lines}
+    assert fig.axes[0].lines[0].get_color() == colours['plain'] != colours['train.py']
+    assert fig.get_suptitle() == 'a machine, 2 threads'
 
 
 def test_contenders_take_turns_and_the_first_round_is_not_counted():

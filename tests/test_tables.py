@@ -84,8 +84,17 @@ def test_a_best_evaluation_within_the_first_epoch_is_the_one_in_the_table():
     assert tables.measured([run], 'test') == {}
 
 
-def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys):
+def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys, monkeypatch):
+    figures = []
+    monkeypatch.setattr(tables, 'legend_below', figures.append)
     results = run('figure2', '--datasets', 'cola', '--layers', '0,3')
+    [[ax]] = [fig.axes for fig in figures]
+    assert [(line.get_linestyle(), line.get_ydata().tolist()) for line in ax.lines] == [
+        (style, [run.best[f'{part}_score'] for [run] in results.values()])
+        for style, part in (('--', 'tr'), ('-', 'va'))]
+    assert ax.get_ylim()[1] == 100 and ax.get_ylim()[0] < min(line.get_ydata().min() for line in ax.lines)
+    assert ax.get_title() == 'best epoch on dev (dashed: training), one seed: higher is better'
+    assert ax.get_ylabel() == 'score (%)' and ax.lines[1].get_label() == 'cola (matthews)'
     assert [result.options['n_transfer'] for [result] in results.values()] == [0, 3]
     assert (tmp_path / 'log' / 'figure2.png').read_bytes().startswith(b'\x89PNG')
     assert f'figure: {tmp_path}/log/figure2.png' in capsys.readouterr().out
