@@ -304,7 +304,7 @@ def bench_correct(args, cfg, device):
     rows = []
     for name in tqdm(how, 'comparing', ncols=80, leave=False, disable=None):
         errors, is_same = run_apart(errors_in, args, *how[name])
-        rows.append([name, *(f'{error:.0e}' for error in errors), 'yes' if is_same else 'no'])
+        rows.append([name, *(f'{error:.0e}' if error else '0' for error in errors), 'yes' if is_same else 'no'])
     header = ['', *(f'small network, {what}' for what in ('losses', 'gradients')),
               *(f'full size, {what}' for what in ('hidden states', 'logits', 'losses', 'gradients')), 'same bits twice']
     return ["Relative errors (of norms), without dropout: a small network against the numbers of OpenAI's code in "
