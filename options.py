@@ -63,7 +63,8 @@ TABLES = {                              # tasks of a table, in the paper's order
     '5': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
     'figure2': ('race', 'mnli'),
 }
-SECTIONS = ('train', 'memory', 'evaluate', 'precision', 'startup', 'run', 'generate', 'curves')     # scripts/bench.py
+SECTIONS = ('train', 'memory', 'pretrain', 'evaluate', 'correct', 'precision', 'load', 'startup', 'run', 'generate',
+            'curves')                   # of scripts/bench.py
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -523,7 +524,8 @@ def bench_options(argv=None):
     group.add_argument('--only', nargs='+', choices=SECTIONS, help='these sections; the others of the report do not '
                        'change (default: all)')
     group.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
-    group.add_argument('--against', metavar='FOLDER', help='checkout of a port to compare with')
+    group.add_argument('--against', nargs='+', metavar='FOLDER', help='checkouts to compare with: of the '
+                       'port (train), of nanoGPT (pretrain)')
     group.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
     group.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
     group = parser.add_argument_group('files')

@@ -158,14 +158,18 @@ def validate(module, data, n_batch, autocast, device):
     return ranks.sum(losses).sum().item()               # each loss was computed by one process and is 0 on the others
 
 
+def flops_of_token(model) -> int:
+    """Operations of a training step for each token of sequences of n_ctx: 6 for each parameter, and 12 for each pair
+    of states that attention compares (PaLM, appendix B)."""
+    return 6 * sum(p.numel() for p in model.parameters()) + 12 * len(model.h) * model.embed.weight.size(1) * model.n_ctx
+
+
 class Progress:
     """How fast the run is, on a terminal or not: a line each SAY_EVERY seconds, and a bar where there is a terminal."""
 
     def __init__(self, run, model, data, flops):
         self.run, self.flops = run, flops                              # flops: operations a second, see `matmul_flops`
-        n_parameters = sum(p.numel() for p in model.parameters())
-        # 6 operations a parameter, and 12 for each pair of states that attention compares (PaLM, appendix B)
-        self.flops_of_token = 6 * n_parameters + 12 * len(model.h) * model.embed.weight.size(1) * data.n_ctx
+        self.flops_of_token, n_parameters = flops_of_token(model), sum(p.numel() for p in model.parameters())
         self.n_tokens = data.n_batch * data.n_ctx                      # of an update
         self.first, n_total = run.state['n_updates'], run.state['n_total']
         self.bar = tqdm(total=n_total, initial=self.first, ncols=80, disable=True if run.ranks.rank else None)

@@ -1,7 +1,8 @@
-"""Compare the speed of this repository with its own plain path, with `transformers`, and with a checkout of a port.
+"""Measure speed, memory and numerical errors, beside the plain path, `transformers`, and checkouts of others.
 
-    python scripts/bench.py                                             # all sections at full size: over an hour
+    python scripts/bench.py                                             # all sections, one after the other
     python scripts/bench.py --only train --rounds 9 --against ../port   # one section; the others stay in the file
+    python scripts/bench.py --device cuda --against ../port ../nanoGPT  # what a GPU can measure, all contenders
 """
 
 import sys
@@ -11,212 +12,88 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from options import bench_options as parse_args
-from shell import begin_script, run_script
+from shell import begin_script, is_out_of_memory, run_script
 
 if __name__ == '__main__':
     args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
-import importlib.util
 import multiprocessing
 import os
 import re
 import resource
-import runpy
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn as nn
 from tqdm import tqdm
 
 import analysis
 import generate
-import model_pytorch
 import train
-from datasets import SPECIAL, Examples, find_cloze_file
-from device import Ranks, choose_device
-from model_pytorch import DEFAULT_CONFIG, LMModel, TransformerModel, dotdict, save_openai_pretrained_model
-from opt import OpenAIAdam
-from scripts.report import draw, machine, provenance, ratio_table, read_report, spread, table, take_turns, write_report
-from tasks import TASKS
-from text_utils import TextEncoder
+from device import Ranks, choose_device, grad_scaler, matmul_flops
+from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
+from pretrain import flops_of_token
+from scripts.contenders import (
+    LOADERS,
+    N_TOKENS,
+    T_DATA,
+    build,
+    checkouts,
+    drawn_stories,
+    drawn_tokens,
+    dtypes_of,
+    evaluators,
+    get_batch,
+    get_stories,
+    has_stories,
+    language_model,
+    lm_options,
+    lm_steps,
+    load_module,
+    our_lm_step,
+    our_step,
+    recompute,
+    save_weights,
+    setup,
+    story_argv,
+    training_steps,
+    variants,
+    without_dropout,
+)
+from scripts.report import (
+    bf16_peak,
+    draw,
+    machine,
+    provenance,
+    ratio_table,
+    read_report,
+    spread,
+    table,
+    take_turns,
+    write_report,
+)
 from utils import read_text
-from zero_shot import with_positions
 
 METHOD = (
     'Each section, and each peak of memory, is measured in its own process. In each round all contenders of a '
     'comparison run one after the other, because the speed of a machine changes with time. Figures are medians, with '
-    'the smallest and the largest value in brackets; a ratio is that of two times of the same round. `plain` is what '
+    'the smallest and the largest value in brackets; a ratio is that of two times of the same round, and above 1 where '
+    'the row is faster. `plain` is model_pytorch.py as it is written, on padded batches and with whole logits: what '
     '`train.py --plain` computes. Weights are random. Stories are real if the Story Cloze files are in --data_dir and '
     'the released vocabulary is in --model_path; otherwise they are random ids of the same lengths.')
-N_TOKENS, T_DATA = 40478, 77                            # the released vocabulary; n_ctx that ROCStories needs
 OURS = 'train.py, float32'
+SMALL_GPU = 11 * 2 ** 30                                # bytes for tensors on a card of 12 GB; CUDA takes the others
+REFERENCE_FLOPS = 1e11                                  # a second, of the machine that the costs in SECTIONS are for
 # The fine-tuning of goldens/e2e/lm_coef_0: a small network with random weights learns the stories within a minute.
 SMALL_ARGV = ('--n_embd 64 --n_head 4 --n_layer 2 --n_batch 8 --n_gpu 1 --n_iter 6 --lr 1e-3 --lm_coef 0 '
               '--embd_pdrop 0 --attn_pdrop 0 --resid_pdrop 0 --clf_pdrop 0').split()
-
-
-# Network, device and stories
-
-def setup(args):
-    """The network's size and the device."""
-    size = dict(n_embd=32, n_head=2, n_layer=2, n_tokens=200) if args.toy else dict(n_tokens=N_TOKENS)
-    return dotdict(DEFAULT_CONFIG, **size), choose_device(args.device, 'float32')[0]
-
-
-def story_argv(args):
-    """Options of train.py for the real stories and the released vocabulary."""
-    return ['--data_dir', args.data_dir, '--encoder_path', args.encoder_path, '--bpe_path', args.bpe_path,
-            '--device', args.device]
-
-
-def folders(path):
-    """Options of train.py that write all its files into one folder."""
-    return [f'--{kind}_dir={path}' for kind in ('log', 'save', 'submission')]
-
-
-def has_stories(args):
-    """Whether the Story Cloze files and the released vocabulary can be used."""
-    try:
-        find_cloze_file(args.data_dir, 'test')
-        return not args.toy and TextEncoder(args.encoder_path, args.bpe_path).n_vocab == N_TOKENS
-    except (OSError, ValueError):
-        return False
-
-
-def drawn_stories(n, n_ctx, n_tokens, full=False):
-    """n Examples of random ids, with lengths like those of ROCStories; full: each sequence fills n_ctx."""
-    rng, max_len = np.random.RandomState(0), n_ctx - 3
-    n_story = rng.normal(41, 8, n).clip(1, max_len * 4 // 5).astype(int)         # (n,)
-    n_ending = rng.normal(9, 3, (2, n)).clip(1, max_len - n_story).astype(int)   # (2, n)
-    if full:
-        n_story[:] = max_len * 4 // 5
-        n_ending[:] = max_len - n_story
-    fields = [[rng.randint(0, n_tokens, length) for length in lengths] for lengths in (n_story, *n_ending)]
-    encoder = {**dict.fromkeys(range(n_tokens)), **{token: n_tokens + i for i, token in enumerate(SPECIAL)}}
-    return Examples('choices', fields, rng.randint(0, 2, n), encoder, n_ctx, max_len=n_ctx)
-
-
-def get_stories(args, cfg):
-    """The training Examples of ROCStories or, without them, random ones; and the words that say which."""
-    if not has_stories(args):
-        return drawn_stories(512, T_DATA, cfg.n_tokens), 'drawn stories'
-    options = train.parse_args([*story_argv(args), '--n_transfer', '-1'])
-    return train.load_data(options, TASKS['rocstories']).train, 'real stories'
-
-
-def get_batch(stories, B, i):
-    """X (B, 2, T, 2), M (B, 2, T) and Y (B,) of round i."""
-    indices = np.arange(i * B, (i + 1) * B) % len(stories)
-    return [torch.from_numpy(array) for array in (*stories.batch(indices), stories.labels[indices])]
-
-
-def save_weights(size, folder):
-    """Random weights of a network of this size, in the released layout."""
-    save_openai_pretrained_model(TransformerModel(dotdict(DEFAULT_CONFIG, **size), vocab=N_TOKENS + 512), folder)
-
-
-# Contenders
-
-def build(cfg, n_ctx, device, module=model_pytorch):
-    torch.manual_seed(0)
-    return module.DoubleHeadModel(cfg, cfg.n_tokens + 2, 'multiple_choice', cfg.n_tokens + 3 + n_ctx, n_ctx).to(device)
-
-
-def ours(device):
-    """Name -> (--dtype, whether --plain) of the variants of train.py that a device can run."""
-    dtypes = ['float32', 'tf32', 'bfloat16'] if device.type == 'cuda' else ['float32', 'bfloat16']
-    return {'plain': ('float32', True), **{f'train.py, {dtype}': (dtype, False) for dtype in dtypes}}
-
-
-def our_step(cfg, n_ctx, device, dtype, plain):
-    """The training step of train.py."""
-    losses = train.Losses(build(cfg, n_ctx, device), 0.5, plain)
-    adam = OpenAIAdam(losses.parameters(), 6.25e-5, 'warmup_linear', 0.002, 1000, l2=0.01, max_grad_norm=1)
-
-    def step(*batch):
-        _, autocast = choose_device(str(device), dtype)                # sets tf32, which is global, for each step
-        train.update(losses, adam, batch, 1, autocast)
-    return step
-
-
-def port_step(cfg, n_ctx, device, path):
-    """The training step of a checkout of the port at `path`: its model, loss compute and optimizer."""
-    model_module, loss_module, opt_module = (SimpleNamespace(**runpy.run_path(os.path.join(path, name)))
-                                             for name in ('model_pytorch.py', 'loss.py', 'opt.py'))
-    model = build(cfg, n_ctx, device, model_module).train()
-    adam = opt_module.OpenAIAdam(model.parameters(), lr=6.25e-5, schedule='warmup_linear', warmup=0.002, t_total=1000,
-                                 b1=0.9, b2=0.999, e=1e-8, l2=0.01, vector_l2=False, max_grad_norm=1)
-    criterion = nn.CrossEntropyLoss(reduction='none')
-    compute = loss_module.MultipleChoiceLossCompute(criterion, criterion, 0.5, adam)
-
-    def step(X, M, Y):
-        X, M, Y = X.to(device).long(), M.to(device), Y.to(device)
-        lm_logits, clf_logits = model(X)
-        compute(X, Y, M, clf_logits, lm_logits)
-    return step
-
-
-def transformers_step(cfg, n_ctx, device):
-    """`OpenAIGPTDoubleHeadsModel` of the transformers library with torch's AdamW, and gradient clipping."""
-    from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
-    model = OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(
-        vocab_size=cfg.n_tokens + 3, n_positions=n_ctx, n_embd=cfg.n_embd, n_layer=cfg.n_layer, n_head=cfg.n_head,
-        num_labels=1)).to(device).train()
-    adam = torch.optim.AdamW(model.parameters(), lr=6.25e-5, weight_decay=0.01)
-
-    def step(X, M, Y):
-        X, M, Y = X.to(device).long(), M.to(device), Y.to(device)
-        ids = X[..., 0]
-        out = model(input_ids=ids, mc_token_ids=M.sum(-1).long() - 1, labels=ids.masked_fill(M == 0, -100), mc_labels=Y)
-        (out.mc_loss + 0.5 * out.loss).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1)
-        adam.step()
-        adam.zero_grad()
-    return step
-
-
-def training_steps(args, cfg, n_ctx, device):
-    """Name -> function that builds a training step, for all contenders that are installed or given."""
-    builders = {name: partial(our_step, cfg, n_ctx, device, *how) for name, how in ours(device).items()}
-    if importlib.util.find_spec('transformers'):
-        builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
-    if args.against:
-        builders['against'] = partial(port_step, cfg, n_ctx, device, args.against)
-    return builders
-
-
-def evaluators(model, stories, n, n_batch, device):
-    """Name -> function that returns the task logits of the first n stories, computed n_batch at a time."""
-    def evaluate(losses, dtype):
-        _, autocast = choose_device(str(device), dtype)
-        return train.evaluate(losses, stories, n, n_batch, autocast, Ranks())
-
-    return {name: partial(evaluate, train.Losses(model, 0.5, plain), dtype)
-            for name, (dtype, plain) in ours(device).items()}
-
-
-def language_model(cfg, device):
-    """The transformer of a language model with random weights, and a prompt of 128 ids."""
-    torch.manual_seed(0)
-    model = LMModel(cfg, vocab=cfg.n_tokens + 512).to(device).eval()
-    return model.transformer, torch.randint(cfg.n_tokens, (128,)).tolist()
-
-
-@torch.no_grad()
-def recompute(transformer, n_vocab, ids, gen_len):
-    """Greedy continuation without a cache: for each token, the plain network computes all steps again."""
-    ids = torch.tensor([ids], device=transformer.embed.weight.device)
-    for _ in range(gen_len):
-        h = transformer(with_positions(transformer, ids))
-        logits = h[:, -1] @ transformer.embed.weight[:n_vocab].T
-        ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
-    return ids[0, -gen_len:].tolist()
 
 
 # Separate processes
@@ -227,30 +104,120 @@ def run_apart(function, *args):
         return pool.submit(function, *args).result()
 
 
-def step_cost(args, name, B, n_ctx):
+def speed(args):
+    """The device's type, and the operations a second of its matrix products in float32. Run it in a new process."""
+    device, autocast = choose_device(args.device, 'float32')
+    return device.type, matmul_flops(device, autocast)
+
+
+def step_cost(args, name, B, n_ctx, rounds):
     """Median seconds of a training step, and the peak memory of this process in MiB. Run it in a new process."""
     cfg, device = setup(args)
     step = training_steps(args, cfg, n_ctx, device)[name]()
     stories = drawn_stories(B, n_ctx, cfg.n_tokens, full=n_ctx != T_DATA)
-    seconds = take_turns({name: step}, partial(get_batch, stories, B), 3, device, name)[name]
-    peak = torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else peak_of_process()
-    return float(np.median(seconds)), peak / 2 ** 20
+    seconds = take_turns({name: step}, partial(get_batch, stories, B), rounds, device, name)[name]
+    return (float(np.median(seconds)), peak_of(device) / 2 ** 20) if seconds else (np.nan, np.nan)
 
 
-def step_costs(args, names, points):
-    """Name -> seconds of a training step for each (B, n_ctx) of `points`, and name -> MiB."""
+def step_costs(args, names, points, rounds):
+    """Name -> seconds of a training step for each (B, n_ctx) of `points`, and name -> MiB; nan: too much memory."""
     seconds, mib = {}, {}
     for name in names:
-        costs = [run_apart(step_cost, args, name, *point) for point in tqdm(points, name, leave=False, disable=None)]
+        costs = [run_apart(step_cost, args, name, *point, rounds)
+                 for point in tqdm(points, name, ncols=80, leave=False, disable=None)]
         seconds[name], mib[name] = zip(*costs, strict=True)
     return seconds, mib
 
 
-def peak_of_process():
-    """The largest resident memory of this process, in bytes."""
+def default_peak(args, script):
+    """MiB that updates with the defaults of train.py or pretrain.py take at most; a GPU has SMALL_GPU for them.
+
+    None: they do not fit. Run it in a new process.
+    """
+    cfg, device = setup(args)
+    if device.type == 'cuda':
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1., SMALL_GPU / total), device.index or 0)
+    if script == 'train.py':
+        step = our_step(cfg, T_DATA, device, 'float32', plain=False, n_towers=4)
+        inputs = partial(get_batch, drawn_stories(32, T_DATA, cfg.n_tokens), 32)
+    else:
+        options = lm_options(cfg, 32 if args.toy else 512)
+        step = our_lm_step(cfg, options.n_ctx, device, options.n_batch, 'float32')
+        inputs = partial(drawn_tokens, cfg, 2 * options.n_batch, options.n_ctx)   # a third tower adds no memory
+    return peak_of(device) / 2 ** 20 if take_turns({script: step}, inputs, 1, device, script)[script] else None
+
+
+def peak_of(device):
+    """The largest memory so far, in bytes: of tensors on a GPU, or resident memory of this process."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
     if sys.platform == 'linux':                                        # here ru_maxrss includes the parent's peak
         return 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', read_text('/proc/self/status'))[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def loading_peak(args, name, folder):
+    """MiB that loading takes beside the network. Run it in a new process."""
+    cfg, cpu = setup(args)[0], torch.device('cpu')
+    model = TransformerModel(cfg, vocab=cfg.n_tokens + 512)
+    before = peak_of(cpu)
+    LOADERS[name](model, folder)
+    return (peak_of(cpu) - before) / 2 ** 20
+
+
+def errors_in(args, dtype, plain, deterministic):
+    """Relative errors of the numbers that train.py computes, and whether they are the same twice.
+
+    First losses and gradients of a small network against OpenAI's code; then hidden states, logits, losses and
+    gradients of the network against its plain path in float32 on the CPU. Run it in a new process.
+    """
+    cfg, device = setup(args)
+    expected = numbers_of(cfg, torch.device('cpu'), 'float32', True)
+    once, twice = (numbers_of(cfg, device, dtype, plain, deterministic) for _ in range(2))
+
+    golden = load_module(ROOT / 'tests', 'reference.py').Golden('forward')
+    module = train.Losses(golden.model().to(device), golden.config.lm_coef, plain)
+    names = [name for name, _ in module.model.named_parameters()]
+    theirs = [torch.stack([golden['clf_losses'].mean(), golden['lm_losses'].mean()]),
+              torch.cat([golden.parameter(name, 'grad/').flatten() for name in names])]
+    ours = losses_and_gradients(module, [golden[name] for name in 'XMY'], device, dtype)
+    errors = [relative_error(*pair) for pair in (*zip(ours, theirs, strict=True), *zip(once, expected, strict=True))]
+    return errors, all(map(torch.equal, once, twice))
+
+
+def numbers_of(cfg, device, dtype, plain, deterministic=False):
+    """Hidden states of real tokens, logits of the task, mean losses and gradients without dropout, all on the CPU.
+
+    The hidden states are those of `TransformerModel.forward`, the others what train.py computes.
+    """
+    _, autocast = choose_device(str(device), dtype, deterministic)
+    stories = drawn_stories(4, T_DATA, cfg.n_tokens)
+    module = train.Losses(build(without_dropout(cfg), T_DATA, device), 0.5, plain)
+    X, M, Y = get_batch(stories, 4, 0)
+    logits = train.evaluate(module, stories, 4, 4, autocast, Ranks())
+    with torch.no_grad(), autocast:
+        h = module.model.transformer(X.to(device)).float().cpu()       # (8, T, C)
+    return [h[M.bool().flatten(0, 1)], logits, *losses_and_gradients(module, [X, M, Y], device, dtype)]
+
+
+def losses_and_gradients(module, batch, device, dtype):
+    """The mean losses (2,) and all gradients, in one vector, of a step of train.py, which changes no parameter here."""
+    _, autocast = choose_device(str(device), dtype)
+    scaler, gradients = grad_scaler(device, dtype), []
+    parameters = list(module.parameters())
+    still = torch.optim.SGD(parameters, lr=0.)
+    still.register_step_pre_hook(lambda *_: gradients.append(torch.cat([p.grad.flatten() for p in parameters])))
+    for _ in range(20):                                                # float16: until the scale of the loss fits
+        losses = train.update(module, still, batch, 1, autocast, scaler)
+        if gradients:
+            return losses.detach().cpu(), gradients[0].cpu()
+    raise ArithmeticError(f'gradients in {dtype} are not finite, whatever the scale of the loss')
+
+
+def relative_error(ours, exact):
+    """The norm of the difference, relative to the norm of the exact numbers."""
+    return float((ours - exact).norm() / exact.norm())
 
 
 def seconds_of_run(argv, log_path):
@@ -263,24 +230,62 @@ def seconds_of_run(argv, log_path):
     return [end - start, *np.diff(times)]
 
 
+def folders(path):
+    """Options of train.py that write all its files into one folder."""
+    return [f'--{kind}_dir={path}' for kind in ('log', 'save', 'submission')]
+
+
 # Sections: each returns lines of BENCHMARKS.md, and its docstring is the heading
 
 def bench_train(args, cfg, device):
-    """Training step at batch 8"""
+    """Fine-tuning step"""
     stories, which = get_stories(args, cfg)
     steps = {name: make() for name, make in training_steps(args, cfg, stories.n_ctx, device).items()}
-    seconds = take_turns(steps, partial(get_batch, stories, 8), args.rounds, device, 'training steps')
-    return [f'Both losses, clipping and Adam; {which}.', '',
-            *ratio_table(seconds, 8, 'examples', ('plain', 'transformers', 'against'))]
+    lines = [f'Both losses, clipping and Adam; {which}.']
+    for B in (8, 20, 32, 64) if device.type == 'cuda' else (8,):
+        seconds = take_turns(steps, partial(get_batch, stories, B), args.rounds, device, f'steps of {B} examples')
+        lines += ['', f'Batches of {B}:', '', *ratio_table(seconds, B, 'examples', ('plain', 'transformers', 'port'))]
+    return lines
 
 
 def bench_memory(args, cfg, device):
-    """Peak memory, training at batch 20"""
+    """Peak memory in training"""
     names = [name for name in training_steps(args, cfg, T_DATA, device) if name != 'train.py, tf32']
-    _, mib = step_costs(args, names, [(20, T_DATA)])
-    what = 'Allocated on the GPU' if device.type == 'cuda' else 'Resident memory of the process, Python and torch too'
-    rows = [[name, f'{peak:.0f}', f'{peak / mib["plain"][0]:.2f}'] for name, [peak] in mib.items()]
-    return [f'{what}; drawn stories.', '', *table(['', 'MiB', 'of plain'], rows)]
+    _, mib = step_costs(args, names, [(20, T_DATA)], rounds=1)
+    peaks = {script: run_apart(default_peak, args, script) for script in ('train.py', 'pretrain.py')}
+    is_gpu, [of_plain] = device.type == 'cuda', mib['plain']
+    rows = [[name, f'{peak / of_plain:.2f}', f'{peak:.0f}'] if peak > 0 else [name, '', 'more than there is']
+            for name, [peak] in mib.items()]
+    limit = f', where {SMALL_GPU / 2 ** 30:.0f} GiB are allowed, as on a GPU of 12 GB' if is_gpu else ''
+    return [f'{"Allocated on the GPU" if is_gpu else "Resident memory of the process, Python and torch too"}; drawn '
+            'stories, fine-tuning in batches of 20.', '', *table(['', 'of plain', 'MiB'], rows), '',
+            *(f'Updates with the defaults of `{script}` in float32 {f"take {peak:.0f} MiB" if peak else "do not fit"}'
+              f'{limit}.' for script, peak in peaks.items())]
+
+
+def bench_pretrain(args, cfg, device):
+    """Pre-training step"""
+    B, n_ctx, n_batch = (4, 32, 2) if args.toy else (64, 512, 8) if device.type == 'cuda' else (4, 512, 4)
+    contenders = lm_steps(args, cfg, n_ctx, device, n_batch)
+    steps = {name: contender.build() for name, contender in contenders.items()}
+    reached = {dtype: matmul_flops(*choose_device(str(device), dtype)) for dtype in {*dtypes_of(device)}}
+    seconds = take_turns(steps, partial(drawn_tokens, cfg, B, n_ctx), args.rounds, device, 'pre-training')
+    with torch.device('meta'):                                         # its size is all that is asked for
+        flops = B * n_ctx * flops_of_token(TransformerModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx))
+    peak, share = bf16_peak(device), {}
+    for name, values in seconds.items():
+        if values:
+            rate = flops / np.median(values)
+            share[name] = [f'{100 * rate / reached[contenders[name].dtype]:.0f} %']
+            share[name] += [f'{100 * rate / peak:.0f} %'] if peak else []
+    header = ['of matrix products in this dtype', *(['of the bfloat16 peak'] if peak else [])]
+    *_, half = dtypes_of(device)
+    bases = 'plain', 'nanoGPT, float32', f'nanoGPT, {half}, compiled'
+    rates = ', '.join(f'{rate / 1e12:.3g} in {dtype}' for dtype, rate in sorted(reached.items()))
+    return [f'{B} sequences of {n_ctx} random tokens, {n_batch} at a time, with dropout, clipping and Adam. The '
+            f'network needs {flops / 1e12:.3g} TFLOP for it; matrix products reach here, in TFLOP/s: {rates}'
+            + (f'; the peak of this GPU in bfloat16 is {peak / 1e12:.0f}' if peak else '') + '.', '',
+            *ratio_table(seconds, B * n_ctx, 'tokens', bases, header, share)]
 
 
 def bench_evaluate(args, cfg, device):
@@ -291,22 +296,29 @@ def bench_evaluate(args, cfg, device):
     return [f'The logits of both endings of 96 stories; {which}.', '', *ratio_table(seconds, 96, 'examples')]
 
 
-def bench_precision(args, cfg, device):
-    """What --dtype does to the numbers"""
-    stories, _ = get_stories(args, cfg)
-    model = build(cfg, stories.n_ctx, device)
-    nn.init.normal_(model.task_head.linear.weight)                     # logits of about 30 show rounding errors
-    logits = {name: run() for name, run in evaluators(model, stories, 32, 32, device).items()}
-    accuracies = fine_tuning_accuracies(args, device)
+def bench_correct(args, cfg, device):
+    """Numbers in each --dtype"""
+    dtypes = dict.fromkeys([*dtypes_of(device), *(['float16'] if device.type == 'cuda' else [])])
+    how = {'plain': ('float32', True, False), **{f'train.py, {dtype}': (dtype, False, False) for dtype in dtypes},
+           'train.py, float32, --deterministic': ('float32', False, True)}
     rows = []
-    for name in accuracies['sample']:
-        error = (logits[name] - logits['plain']).abs().max() / logits['plain'].abs().max()
-        rows.append([name, f'{error:.1e}', *(spread(by_name[name]) for by_name in accuracies.values())])
-    header = ['', 'largest error of a logit, relative to the largest logit',
-              *(f'{what}: test accuracy, {len(by_name[OURS])} seeds' for what, by_name in accuracies.items())]
-    return ['Logits against the plain path in float32; accuracies of whole fine-tuning runs on the sample and, from '
-            'small random weights (64 wide, 2 layers), on the Story Cloze Test. tf32 exists on a GPU only.', '',
-            *table(header, rows)]
+    for name in tqdm(how, 'comparing', ncols=80, leave=False, disable=None):
+        errors, is_same = run_apart(errors_in, args, *how[name])
+        rows.append([name, *(f'{error:.0e}' if error else '0' for error in errors), 'yes' if is_same else 'no'])
+    header = ['', *(f'small network, {what}' for what in ('losses', 'gradients')),
+              *(f'full size, {what}' for what in ('hidden states', 'logits', 'losses', 'gradients')), 'same bits twice']
+    return ["Relative errors (of norms), without dropout: a small network against the numbers of OpenAI's code in "
+            'tests/goldens; then random weights of full size and 4 drawn stories against the plain path in float32 on '
+            'the CPU. In float16 the loss is scaled.', '', *table(header, rows)]
+
+
+def bench_precision(args, cfg, device):
+    """Test accuracy in each --dtype"""
+    accuracies = fine_tuning_accuracies(args, device)
+    rows = [[name, *(spread(by_name[name]) for by_name in accuracies.values())] for name in accuracies['sample']]
+    header = ['', *(f'{what}, {len(by_name[OURS])} seeds' for what, by_name in accuracies.items())]
+    return ['Whole fine-tuning runs on the sample and, from small random weights (64 wide, 2 layers), on the Story '
+            'Cloze Test.', '', *table(header, rows)]
 
 
 def fine_tuning_accuracies(args, device):
@@ -315,22 +327,36 @@ def fine_tuning_accuracies(args, device):
     seeds = ['--seeds', '42-43', '--n_iter', '1'] if args.toy else ['--seeds', '42-44']
     with tempfile.TemporaryDirectory() as folder:
         if has_stories(args):
-            save_weights(dict(n_embd=64, n_head=4, n_layer=2), folder)
+            save_weights(dotdict(DEFAULT_CONFIG, n_embd=64, n_head=4, n_layer=2, n_tokens=N_TOKENS), folder)
             tasks['Story Cloze'] = [*story_argv(args), '--model_path', folder, *SMALL_ARGV]
         for what, argv in tasks.items():
             accuracies[what] = {}
-            for name, (dtype, plain) in ours(device).items():
+            for name, (dtype, plain) in variants(device).items():
                 if not plain:
                     options = [*argv, *seeds, *folders(folder), '--device', args.device, '--dtype', dtype, '--submit']
                     accuracies[what][name] = [run.test_accuracy for run in train.main(train.parse_args(options))]
     return accuracies
 
 
+def bench_load(args, cfg, device):
+    """Loading the released weights"""
+    model = TransformerModel(cfg, vocab=cfg.n_tokens + 512)
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(cfg, folder)
+        n_bytes = sum(os.path.getsize(path) for path in Path(folder).glob('*.npy'))
+        contenders = {name: partial(load, model, folder) for name, load in LOADERS.items()}
+        seconds = take_turns(contenders, lambda _: (), args.rounds, device, 'loading')
+        peaks = {name: [f'{run_apart(loading_peak, args, name, folder):.0f}'] for name in LOADERS}
+    return ['From shards in the page cache into a network in memory. plain: np.load of all shards, one vector, its '
+            'arrays, copies into the parameters, as the port does; ours also refuses files that are damaged.', '',
+            *ratio_table(seconds, n_bytes / 1e6, 'MB', more=['MiB beside the network'], cells=peaks)]
+
+
 def bench_startup(args, cfg, device):
     """From the command to the first update"""
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        save_weights({}, folder)
+        save_weights(cfg, folder)
         for i in range(args.rounds + 1):
             log_path, start = os.path.join(folder, f'{i}.jsonl'), time.time()
             argv = [*story_argv(args), *folders(folder), '--model_path', folder, '--desc', str(i)]
@@ -338,6 +364,7 @@ def bench_startup(args, cfg, device):
             while process.poll() is None and not os.path.exists(log_path):
                 time.sleep(0.01)
             process.kill()
+            process.wait()
             seconds.append(analysis.read_log(log_path)[0]['time'] - start)
     return ['`python train.py --dataset rocstories`: imports, encoding of the stories, 466 MB of weights read, checked '
             f'and hashed. Files are in the page cache. {spread(seconds[1:])} s; the first run, which had to encode the '
@@ -346,10 +373,10 @@ def bench_startup(args, cfg, device):
 
 def bench_run(args, cfg, device):
     """A complete fine-tuning run"""
-    dtypes, rows = ['float32', 'bfloat16'] if device.type == 'cuda' else ['float32'], []
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        save_weights({}, folder)
-        for dtype in dtypes:
+        save_weights(cfg, folder)
+        for dtype in dtypes_of(device) if device.type == 'cuda' else ['float32']:
             argv = [*story_argv(args), *folders(folder), '--model_path', folder, '--desc', dtype, '--dtype', dtype]
             seconds = seconds_of_run([*argv, '--submit'], os.path.join(folder, f'{dtype}.jsonl'))
             rows.append([dtype, *(f'{s:.1f}' for s in seconds)])
@@ -378,8 +405,10 @@ def bench_generate(args, cfg, device):
 def bench_curves(args, cfg, device):
     """Costs as the work grows"""
     sizes, lengths = ([1, 2, 4], [16, 32]) if args.toy else ([1, 2, 4, 8, 16, 32], [64, 128, 256, 512])
-    seconds_of_size, mib_of_size = step_costs(args, ('plain', OURS), [(B, T_DATA) for B in sizes])
-    seconds_of_length, mib_of_length = step_costs(args, ('plain', OURS), [(2, n_ctx) for n_ctx in lengths])
+    seconds_of_size, mib_of_size = step_costs(args, ('plain', OURS), [(B, T_DATA) for B in sizes], 3)
+    seconds_of_length, mib_of_length = step_costs(args, ('plain', OURS), [(2, n_ctx) for n_ctx in lengths], 3)
+    if any(np.isnan(mib).any() for mib in (*mib_of_size.values(), *mib_of_length.values())):
+        raise MemoryError('the picture needs all its points')
     steps, tokens_rates = generation_rates(args, cfg, device)
     gib_of_size, gib_of_length = ({name: np.divide(mib, 1024) for name, mib in costs.items()}
                                   for costs in (mib_of_size, mib_of_length))
@@ -400,10 +429,11 @@ def bench_curves(args, cfg, device):
     per_token = 1000 * (np.array(seconds_of_length[OURS]) - fixed) / (4 * np.array(lengths))     # 2 x 2 sequences
     rates = tokens_rates['generate.py']
     return [f'![time and memory against batch and length]({picture})', '',
-            f'- A training step costs {fixed:.2f} s (Adam, the norm of the gradients, the dropout of the table) and '
-            f'{step:.3f} s per example; {fixed_mib:.0f} MiB and {mib_of_example:.0f} MiB per example.',
-            f'- Without the fixed part a token costs {per_token[0]:.1f} ms at {lengths[0]} steps and '
-            f'{per_token[-1]:.1f} ms at {lengths[-1]}: attention weights grow with the square of the length.',
+            f'- A training step costs {1000 * fixed:.0f} ms (Adam, the norm of the gradients, the dropout of the '
+            f'table) and {1000 * step:.3g} ms per example; {fixed_mib:.0f} MiB and {mib_of_example:.1f} MiB per '
+            'example.',
+            f'- Without the fixed part a token costs {per_token[0]:.2g} ms at {lengths[0]} steps and '
+            f'{per_token[-1]:.2g} ms at {lengths[-1]}: attention weights grow with the square of the length.',
             f'- Generation makes {rates[0]:.0f} tokens/s after {steps[0]} steps, {rates[-1]:.0f} after {steps[-1]}; '
             'without the cache each token costs the computation of all earlier steps.']
 
@@ -414,53 +444,99 @@ def evaluation_rates(args, cfg, device, sizes):
     model, n = build(cfg, stories.n_ctx, device), max(sizes)
     seconds = [take_turns(evaluators(model, stories, n, B, device), lambda _: (), 3, device, 'evaluating')
                for B in sizes]
-    return {name: [n / np.median(times[name]) for times in seconds] for name in ours(device)}
+    return {name: [n / np.median(times[name]) for times in seconds] for name in variants(device)}
 
 
 def generation_rates(args, cfg, device):
     """Numbers of earlier steps, and name -> tokens/s after that many steps."""
     transformer, prompt = language_model(cfg, device)
     steps, window = ([4, 12], 2) if args.toy else ([16, 32, 64, 128, 256, 496], 8)
-    ticks = [time.perf_counter() for _ in generate.sample(transformer, cfg.n_tokens, prompt[:2], steps[-1] + window,
-                                                          temperature=0)]
+    ticks = []
+    for ids in generate.sample(transformer, cfg.n_tokens, prompt[:2], steps[-1] + window, temperature=0):
+        ids.tolist()                                                   # waits for a GPU
+        ticks.append(time.perf_counter())
     rates = {'plain': [], 'generate.py': [window / (ticks[n - 2 + window] - ticks[n - 2]) for n in steps]}
     for n in steps:
+        recompute(transformer, cfg.n_tokens, (prompt * 4)[:n], 1)      # not counted
         start = time.perf_counter()
         recompute(transformer, cfg.n_tokens, (prompt * 4)[:n], 3)
         rates['plain'].append(3 / (time.perf_counter() - start))
     return steps, rates
 
 
-SECTIONS = {'train': bench_train, 'memory': bench_memory, 'evaluate': bench_evaluate, 'precision': bench_precision,
-            'startup': bench_startup, 'run': bench_run, 'generate': bench_generate, 'curves': bench_curves}
+class Section(NamedTuple):
+    measure: Callable       # (args, cfg, device) -> lines
+    fixed: float            # seconds that processes, files and launches take
+    work: float             # seconds of arithmetic, on a machine of REFERENCE_FLOPS with --rounds 5
+    has_rounds: bool        # whether the arithmetic grows with --rounds
+
+
+SECTIONS = {'train': Section(bench_train, 150, 250, True), 'memory': Section(bench_memory, 120, 460, False),
+            'pretrain': Section(bench_pretrain, 60, 270, True), 'evaluate': Section(bench_evaluate, 20, 220, True),
+            'correct': Section(bench_correct, 90, 90, False), 'precision': Section(bench_precision, 300, 0, False),
+            'load': Section(bench_load, 40, 0, False), 'startup': Section(bench_startup, 60, 0, False),
+            'run': Section(bench_run, 120, 3000, False), 'generate': Section(bench_generate, 20, 250, True),
+            'curves': Section(bench_curves, 200, 1100, False)}
+NEEDS_STORIES = ('startup', 'run')
+NEEDS_NO_GPU = ('load',)                                # the weights are loaded before the network is moved
 
 
 def heading(name, kind):
     """The heading of a section measured on a device of this kind."""
-    return f'{SECTIONS[name].__doc__} ({"GPU" if kind == "cuda" else kind.upper()})'
+    return f'{SECTIONS[name].measure.__doc__} ({"GPU" if kind == "cuda" else kind.upper()})'
+
+
+def command_of(args, name):
+    """The command that measures a section; folders are named without what is above them."""
+    words = ['python scripts/bench.py', '--only', name, '--rounds', str(args.rounds)]
+    words += ['--device', args.device] if args.device != 'auto' else []
+    words += ['--against', *(os.path.basename(os.path.abspath(path)) for path in args.against)] if args.against else []
+    return ' '.join([*words, '--toy'] if args.toy else words)
 
 
 def measure(args, name):
     """Measure one section, print it, and replace it in the report. Other sections of the report do not change."""
     cfg, device = setup(args)
-    lines = SECTIONS[name](args, cfg, device)
-    command = f'python scripts/bench.py --only {name} --rounds {args.rounds}' + (' --toy' if args.toy else '')
-    title, text = heading(name, device.type), '\n'.join([provenance(command, device), '', *lines])
+    lines = SECTIONS[name].measure(args, cfg, device)
+    title, text = heading(name, device.type), '\n'.join([provenance(command_of(args, name), device), '', *lines])
     print(f'## {title}\n\n{text}\n', flush=True)
     sections = read_report(args.out) | {title: text}
     titles = [heading(name, kind) for kind in ('cpu', 'cuda', 'mps') for name in SECTIONS]
     in_order = {title: sections[title] for title in (*titles, *sections) if title in sections}
-    write_report(args.out, METHOD, in_order, [name for name in SECTIONS if heading(name, 'cuda') not in sections])
+    write_report(args.out, METHOD, in_order, [name for name in SECTIONS if name not in NEEDS_NO_GPU
+                                              and heading(name, 'cuda') not in sections])
     print(f'written: {args.out}')
 
 
+def minutes_for(args, names, flops):
+    """About how long these sections take where matrix products reach `flops` a second."""
+    sections = [SECTIONS[name] for name in names]
+    return sum(section.fixed + section.work * REFERENCE_FLOPS / flops * ((args.rounds + 1) / 6 if section.has_rounds
+                                                                         else 1) for section in sections) / 60
+
+
 def main(args):
-    with_stories = has_stories(args)
-    for name in args.only or SECTIONS:
-        if name in ('startup', 'run') and not with_stories:
-            print(f'{name} is left out: it needs the Story Cloze files, the released vocabulary and full size')
-        else:
+    checkouts(args)                                     # raises, if it does, before anything is measured
+    names, left_out = list(args.only or SECTIONS), {}
+    if not has_stories(args):
+        left_out = dict.fromkeys(NEEDS_STORIES, 'it needs the Story Cloze files, the released vocabulary and full size')
+    if set(names) - set(left_out):
+        kind, flops = run_apart(speed, args)
+        if kind == 'cuda':
+            left_out |= dict.fromkeys(NEEDS_NO_GPU, 'it does not use a GPU: add --device cpu')
+    for name in names.copy():
+        if name in left_out:
+            names.remove(name)
+            print(f'{name} is left out: {left_out[name]}')
+    if names and not args.toy:
+        print(f'{", ".join(names)}: about {minutes_for(args, names, flops):.0f} minutes', flush=True)
+    for name in tqdm(names, 'sections', ncols=80, disable=None):
+        try:
             run_apart(measure, args, name)
+        except Exception as e:
+            if not (is_out_of_memory(e) or isinstance(e, BrokenProcessPool)):
+                raise
+            print(f'{name} is left out: not enough memory, or its process was killed', flush=True)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import re
+import subprocess
 import time
 
 import numpy as np
@@ -12,31 +13,45 @@ import torch
 from tqdm import tqdm
 
 from analysis import figure, legend_below, line_style
+from shell import is_out_of_memory
 from utils import read_text, write_whole
 
+CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}    # as Linux and as people call them
+# TFLOP/s in bfloat16 without sparsity, from the data sheets; the first name that fits counts
+BF16_PEAKS = {'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'H200': 989, 'A100': 312, 'L40S': 362, 'RTX 4090': 165,
+              'RTX 3090': 71}
 WAITING = 'Waiting for a GPU:'                          # beginning of the last line of a report
 
 
 def take_turns(contenders, inputs, rounds, device, what):
     """Seconds of each contender in each round: name -> list. One more round at the beginning is not counted.
 
-    contenders: name -> function. inputs: number of the round -> arguments of the functions; not measured.
+    contenders: name -> function. inputs: number of the round -> arguments of the functions; not measured. The list of a
+    contender that needs more memory than there is stays empty.
     """
-    seconds = {name: [] for name in contenders}
+    seconds, running = {name: [] for name in contenders}, dict(contenders)
     for i in tqdm(range(rounds + 1), desc=what, ncols=80, leave=False, disable=None):
-        for name, run in contenders.items():
+        for name, run in list(running.items()):
             arguments = inputs(i)
             start = time.perf_counter()
-            run(*arguments)
-            if device.type == 'cuda':
-                torch.cuda.synchronize(device)
+            try:
+                run(*arguments)
+                if device.type == 'cuda':
+                    torch.cuda.synchronize(device)
+                elif device.type == 'mps':
+                    torch.mps.synchronize()
+            except Exception as e:
+                if not is_out_of_memory(e):
+                    raise
+                del running[name]
+                continue
             seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}
+    return {name: values[1:] if name in running else [] for name, values in seconds.items()}
 
 
-def spread(values):
+def spread(values, form='.2f'):
     """The median, and the smallest and the largest value in brackets."""
-    return f'{np.median(values):.2f} ({min(values):.2f}–{max(values):.2f})'
+    return f'{np.median(values):{form}} ({min(values):{form}}–{max(values):{form}})'
 
 
 def table(header, rows):
@@ -45,38 +60,63 @@ def table(header, rows):
             *('| ' + ' | '.join(row) + ' |' for row in rows)]
 
 
-def ratio_table(seconds, n, unit, bases=('plain',)):
-    """A table of the seconds for `n` units, of the units per second, and of the speed relative to each of `bases`.
+def ratio_table(seconds, n, unit, bases=('plain',), more=(), cells=None):
+    """A table of the speed relative to each of `bases`, of the seconds for `n` units, and of the units per second.
 
-    seconds: name -> list with a time for each round. A ratio is that of two times of the same round.
+    seconds: name -> list with a time for each round, see `take_turns`. A ratio is that of two times of the same round.
+    more: headers of further columns, whose text is in cells: name -> list.
     """
-    bases = [base for base in bases if base in seconds]
-    rows = [[name, spread(values), f'{n / np.median(values):.2f}',
-             *(spread(np.divide(seconds[base], values)) for base in bases)] for name, values in seconds.items()]
-    return table(['', 'seconds', f'{unit}/s', *(f'times as fast as {base}' for base in bases)], rows)
+    bases, rows = [base for base in bases if seconds.get(base)], []
+    for name, values in seconds.items():
+        if values:
+            rate = n / np.median(values)
+            rows.append([name, *(spread(np.divide(seconds[base], values)) for base in bases), spread(values, '.3g'),
+                         f'{rate:.2f}' if rate < 100 else f'{rate:,.0f}', *(cells[name] if more else ())])
+        else:
+            rows.append([name, 'not enough memory beside the others', *[''] * (len(bases) + 1 + len(more))])
+    return table(['', *(f'times as fast as {base}' for base in bases), 'seconds', f'{unit}/s', *more], rows)
 
 
 def provenance(command, device):
-    """A line about when, where and with which command a section was measured."""
+    """A line about when, where and with which command and code a section was measured."""
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
-    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}: {machine(device)}, Python {platform.python_version()}, '
-            f'{", ".join(packages)}*')
+    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, {commit()}: {machine(device)}, Python '
+            f'{platform.python_version()}, {", ".join(packages)}*')
 
 
 def machine(device):
-    """The name of the processor or GPU, and the number of threads."""
-    device_name = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
-    return f'{device_name}, {torch.get_num_threads()} threads'
+    """The names of the GPU, if it is used, and of the processor, and the number of threads."""
+    names = [torch.cuda.get_device_name(device)] if device.type == 'cuda' else []
+    return ', '.join([*names, cpu_name(), f'{torch.get_num_threads()} threads'])
 
 
 def cpu_name():
-    """The name of the processor from Linux, or from Python on other systems."""
+    """The name of the processor and its units for vectors and matrices, from Linux; elsewhere what Python knows."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as f:
-            return next(line.split(':', 1)[1].strip() for line in f if line.startswith('model name'))
-    except (OSError, StopIteration):
+            values = dict(re.split(r'\s*:\s*', line.strip(), maxsplit=1) for line in f if ':' in line)
+        units = [unit for flag, unit in CPU_UNITS.items() if flag in values['flags'].split()]
+        return f'{values["model name"]} ({", ".join(units) or "without AVX2"})'
+    except (OSError, KeyError):
         return platform.processor() or platform.machine()
+
+
+def commit():
+    """The commit that the code is of, and whether Python files were changed since."""
+    git = ['git', '-C', os.path.dirname(os.path.abspath(__file__))]
+    try:
+        name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, 'diff', '--quiet', 'HEAD', '--', ':/*.py']).returncode
+        return f'commit {name.strip()}' + (' with changes' if changed else '')
+    except (OSError, subprocess.SubprocessError):
+        return 'no commit'
+
+
+def bf16_peak(device):
+    """Operations a second that the maker of a GPU states for dense products in bfloat16; None where it is not known."""
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else ''
+    return next((1e12 * peak for part, peak in BF16_PEAKS.items() if part in name), None)
 
 
 def read_report(path):

@@ -1,5 +1,6 @@
 """The report of bench.py. Its figures depend on the machine and are not tested."""
 
+import io
 import re
 from types import SimpleNamespace
 
@@ -8,8 +9,56 @@ import torch
 from toy import TOY, toy_argv
 
 import analysis
+import fast
+import pretrain
 import train
-from scripts import bench, report
+from model_pytorch import TransformerModel
+from scripts import bench, contenders, report
+
+NANOGPT = '''
+from dataclasses import dataclass
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+@dataclass
+class GPTConfig:
+    block_size: int = 1024
+    vocab_size: int = 50304
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    bias: bool = True
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.wte = config, nn.Embedding(config.vocab_size, config.n_embd)
+        nn.init.normal_(self.wte.weight, std=0.02)
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        return torch.optim.AdamW(self.parameters(), lr=learning_rate, betas=betas, weight_decay=weight_decay)
+
+    def forward(self, idx, targets=None):
+        logits = self.wte(idx) @ self.wte.weight.T
+        return logits, F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=-1)
+'''                                                     # the interface of nanoGPT's model.py, not its network
+
+
+@pytest.fixture(autouse=True)
+def with_bfloat16(monkeypatch):
+    """All machines have the same contenders."""
+    monkeypatch.setattr(contenders, 'cpu_has_bfloat16', lambda: True)
+
+
+@pytest.fixture
+def nanogpt(tmp_path):
+    """The path of a stand-in for a checkout of nanoGPT."""
+    folder = tmp_path / 'nanoGPT'
+    folder.mkdir()
+    (folder / 'model.py').write_text(NANOGPT)
+    return str(folder)
 
 
 def toy_args(tmp_path, *argv):
@@ -25,15 +74,14 @@ def measured(tmp_path, name):
 def test_the_report_keeps_measured_sections_and_names_missing_ones(tmp_path, capsys):
     (tmp_path / 'B.md').write_text('# Benchmarks\n\nold words\n\n## Generation, 100 tokens after 128 (CPU)\n\n'
                                    'Not measured.\n\n## A section of before (CPU)\n\nfigures\n\n'
-                                   '## Training step at batch 8 (GPU)\n\nNot measured.\n')
+                                   '## Fine-tuning step (GPU)\n\nNot measured.\n')
     measured(tmp_path, 'train')
     first = measured(tmp_path, 'evaluate')
-    assert list(first) == ['Training step at batch 8 (CPU)', 'Evaluation at batch 32 (CPU)',
-                           'A section of before (CPU)']
+    assert list(first) == ['Fine-tuning step (CPU)', 'Evaluation at batch 32 (CPU)', 'A section of before (CPU)']
     for name in ('plain', 'train.py, float32', 'train.py, bfloat16', 'transformers'):
-        assert re.search(rf'^\| {name} \| [\d.]+ \([\d.]+–[\d.]+\) \| [\d.]+ \| ',
-                         first['Training step at batch 8 (CPU)'], re.MULTILINE), name
-    assert '`python scripts/bench.py --only train --rounds 1 --toy`' in first['Training step at batch 8 (CPU)']
+        assert re.search(rf'^\| {name} \|( [\d.]+ \([\d.]+–[\d.]+\) \|){{3}} [\d.,]+ \|$',
+                         first['Fine-tuning step (CPU)'], re.MULTILINE), name
+    assert '`python scripts/bench.py --only train --rounds 1 --device cpu --toy`' in first['Fine-tuning step (CPU)']
     assert torch.__version__ in first['Evaluation at batch 32 (CPU)']
     assert '## Evaluation' in capsys.readouterr().out
 
@@ -42,23 +90,39 @@ def test_the_report_keeps_measured_sections_and_names_missing_ones(tmp_path, cap
     text = (tmp_path / 'B.md').read_text(encoding='utf-8')
     assert 'Not measured' not in text and 'old words' not in text
     *_, last = text.splitlines()
-    assert last == ('Waiting for a GPU: train, memory, evaluate, precision, startup, run, generate, curves; `python '
-                    'scripts/bench.py --device cuda` measures them.')
+    assert last == ('Waiting for a GPU: train, memory, pretrain, evaluate, correct, precision, startup, run, generate, '
+                    'curves; `python scripts/bench.py --device cuda` measures them.')
 
 
 def test_sections_measured_on_a_gpu_are_not_named_as_missing(tmp_path):
-    path, sections = tmp_path / 'B.md', {'Training step at batch 8 (GPU)': 'figures'}
+    path, sections = tmp_path / 'B.md', {'Fine-tuning step (GPU)': 'figures'}
     report.write_report(path, 'Words.', sections, [])
-    assert path.read_text() == '# Benchmarks\n\nWords.\n\n## Training step at batch 8 (GPU)\n\nfigures\n'
+    assert path.read_text() == '# Benchmarks\n\nWords.\n\n## Fine-tuning step (GPU)\n\nfigures\n'
     assert report.read_report(path) == sections
-    measured(tmp_path, 'train')
-    assert 'Waiting for a GPU: memory, evaluate, precision, startup, run, generate, curves;' in path.read_text()
+    measured(tmp_path, 'evaluate')
+    assert 'Waiting for a GPU: memory, pretrain, evaluate, correct, ' in path.read_text()
 
 
 def test_without_stories_a_complete_run_is_left_out(tmp_path, capsys):
     bench.main(toy_args(tmp_path, '--only', 'run'))
     assert 'run is left out: it needs the Story Cloze files' in capsys.readouterr().out
     assert not (tmp_path / 'B.md').exists()
+
+
+def test_what_cannot_be_measured_does_not_end_the_others(tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def run_apart(function, args, name=None):
+        if function is bench.speed:
+            return 'cuda', 1e13
+        measured.append(name)
+        if name == 'train':
+            raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(bench, 'run_apart', run_apart)
+    bench.main(toy_args(tmp_path, '--only', 'train', 'load', 'evaluate'))
+    assert measured == ['train', 'evaluate']
+    out = capsys.readouterr().out
+    assert 'load is left out: it does not use a GPU' in out and 'train is left out: not enough memory' in out
 
 
 def test_times_of_a_run_come_from_its_log(folder, monkeypatch):
@@ -71,8 +135,12 @@ def test_times_of_a_run_come_from_its_log(folder, monkeypatch):
 
 
 def test_ratios_are_of_the_same_round():
-    rows = report.ratio_table({'plain': [1., 10., 4.], 'ours': [.5, 2., 4.]}, 8, 'examples', ('plain', 'absent'))
-    assert rows[-1] == '| ours | 2.00 (0.50–4.00) | 4.00 | 2.00 (1.00–5.00) |' and 'absent' not in rows[0]
+    seconds = {'plain': [1., 10., 4.], 'ours': [.5, 2., 4.], 'large': []}
+    header, _, _, ours, large = report.ratio_table(seconds, 8, 'examples', ('plain', 'large'), ['share'],
+                                                   {'plain': ['50 %'], 'ours': ['60 %']})
+    assert header == '|  | times as fast as plain | seconds | examples/s | share |'
+    assert ours == '| ours | 2.00 (1.00–5.00) | 2 (0.5–4) | 4.00 | 60 % |'
+    assert large == '| large | not enough memory beside the others |  |  |  |'
 
 
 def test_the_picture_has_plain_numbers_at_powers_of_two(tmp_path, monkeypatch):
@@ -103,6 +171,21 @@ def test_contenders_take_turns_and_the_first_round_is_not_counted():
     assert calls == [(i, name) for i in range(3) for name in 'ab'] and [*map(len, seconds.values())] == [2, 2]
 
 
+def test_a_contender_that_needs_too_much_memory_is_left_out():
+    def large(i):
+        if i == 1:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+
+    def wrong(i):
+        raise RuntimeError('another error')
+
+    cpu = torch.device('cpu')
+    seconds = report.take_turns({'large': large, 'small': lambda i: None}, lambda i: [i], 2, cpu, 'test')
+    assert seconds['large'] == [] and len(seconds['small']) == 2
+    with pytest.raises(RuntimeError, match='another error'):
+        report.take_turns({'wrong': wrong}, lambda i: [i], 1, cpu, 'test')
+
+
 def test_drawn_stories_have_the_layout_of_real_ones():
     X, M, Y = bench.get_batch(bench.drawn_stories(50, 77, 1000), 50, 0)
     assert X.shape == (50, 2, 77, 2) and set(Y.tolist()) == {0, 1}
@@ -118,13 +201,13 @@ def test_contenders_take_the_same_training_step(tmp_path, monkeypatch):
     """Without dropout --plain, fast.py and the loss compute of another checkout lead to the same parameters."""
     args = toy_args(tmp_path, '--against', str(bench.ROOT))
     cfg, device = bench.setup(args)
-    cfg.update({name: 0. for name in cfg if name.endswith('pdrop')})
-    models, build = [], bench.build
-    monkeypatch.setattr(bench, 'build', lambda *a: models.append(build(*a)) or models[-1])
+    cfg = contenders.without_dropout(cfg)
+    models, build = [], contenders.build
+    monkeypatch.setattr(contenders, 'build', lambda *a: models.append(build(*a)) or models[-1])
     steps = bench.training_steps(args, cfg, 12, device)
-    assert list(steps) == ['plain', 'train.py, float32', 'train.py, bfloat16', 'transformers', 'against']
+    assert list(steps) == ['plain', 'train.py, float32', 'train.py, bfloat16', 'transformers', 'port']
     stories = bench.drawn_stories(6, 12, cfg.n_tokens)
-    for name in ('plain', 'train.py, float32', 'against'):
+    for name in ('plain', 'train.py, float32', 'port'):
         step = steps[name]()
         for i in range(3):                              # the first update has rate 0
             step(*bench.get_batch(stories, 2, i))
@@ -132,6 +215,123 @@ def test_contenders_take_the_same_training_step(tmp_path, monkeypatch):
     for other in others:
         assert max((a - b).abs().max() for a, b in zip(plain, other, strict=True)) < 1e-6
     assert any((p - q).abs().max() > 1e-5 for p, q in zip(plain, build(cfg, 12, device).parameters(), strict=True))
+
+
+def test_contenders_take_the_same_step_of_pre_training(tmp_path, nanogpt):
+    """Whole logits, chunks of them and towers give the same loss; nanoGPT's interface is called as it should."""
+    args = toy_args(tmp_path, '--against', nanogpt)
+    cfg, device = bench.setup(args)
+    steps = contenders.lm_steps(args, contenders.without_dropout(cfg), 12, device, n_batch=2)
+    assert {name: step.dtype for name, step in steps.items()} == {
+        'plain': 'float32', 'pretrain.py, float32': 'float32', 'pretrain.py, bfloat16': 'bfloat16',
+        'nanoGPT, float32': 'float32', 'nanoGPT, bfloat16': 'bfloat16'}
+    [tokens] = contenders.drawn_tokens(cfg, 4, 12, 0)
+    losses = {name: [step(tokens).item() for _ in range(3)] for name, (_, build) in steps.items()
+              for step in [build()]}
+    assert losses['pretrain.py, float32'][0] == pytest.approx(losses['plain'][0], abs=1e-5)
+    for values in losses.values():                      # near log(200) at first, and all learn the one batch
+        assert abs(values[0] - 5.3) < 0.5 and values[2] < values[0]
+    assert losses['nanoGPT, float32'] == pytest.approx(losses['nanoGPT, bfloat16'], abs=0.02)
+
+
+def test_pre_training_is_reported_with_its_share_of_the_arithmetic(tmp_path, nanogpt, monkeypatch):
+    args = toy_args(tmp_path, '--against', nanogpt)
+    monkeypatch.setattr(bench, 'matmul_flops', lambda device, autocast: 1e10)
+    bench.measure(args, 'pretrain')
+    text = report.read_report(tmp_path / 'B.md')['Pre-training step (CPU)']
+    assert '--against nanoGPT --toy`' in text and str(tmp_path) not in text
+    assert '|  | times as fast as plain | times as fast as nanoGPT, float32 | seconds | tokens/s | of matrix' in text
+    assert re.search(r'^\| pretrain.py, float32 \| .* \| \d+ % \|$', text, re.MULTILINE)
+
+
+def test_operations_of_a_step_are_those_of_its_matrix_products():
+    """6 for each parameter, of which biases, gains and positions are few, and attention's two products."""
+    model = TransformerModel(bench.dotdict(bench.DEFAULT_CONFIG, n_layer=1), vocab=1000 + 64, n_ctx=64)
+    C, T = 768, 64
+    products = 2 * T * C * (12 * C + 1000) + 2 * 2 * T * T * C             # of the forward pass; backward twice as many
+    assert T * pretrain.flops_of_token(model) == pytest.approx(3 * products, rel=0.02)
+
+
+def test_checkouts_are_recognised_by_their_files(tmp_path, nanogpt):
+    args = toy_args(tmp_path, '--against', nanogpt, str(bench.ROOT))
+    assert contenders.checkouts(args) == {'nanoGPT': nanogpt, 'port': str(bench.ROOT)}
+    (tmp_path / 'nanoGPT' / 'model.py').write_text('class Other: pass\n')
+    with pytest.raises(ValueError, match='nanoGPT is no checkout of the port .* or of nanoGPT'):
+        bench.main(args)
+
+
+def test_a_gpu_has_more_contenders(tmp_path, nanogpt, monkeypatch):
+    args, gpu = toy_args(tmp_path, '--against', nanogpt), torch.device('cuda')
+    monkeypatch.setattr(contenders, 'can_compile', lambda device: True)
+    for capability, half, dtypes in (((9, 0), 'bfloat16', ['float32', 'tf32', 'bfloat16']),
+                                     ((7, 5), 'float16', ['float32', 'float16'])):
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device, c=capability: c)
+        cfg = bench.setup(args)[0]
+        ours = [f'train.py, {dtype}' for dtype in dtypes]
+        assert [name for name in contenders.training_steps(args, cfg, 12, gpu) if name != 'transformers'] == [
+            'plain', f'plain, {half}', *ours, f'plain, {half}, compiled']
+        assert list(contenders.lm_steps(args, cfg, 12, gpu, 2)) == [
+            'plain', f'plain, {half}', *(f'pretrain.py, {dtype}' for dtype in dtypes),
+            *(f'nanoGPT, {dtype}' for dtype in dtypes), f'plain, {half}, compiled', f'nanoGPT, {half}, compiled']
+
+
+@pytest.mark.parametrize('name, peak', [('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA H100 PCIe', 756e12),
+                                        ('NVIDIA A100-SXM4-40GB', 312e12), ('Tesla T4', None)])
+def test_the_peak_of_known_gpus(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: name)
+    assert report.bf16_peak(torch.device('cuda')) == peak and report.bf16_peak(torch.device('cpu')) is None
+
+
+@pytest.mark.parametrize('flags, units', [('fpu avx2 avx512f amx_tile', 'AVX2, AVX-512, AMX'), ('fpu avx2', 'AVX2'),
+                                          ('fpu', 'without AVX2')])
+def test_the_units_of_the_processor_are_named(monkeypatch, flags, units):
+    text = f'processor\t: 0\nmodel name\t: A CPU @ 2 GHz\nflags\t\t: {flags}\npower management:\n\n'
+    monkeypatch.setattr(report, 'open', lambda *_, **__: io.StringIO(text), raising=False)
+    assert report.cpu_name() == f'A CPU @ 2 GHz ({units})'
+
+
+def test_both_loaders_load_the_same(tmp_path, monkeypatch):
+    cfg, _ = bench.setup(toy_args(tmp_path))
+    torch.manual_seed(1)
+    contenders.save_weights(cfg, tmp_path)
+    models = []
+    for load in contenders.LOADERS.values():
+        models.append(TransformerModel(cfg, vocab=cfg.n_tokens + 512))
+        load(models[-1], tmp_path)
+    assert all(map(torch.equal, *(model.parameters() for model in models)))
+    monkeypatch.setattr(bench, 'run_apart', lambda function, *args: function(*args))
+    bench.measure(toy_args(tmp_path), 'load')
+    assert re.search(r'^\| load_openai_pretrained_model \|( [\d.e-]+ \([^|]*\) \|){2} [\d.,]+ \| \d+ \|$',
+                     (tmp_path / 'B.md').read_text(), re.MULTILINE)
+
+
+def test_peaks_of_the_default_updates(tmp_path):
+    args = toy_args(tmp_path)
+    assert 100 < bench.default_peak(args, 'train.py') <= bench.default_peak(args, 'pretrain.py')       # of one process
+
+
+def test_the_estimate_grows_with_rounds_and_falls_with_speed(tmp_path):
+    args = toy_args(tmp_path, '--rounds', '5')
+    whole = bench.minutes_for(args, bench.SECTIONS, bench.REFERENCE_FLOPS)
+    assert 60 < whole < 180
+    assert 10 < bench.minutes_for(args, bench.SECTIONS, 5e13) < 30
+    train, run = ([bench.minutes_for(toy_args(tmp_path, '--rounds', str(n)), [name], bench.REFERENCE_FLOPS)
+                   for n in (5, 11)] for name in ('train', 'run'))
+    assert train[1] > 1.5 * train[0] and run[1] == run[0]
+
+
+def test_errors_are_small_in_float32_and_seen(tmp_path, monkeypatch):
+    args = toy_args(tmp_path)
+    errors, same = bench.errors_in(args, 'float32', False, False)
+    assert len(errors) == 6 and max(errors) < 1e-5 and same
+    errors, _ = bench.errors_in(args, 'bfloat16', False, False)
+    assert 1e-5 < min(errors) and max(errors) < 0.1
+    errors, _ = bench.errors_in(args, 'float16', True, False)              # from a loss that is scaled
+    assert 1e-7 < min(errors) and max(errors) < 0.01
+    right = fast.double_head_losses
+    monkeypatch.setattr(fast, 'double_head_losses', lambda *a: (1.01 * right(*a)[0], *right(*a)[1:]))
+    errors, _ = bench.errors_in(args, 'float32', False, False)
+    assert [error > 1e-3 for error in errors] == [False, True, False, False, False, True]          # gradients
 
 
 def test_real_stories_need_the_released_vocabulary(folder):
