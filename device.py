@@ -1,6 +1,7 @@
 """The device, the dtype of matrix products, random seeds, and the processes of torchrun."""
 
 import contextlib
+import ctypes
 import gc
 import math
 import os
@@ -44,10 +45,23 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as e:
         raise ValueError(f'--device {name}: {str(e).splitlines()[0]}') from None
+    if device.type == 'cpu':
+        keep_freed_memory()
     torch.set_float32_matmul_precision('high' if dtype == 'tf32' else 'highest')
     if DTYPES[dtype]:
         return device, torch.autocast(device.type, dtype=DTYPES[dtype])
     return device, contextlib.nullcontext()
+
+
+def keep_freed_memory():
+    """Let this process keep the memory that it frees, for its next tensors. Does nothing where there is no glibc.
+
+    Otherwise glibc gives tensors of more than 32 MB back to the system, which must clear each page of the next one.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):      # other C libraries, and Windows
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)                                                 # M_MMAP_MAX: no block gets pages of its own
+        mallopt(-1, -1)                                                # M_TRIM_THRESHOLD: free pages stay here
 
 
 def grad_scaler(device, dtype: str):
