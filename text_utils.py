@@ -92,7 +92,7 @@ LONGEST_EXCEPTION = 12
 PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &, which ftfy does not change
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
-HOW_TO_GET = ': python model/download.py --to {} fetches the released files'
+HOW_TO_GET = ': python model/download.py --model_path {} fetches the released files'
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # most chunks in the cache and most characters of each: about 200 MB
 
 
