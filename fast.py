@@ -135,9 +135,7 @@ def dropped_positions(n: int, p: float) -> Tensor:
     n_draws = int(n * p + 6 * math.sqrt(n * p)) + 6                    # too few with a probability of about 1e-9
     ends = torch.zeros(1, dtype=torch.float64)
     while ends[-1] <= n:
-        # as torch's geometric_, but that takes logarithms one by one
-        gaps = torch.rand(n_draws).neg_().log1p_().div_(math.log1p(-p)).floor_().add_(1)
-        ends = torch.cat([ends, ends[-1] + gaps.cumsum(0, dtype=torch.float64)])
+        ends = torch.cat([ends, ends[-1] + torch.empty(n_draws, dtype=torch.float64).geometric_(p).cumsum(0)])
     return ends[1:torch.searchsorted(ends, n, right=True)].long() - 1
 
 
