@@ -12,7 +12,7 @@ import tempfile
 
 import own
 import train
-from device import choose_device
+from device import device_of
 from tasks import Split
 from trained import open_trained
 
@@ -63,7 +63,7 @@ class Classifier:
         self.trained = open_trained(args)
         self.task = train.task_of_run(self.trained)
         self.classes = self.task.classes
-        self.device, self.autocast = choose_device(args.device, args.dtype, args.deterministic)
+        self.device, self.autocast = device_of(args)
 
     def predict(self, examples):
         """For each example the name of its class and the probabilities, {name: p}; or, without classes, a number.

@@ -211,24 +211,28 @@ class WeightedCrossEntropy(torch.autograd.Function):
         h_, we_ = h.to(dtype), we.to(dtype)                            # (R, C), (V, C)
         # small weights would make gradients that float16 rounds to zero: they come in with the backward pass
         scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
+        shares = (weights / scale)[:, None]                            # (R, 1)
+        weighted_h = (h_ * shares).to(dtype)                           # (R, C)
         grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)        # (R, C), (V, C)
         losses = torch.empty_like(weights, dtype=wide)                 # (R,)
         wants_gradients = any(ctx.needs_input_grad[:2])
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
         for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):     # of equal length
-            log_p = (h_[lo:hi] @ we_.T).log_softmax(1, dtype=wide)     # (chunk, V)
+            logits = h_[lo:hi] @ we_.T                                 # (chunk, V)
+            probs = logits.softmax(1, dtype=wide)                      # (chunk, V)
             at_target = torch.arange(hi - lo, device=h.device), targets[lo:hi]
-            losses[lo:hi] = -log_p[at_target]
+            # - log p of the target, from the largest p of the row: that of the target may be rounded to 0
+            losses[lo:hi] = logits.amax(1).to(wide) - logits[at_target] - probs.amax(1).log()
             if not wants_gradients:                                    # as in validation
                 continue
-            grad = log_p.exp_()                                        # (chunk, V)  of the logits
-            grad[at_target] -= 1
-            grad = grad.mul_(weights[lo:hi, None] / scale).to(dtype)
+            probs[at_target] -= 1                                      # now the gradient of the logits
+            grad = probs.to(dtype)
             grad_h[lo:hi] = grad @ we_
             if dtype == wide:
-                grad_we.addmm_(grad.T, h_[lo:hi])
+                grad_we.addmm_(grad.T, weighted_h[lo:hi])
             else:
-                grad_we += grad.T @ h_[lo:hi]
+                grad_we += grad.T @ weighted_h[lo:hi]
+        grad_h.mul_(shares)
         ctx.grads = grad_h, grad_we, scale
         ctx.mark_non_differentiable(losses)
         return (weights * losses).sum(), losses

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from device import choose_device
+from device import device_of
 from trained import open_trained
 from utils import read_text
 from zero_shot import score_texts, with_positions
@@ -174,7 +174,7 @@ def main(args):
     """Returns the texts, with --score the log-probabilities of each line."""
     if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='replace')                       # a console may not have all characters
-    device, autocast = choose_device(args.device, args.dtype, args.deterministic)
+    device, autocast = device_of(args)
     trained = open_trained(args)
     transformer, encoder = trained.model.to(device).transformer, trained.encoder
     with autocast:

@@ -244,9 +244,10 @@ def add_computing_args(parser):
     """Where and how precisely to compute; returns the group."""
     group = parser.add_argument_group('computing')
     group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
-    group.add_argument('--dtype', default='float32', choices=DTYPES, help='dtype of matrix products; parameters, '
-                       'softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales the loss. On '
-                       'most CPUs without AMX both are slower than float32')
+    group.add_argument('--dtype', default='float32', choices=['auto', *DTYPES], help='dtype of matrix products; '
+                       'parameters, softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales '
+                       'the loss. On most CPUs without AMX both are slower than float32. auto: bfloat16 where it is '
+                       'fast (GPUs since Ampere, CPUs with AMX), otherwise float32')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
                        'bits each time (slower); a CPU does with as many threads')
     return group

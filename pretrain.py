@@ -29,7 +29,7 @@ from tqdm import tqdm
 import fast
 from checkpoint import Run, generator_states, set_generator_states
 from corpus import load_tokens
-from device import Ranks, choose_device, grad_scaler, matmul_flops, set_seed
+from device import Ranks, device_of, grad_scaler, matmul_flops, set_seed
 from model_pytorch import (
     TransformerModel,
     load_openai_pretrained_model,
@@ -260,7 +260,7 @@ def main(args):
     if args.n_batch * args.n_gpu % ranks.size:
         raise ValueError(f'{ranks.size} processes cannot share the --n_batch {args.n_batch} x --n_gpu {args.n_gpu} '
                          'sequences of an update equally')
-    device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
+    device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
     try:
         return train(args, device, autocast, ranks)

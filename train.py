@@ -30,7 +30,7 @@ import fast
 import own
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
 from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_ids, hash_texts
-from device import NO_SCALING, Ranks, choose_device, grad_scaler, memory_of, set_seed
+from device import NO_SCALING, Ranks, device_of, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from metrics import is_constant, scores, trivial_score
 from model_pytorch import DoubleHeadModel, MultipleChoiceHead, load_openai_pretrained_model, read_shapes
@@ -538,7 +538,7 @@ def main(args):
     ranks = Ranks()
     if args.n_gpu % ranks.size:
         raise ValueError(f'{ranks.size} processes cannot share --n_gpu {args.n_gpu} towers equally')
-    device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
+    device, autocast = device_of(args, ranks.device(args.device))
     if args.predict:
         if ranks.size > 1:
             raise ValueError('--predict runs in one process: start it without torchrun')

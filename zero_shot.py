@@ -35,7 +35,7 @@ from torch import Tensor
 
 import fast
 from datasets import find_cloze_file, read_cloze
-from device import choose_device
+from device import device_of
 from metrics import scores, trivial_score
 from readers import lines_of, read_rows
 from tasks import COLA, RACE, SST2, find_folder, race_files, read_kind, read_race, read_test
@@ -324,7 +324,7 @@ def report(task: str, metric: str, problems: Problems, predictions) -> float:
 
 def main(args) -> list[float]:
     """Print and return the accuracy, or for cola the Matthews correlation, in percent, on each file of the task."""
-    device, autocast = choose_device(args.device, args.dtype, args.deterministic)
+    device, autocast = device_of(args)
     trained = open_trained(args)
     transformer, found = trained.model.to(device).transformer, []
     files = TASKS[args.dataset](args.data_dir)

@@ -30,7 +30,7 @@ import torch
 
 import train
 from analysis import figure, legend_below, line_style, scale_scores
-from device import Ranks, choose_device
+from device import Ranks, device_of
 from model_pytorch import read_shapes
 from options import ROWS
 from scripts.report import table
@@ -92,7 +92,7 @@ def cost_of(options, data):
 
 def seconds_a_token(options, data):
     """The time of a few updates of the network that `options` name, for each token."""
-    device, autocast = choose_device(options.device, options.dtype)
+    device, autocast = device_of(options)
     _, runner, opt = train.build(options, TASKS[options.dataset], data, device, Ranks(), N_TIMED + 1)
     n_batch, seconds = options.n_batch * options.n_gpu, []
     for i in range(N_TIMED + 1):                                       # the first one warms up

@@ -232,6 +232,15 @@ def test_gradients_of_small_weights_do_not_vanish_in_half_precision(dtype, param
         assert (ours - exact).norm() < 0.01 * exact.norm()
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_the_loss_of_an_impossible_token_is_exact(dtype):
+    """Its probability, exp(-199.7), is no float32, and 199.7 is no bfloat16 number."""
+    we = torch.tensor([[200.], [0.30078125]])
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype != torch.float32):
+        _, [loss] = fast.WeightedCrossEntropy.apply(torch.ones(1, 1), we, torch.tensor([1]), torch.ones(1))
+    assert loss == 199.69921875
+
+
 def test_a_batch_without_targets_has_no_language_model_loss():
     model = build('multiple_choice')
     X, M = ragged(2)

@@ -1,6 +1,7 @@
 """Every script from the shell: a mistake is one line on standard error and status 2; help and imports are quick."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import zero_shot
 from model_pytorch import ACT_FNS, DEFAULT_CONFIG
 from opt import SCHEDULES
 from scripts import bench
+from shell import begin_script
 from tasks import TASKS
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
@@ -127,6 +129,15 @@ def test_help_shows_the_defaults_of_the_task_and_of_the_model_folder():
     text = ' '.join(text.split())
     assert 'epochs (default: 3)' in text and 'peak learning rate (default: 0.001)' in text
     assert 'width of the hidden states (default: 128)' in text        # hparams.json in model/sample
+
+
+@pytest.mark.parametrize('policy, spins', [(None, '1000'), ('active', None)])
+def test_threads_that_wait_soon_sleep_unless_the_user_says_how_they_wait(monkeypatch, policy, spins):
+    """GNU's OpenMP reads GOMP_SPINCOUNT while torch is imported."""
+    monkeypatch.setattr('os.environ', {} if policy is None else {'OMP_WAIT_POLICY': policy})
+    monkeypatch.setattr('signal.getsignal', lambda _: None)
+    begin_script(lambda: None)
+    assert os.environ.get('GOMP_SPINCOUNT') == spins
 
 
 def test_the_options_name_what_there_is():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import device
 from datasets import encode_once
 from device import choose_device
 from options import train_options
@@ -247,6 +248,36 @@ def test_a_device_that_is_not_there_is_named():
     assert choose_device('cpu', 'float32')[0].type == 'cpu'
     with pytest.raises(ValueError, match='--device tpu9'):
         choose_device('tpu9', 'float32')
+
+
+@pytest.mark.parametrize('flags, product, chosen', [
+    (['avx512_bf16'], None, 'float32, as products of bfloat16 are not fast'), (['amx_bf16'], None, 'bfloat16, as its'),
+    (['amx_bf16'], torch.full((256, 256), torch.nan), 'float32, as products of bfloat16 come out wrong')])
+def test_the_automatic_dtype_is_fast_and_right_and_kept_by_a_run(tmp_path, monkeypatch, capsys, flags, product, chosen):
+    monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
+    if product is not None:
+        monkeypatch.setattr(torch.Tensor, 'bfloat16', lambda _: product)
+    options = ['--device', 'cpu', '--dtype', 'auto', '--log_dir', str(tmp_path), '--desc', 'x']
+    args = train_options(options)
+    _, autocast = device.device_of(args)
+    assert capsys.readouterr().err.startswith(f'--dtype auto: {chosen}') and chosen.startswith(args.dtype)
+    with autocast:
+        assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f'torch.{args.dtype}'
+    (tmp_path / 'x.jsonl').write_text('{"dtype": "float16"}\n{}\n')
+    args = train_options([*options, '--resume'])
+    device.device_of(args)
+    assert args.dtype == 'float16' and capsys.readouterr().err == '--dtype auto: float16, as the run to resume\n'
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='about the C library of GNU/Linux')
+def test_freed_memory_serves_the_next_tensor():
+    choose_device('cpu', 'float32')
+    faults = []
+    for _ in range(8):                                  # 64 MiB are 16,384 pages; some must still be made to fit
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2 ** 24)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) < 100
 
 
 @pytest.mark.parametrize('error, status, words', [
