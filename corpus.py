@@ -1,7 +1,7 @@
 """Encode a folder of text once, into one memory-mapped file of token ids that pretrain.py reads.
 
-The text is cut into pieces of whole lines, and the result for each piece is a file, so that an interrupted run only has
-to process the missing pieces. File names contain a hash of the text and of the vocabulary, so that tokens of another
+The text is cut into pieces, of several files or of a part of one, and the result for each piece is a file, so that an
+interrupted run only has to process the missing pieces. File names contain a hash of the text and of the vocabulary, so that tokens of another
 text or vocabulary are never used by mistake. If two runs need the same file, one writes it and the other waits.
 """
 
@@ -14,18 +14,26 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from text_utils import PLAIN, TextEncoder, load_ftfy, words_of_chunk
+from text_utils import TextEncoder, clean, words_of_chunk
 from utils import MAX_TEXT, read_bytes, read_json, write_whole
-from workers import one_at_a_time, share_out
+from workers import one_at_a_time, progress, share_out
 
 PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
-LONGEST_LINE = 2 ** 30                                  # bytes; some corpora are published as a single line
+LONGEST_LINE = 2 ** 22                                  # further bytes; a longer line is cut after a space
 N_HEADER = 128                                          # bytes of the header of our .npy files
 HIDDEN = ('.', '~$')                                    # macOS and editors create files whose names begin like this
+
+
+class Span(NamedTuple):
+    """A part of a file."""
+    path: str
+    start: int                                          # its first byte
+    size: int                                           # bytes
+    ends_line: bool
 
 
 def text_files(data_dir):
@@ -43,43 +51,63 @@ def text_files(data_dir):
 
 
 def cut(data_dir):
-    """The text as pieces (file, first byte, number of bytes), and its hash. ValueError for a file that is not UTF-8."""
-    pieces, digest = [], hashlib.sha256()
-    for path in text_files(data_dir):
-        start, line = 0, 1
-        with open(path, 'rb') as f:
-            while block := f.read(PIECE):
-                if b'\0' not in block:                                 # a binary file may be one line of gigabytes
-                    block += f.readline(LONGEST_LINE)
-                try:
-                    block.decode('utf-8')
-                    wrong = block.find(b'\0')
-                except UnicodeDecodeError as e:
-                    wrong = e.start
-                if wrong >= 0:
-                    line += block[:wrong].count(b'\n')
-                    raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
-                                     'text: save the file as UTF-8, or take it out of the folder')
-                pieces.append((path, start, len(block)))
+    """The text as pieces, which are lists of spans, and its hash.
+
+    ValueError for a file that is not UTF-8, or that has a line too long to be one piece and without a space.
+    """
+    paths, pieces, digest, n_bytes = text_files(data_dir), [], hashlib.sha256(), PIECE
+    with progress('reading', sum(map(os.path.getsize, paths))) as bar:
+        for path in paths:
+            for start, block, ends_line in blocks_of(path):
+                if n_bytes >= PIECE:                                   # the last piece is full
+                    pieces.append([])
+                    n_bytes = 0
+                pieces[-1].append(Span(path, start, len(block), ends_line))
+                n_bytes += len(block)
                 digest.update(block)
-                start, line = start + len(block), line + block.count(b'\n')
-        digest.update(b'\0')                                           # marks the end of a file
+                bar.update(len(block))
+            digest.update(b'\0')                                       # marks the end of a file
     return pieces, digest.hexdigest()
 
 
-def lines_of(piece):
-    """The lines of a piece."""
-    path, start, size = piece
+def blocks_of(path):
+    """The content of a file, as (first byte, bytes, whether a line ends after them), checked to be UTF-8 text."""
+    start, line = 0, 1
     with open(path, 'rb') as f:
-        f.seek(start)
-        return f.read(size).decode('utf-8-sig').split('\n')
+        while block := f.read(PIECE) + f.readline(LONGEST_LINE):
+            ends_line = block.endswith(b'\n') or not f.read(1)
+            whole = block if ends_line else block[:block.rfind(b' ') + 1]
+            try:
+                whole.decode('utf-8')
+                wrong = block.find(b'\0')
+            except UnicodeDecodeError as e:
+                wrong = e.start
+            if wrong >= 0:
+                line += block[:wrong].count(b'\n')
+                raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
+                                 'text: save the file as UTF-8, or take it out of the folder')
+            if not whole:
+                raise ValueError(f'{path}, line {line}: more than {LONGEST_LINE:,} bytes without a space are not text: '
+                                 'take the file out of the folder')
+            yield start, whole, ends_line
+            start, line = start + len(whole), line + whole.count(b'\n')
+            f.seek(start)
+
+
+def lines_of(span):
+    """The lines of a span."""
+    with open(span.path, 'rb') as f:
+        f.seek(span.start)
+        return f.read(span.size).decode('utf-8-sig').split('\n')
 
 
 def count_words(job):
     """Count the words of a piece, from which the merges are learned, and write {word: count}."""
     piece, target = job
-    fix_text, words = load_ftfy(), Counter()
-    chunks = Counter(chunk for line in lines_of(piece) for chunk in (line if PLAIN(line) else fix_text(line)).split())
+    words, chunks = Counter(), Counter()
+    for span in piece:
+        for line in lines_of(span):
+            chunks.update(clean(line).split())
     for chunk, n in chunks.items():
         for word in words_of_chunk(chunk):
             words[word] += n
@@ -98,9 +126,12 @@ def encode_piece(encoder_paths, key, job):
     piece, target = job
     encoder = text_encoder(*encoder_paths, key)
     newline, ids = encoder.encoder.get('\n</w>', 0), []
-    for line in encoder.encode(lines_of(piece), verbose=False):
-        if line:
-            ids += *line, newline
+    for span in piece:
+        for line in encoder.encode(lines_of(span), verbose=False):
+            if line:
+                ids += *line, newline
+        if line and not span.ends_line:
+            ids.pop()                                                  # the line goes on in the next span
     with write_whole(target, 'wb') as f:
         np.save(f, np.array(ids, dtype=dtype_of(len(encoder.encoder))))
 
@@ -123,19 +154,21 @@ def open_tokens(path, n_vocab):
     n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
     with open(path, 'rb') as f:
         is_valid = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
-    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if is_valid else []
-    if not is_valid or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
+        while is_valid and len(tokens := np.fromfile(f, dtype, PIECE)):        # a map that is read counts as memory
+            is_valid = tokens.max() < n_vocab
+    if not is_valid:
         raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
-    return tokens
+    return np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,))
 
 
 def each_piece(work, pieces, folder, n_proc, what):
     """Call work((piece, file)) for each piece whose file is missing, in n_proc processes. Returns all the files."""
-    jobs = [(piece, os.path.join(folder, f'{i:06}')) for i, piece in enumerate(pieces)]
+    # the names tell another cut of the text, by another version of this program
+    jobs = [(piece, os.path.join(folder, f'{i:06}-of-{len(pieces):06}')) for i, piece in enumerate(pieces)]
     todo = [job for job in jobs if not os.path.isfile(job[1])]
-    bar = tqdm(desc=what, total=len(jobs), initial=len(jobs) - len(todo), ncols=80, leave=False, disable=None)
-    with bar:
-        share_out(work, todo, min(n_proc, len(todo)), bar)
+    n_all, n_todo = ([sum(span.size for span in piece) for piece, _ in some] for some in (jobs, todo))
+    with progress(what, sum(n_all), sum(n_all) - sum(n_todo)) as bar:
+        share_out(work, todo, min(n_proc, len(todo)), bar, n_todo)
     return [target for _, target in jobs]
 
 

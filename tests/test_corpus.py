@@ -75,6 +75,7 @@ def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
 
 
 def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'PIECE', 1)             # a piece for each file
     put(tmp_path, a='the cat sat', b='the dog ran')
     first, key, _ = tokens_of(tmp_path)
     encoded = []
