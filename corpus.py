@@ -18,12 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from text_utils import TextEncoder, clean, words_of_chunk
+from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
 from utils import MAX_TEXT, read_bytes, read_json, write_whole
 from workers import one_at_a_time, progress, share_out
 
 PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
 LONGEST_LINE = 2 ** 22                                  # further bytes; a longer line is cut after a space
+MAX_WORDS = 2 ** 19                                     # different words from which merges are learned
 N_HEADER = 128                                          # bytes of the header of our .npy files
 HIDDEN = ('.', '~$')                                    # macOS and editors create files whose names begin like this
 
@@ -101,6 +102,9 @@ def lines_of(span):
         return f.read(span.size).decode('utf-8-sig').split('\n')
 
 
+words_of_short_chunk = functools.lru_cache(MAX_CACHED)(words_of_chunk)
+
+
 def count_words(job):
     """Count the words of a piece, from which the merges are learned, and write {word: count}."""
     piece, target = job
@@ -109,7 +113,7 @@ def count_words(job):
         for line in lines_of(span):
             chunks.update(clean(line).split())
     for chunk, n in chunks.items():
-        for word in words_of_chunk(chunk):
+        for word in (words_of_short_chunk if len(chunk) <= MAX_CACHED_LEN else words_of_chunk)(chunk):
             words[word] += n
     with write_whole(target) as f:
         json.dump(words, f)
@@ -173,9 +177,14 @@ def each_piece(work, pieces, folder, n_proc, what):
 
 
 def learn_vocabulary(words, vocab_size):
-    """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file."""
+    """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file.
+
+    The tokens are <unk>, each character in a word and at its end, what the merges make, and the newline: vocab_size,
+    or fewer if the words have too few pairs of symbols that occur twice. The rarest words of a large text do not count:
+    MAX_WORDS need about a gigabyte.
+    """
     try:
-        from subword_nmt.learn_bpe import learn_bpe
+        from subword_nmt import learn_bpe as library
     except ImportError:
         raise ValueError('--vocab_size learns merges with subword-nmt: pip install subword-nmt==0.3.8') from None
     counts = Counter()
@@ -189,12 +198,21 @@ def learn_vocabulary(words, vocab_size):
                          f'{2 * len(chars) + 2} tokens')
     merges = io.StringIO()
     if max(map(len, words)) > 1:                                       # words of one character have no pair to merge
-        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-        learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
+        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
+        library.tqdm = functools.partial(counted, 'learning merges')   # its own bar goes on where there is no terminal
+        library.learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
     merges = merges.getvalue() or '#version: 0.2\n'
     merged = (line.replace(' ', '') for line in merges.split('\n')[1:-1])
     tokens = dict.fromkeys(['<unk>', *chars, *(f'{char}</w>' for char in chars), *merged, '\n</w>'])
     return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def counted(what, items):
+    """The items, one by one, with progress."""
+    with progress(what, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 def make_once(path, make):
@@ -208,7 +226,8 @@ def make_once(path, make):
 def write_vocabulary(args, pieces):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
-    for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
+    paths = each_piece(count_words, pieces, counts, args.n_proc, 'counting words')
+    for path in counted('adding counts', paths):
         n_of_word = read_json(path, MAX_TEXT)
         if not all(type(n) is int and n > 0 and word.split() == [word] for word, n in n_of_word.items()):
             raise ValueError(f'{path} does not hold counts of words: remove it, and they are counted again')

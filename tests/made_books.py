@@ -41,7 +41,7 @@ def write_books(folder, n_files, size=455_000, seed=0):
     """
     rng = np.random.default_rng(seed)
     words, ends, beginnings = words_by_rank(rng), table(ENDS), table(BEGINNINGS)
-    frequency = 1 / (np.arange(N_WORDS) + 2.7)
+    frequency = (np.arange(N_WORDS) + 2.7) ** -1.15
     ranks, total = rng.choice(N_WORDS, 2 ** 23, p=frequency / frequency.sum()), 0
     for number in range(n_files):
         n = int(size / 6.5 * rng.lognormal(-.125, .5))
