@@ -44,7 +44,7 @@ def write_books(folder, n_files, size=455_000, seed=0):
     frequency = (np.arange(N_WORDS) + 2.7) ** -1.15
     ranks, total = rng.choice(N_WORDS, 2 ** 23, p=frequency / frequency.sum()), 0
     for number in range(n_files):
-        n = int(size / 6.5 * rng.lognormal(-.125, .5))
+        n = int(size / 5.75 * rng.lognormal(-.125, .5))
         end = ends[rng.integers(len(ends), size=n)]
         starts = np.r_[True, [e[0] in '.?!' for e in end[:-1].tolist()]]
         word = words[ranks[rng.integers(len(ranks), size=n)] + N_WORDS * starts]
