@@ -1,8 +1,9 @@
 """Encode a folder of text once, into one memory-mapped file of token ids that pretrain.py reads.
 
 The text is cut into pieces, of several files or of a part of one, and the result for each piece is a file, so that an
-interrupted run only has to process the missing pieces. File names contain a hash of the text and of the vocabulary, so that tokens of another
-text or vocabulary are never used by mistake. If two runs need the same file, one writes it and the other waits.
+interrupted run only has to process the missing pieces. File names contain a hash of the text and of the vocabulary, so
+that tokens of another text or vocabulary are never used by mistake. If two runs need the same file, one writes it and
+the other waits.
 """
 
 import functools
@@ -77,7 +78,8 @@ def blocks_of(path):
     with open(path, 'rb') as f:
         while block := f.read(PIECE) + f.readline(LONGEST_LINE):
             ends_line = block.endswith(b'\n') or not f.read(1)
-            whole = block if ends_line else block[:block.rfind(b' ') + 1]
+            # what is left of a line begins with a word, so that it has a newline token if the line has any
+            whole = block if ends_line else block[:block.rstrip(b' ').rfind(b' ') + 1]
             try:
                 whole.decode('utf-8')
                 wrong = block.find(b'\0')
@@ -88,8 +90,8 @@ def blocks_of(path):
                 raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
                                  'text: save the file as UTF-8, or take it out of the folder')
             if not whole:
-                raise ValueError(f'{path}, line {line}: more than {LONGEST_LINE:,} bytes without a space are not text: '
-                                 'take the file out of the folder')
+                raise ValueError(f'{path}, line {line}: more than {LONGEST_LINE:,} bytes without spaces between words '
+                                 'are not text: take the file out of the folder')
             yield start, whole, ends_line
             start, line = start + len(whole), line + whole.count(b'\n')
             f.seek(start)
@@ -179,9 +181,9 @@ def each_piece(work, pieces, folder, n_proc, what):
 def learn_vocabulary(words, vocab_size):
     """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file.
 
-    The tokens are <unk>, each character in a word and at its end, what the merges make, and the newline: vocab_size,
-    or fewer if the words have too few pairs of symbols that occur twice. The rarest words of a large text do not count:
-    MAX_WORDS need about a gigabyte.
+    The tokens are <unk>, each character within a word and at its end, what the merges make, and the newline. They are
+    vocab_size, or fewer: where no pair of symbols occurs twice any more, or two merges make the same token. Merges are
+    learned from the MAX_WORDS most frequent words, which need about a gigabyte.
     """
     try:
         from subword_nmt import learn_bpe as library
@@ -239,7 +241,6 @@ def write_vocabulary(args, pieces):
         f.write(merges)
     with write_whole(args.encoder_path) as f:
         json.dump(encoder, f)
-    shutil.rmtree(counts)
 
 
 def write_tokens(args, pieces, path, key, n_vocab):
@@ -250,11 +251,12 @@ def write_tokens(args, pieces, path, key, n_vocab):
     n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # a memory map keeps a file open: one at a time
     if not n_tokens:
         raise ValueError(f'{args.data_dir}: the text is empty')
-    with write_whole(path, 'wb') as f:
+    whole = os.path.join(folder, 'whole')                              # what a kill leaves of it goes with the folder
+    with write_whole(whole, 'wb') as f:
         f.write(header_of(n_tokens, dtype_of(n_vocab)))
         for part in parts:
             f.write(open_tokens(part, n_vocab).tobytes())
-    shutil.rmtree(folder)
+    os.replace(whole, path)
 
 
 def load_tokens(args):
@@ -268,9 +270,11 @@ def load_tokens(args):
         args.encoder_path = os.path.join(folder, 'encoder_bpe_40000.json')
         args.bpe_path = os.path.join(folder, 'vocab_40000.bpe')
         make_once(args.encoder_path, lambda: write_vocabulary(args, pieces))
+        shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)      # also if a kill came before this
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
     vocabulary = [hashlib.sha256(read_bytes(path)).hexdigest() for path in (args.encoder_path, args.bpe_path)]
     key = hashlib.sha256(' '.join([text_hash, *vocabulary]).encode()).hexdigest()[:32]
     path = os.path.join(args.token_dir, f'{key}.npy')
     make_once(path, lambda: write_tokens(args, pieces, path, key, n_vocab))
+    shutil.rmtree(path.removesuffix('.npy'), ignore_errors=True)
     return open_tokens(path, n_vocab), key, n_vocab

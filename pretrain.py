@@ -53,7 +53,8 @@ def parse_args(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
     group = parser.add_argument_group('vocabulary and first weights')
-    group.add_argument('--vocab_size', type=number(int, 1), help="learn so many tokens (the paper's number: 40478)")
+    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens: '
+                       "two, each character twice, and merges (the paper's: 40478 = 2 + 2 * 238 + 40,000)")
     group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
     group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
     group.add_argument('--init', '--model_path', dest='model_path', metavar='PATH', help='start from the weights in '
@@ -236,6 +237,8 @@ def train(args, device, autocast, ranks):
             return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
         tokens, key, n_vocab = load_tokens(args)                       # one process encodes, the others wait
         ranks.agree('texts or vocabularies', key)
+        run.print(f'{n_vocab:,} tokens in the vocabulary'
+                  + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
         data = Sequences(tokens, args, ranks)
         n_total = data.per_epoch * args.n_iter
         module, runner, opt = build(args, n_vocab, n_total, device, ranks)

@@ -321,7 +321,7 @@ class TextEncoder:
         return symbols
 
     def encode_chunk(self, chunk):
-        """Ids of a cleaned text without white space. Those of its parts, such as words without a comma, are cached too."""
+        """Ids of a cleaned text without white space. Those of its parts, such as a word without its comma, are kept."""
         parts = text_standardize(chunk).split()
         if parts == [chunk]:
             ids = [self.encoder.get(symbol, 0) for token in split_chunk(chunk)

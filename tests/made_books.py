@@ -1,4 +1,4 @@
-"""Books of made-up words, as many and as long as wanted: `python tests/made_books.py FOLDER N_FILES [BYTES_OF_A_FILE]`."""
+"""Books of made-up words, as many and as long as wanted: `python tests/made_books.py FOLDER N_FILES [BYTES_OF_ONE]`."""
 
 import sys
 from pathlib import Path
