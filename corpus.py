@@ -78,8 +78,13 @@ def blocks_of(path):
     with open(path, 'rb') as f:
         while block := f.read(PIECE) + f.readline(LONGEST_LINE):
             ends_line = block.endswith(b'\n') or not f.read(1)
-            # what is left of a line begins with a word, so that it has a newline token if the line has any
-            whole = block if ends_line else block[:block.rstrip(b' ').rfind(b' ') + 1]
+            end = len(block)
+            if not ends_line:                                          # before this line, or, if it is too long, in it
+                end = block.rfind(b'\n') + 1
+                ends_line = end > 0
+            if not ends_line:                                          # at a word: a rest of spaces would be no line
+                end = block.rstrip(b' ').rfind(b' ') + 1
+            whole = block[:end]
             try:
                 whole.decode('utf-8')
                 wrong = block.find(b'\0')

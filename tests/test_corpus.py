@@ -71,7 +71,7 @@ def test_a_long_line_is_cut_at_spaces_and_stays_one_line(tmp_path, monkeypatch, 
     put(tmp_path, a=text, b='the cat ' * 20)
     assert tokens_of(tmp_path, n_proc=n_proc)[0].tolist() == ids_of(text + '\n' + 'the cat ' * 20)
     put(tmp_path, b='fine\n' + 'é' * 20)
-    with pytest.raises(ValueError, match='b.txt, line 2: more than 10 bytes without a space are not text'):
+    with pytest.raises(ValueError, match='b.txt, line 2: more than 10 bytes without spaces between words are not text'):
         tokens_of(tmp_path)
 
 
