@@ -5,6 +5,12 @@ compares configurations on the seeds that they share, lists the test stories tha
 figures. For logs of pretrain.py: prints the best perplexity of each, and draws their losses in one figure.
 """
 
+from options import analysis_options as parse_args
+from shell import begin_script, run_script
+
+if __name__ == '__main__':
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+
 import csv
 import json
 import os
@@ -14,7 +20,8 @@ from itertools import combinations, cycle, product
 import numpy as np
 
 from datasets import find_cloze_file, read_cloze
-from utils import INCIDENTAL, Parser, read_text, run_script, write_whole
+from options import INCIDENTAL
+from utils import read_text, write_whole
 
 PUBLISHED = (('paper, best: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'),
              ('PyTorch port, one run: 85.84', 85.84, ':'))
@@ -217,15 +224,6 @@ def draw_pretraining(curves, folder):
     print(f'figure: {path}')
 
 
-def parse_args(argv=None):
-    parser = Parser(__doc__)
-    parser.add_argument('logs', nargs='+', help='logs of train.py, one for each seed, and of pretrain.py')
-    parser.add_argument('--figure_dir', default='log/', help='folder for the figures: learning_curves.png and '
-                        'accuracies.png, or pretraining.png')
-    parser.add_argument('--no_figures', action='store_true', help='do not draw figures')
-    return parser.parse_args(argv)
-
-
 def main(args):
     curves = {path: curve for path in dict.fromkeys(args.logs) if (curve := pretraining_of(path))}
     for path, (_, _, losses) in curves.items():
@@ -261,4 +259,4 @@ def compare(args, logs):
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

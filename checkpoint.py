@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import INCIDENTAL, ResultLogger, check_archive, make_path, read_json, write_whole
+from options import INCIDENTAL
+from utils import ResultLogger, check_archive, make_path, read_json, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
 CHANGING = ('t', 'betas', 'eps', 'weight_decay')                        # in the groups of an optimizer, at each step

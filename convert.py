@@ -17,9 +17,11 @@ network that was trained on numbers gives them in the unit of its labels. The li
 of two texts: of such a network the language model alone is written.
 """
 
+from options import convert_options as parse_args
+from shell import begin_script, run_script
+
 if __name__ == '__main__':
-    from interrupt import begin_script
-    begin_script()
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
 import contextlib
 import json
@@ -41,24 +43,12 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from text_utils import load_merges, load_vocabulary
-from trained import open_trained, parse_trained_args, refuse_options
-from utils import Parser, finish_paths, read_json, read_text, run_script, write_whole
+from trained import open_trained
+from utils import read_json, read_text, write_whole
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # every config.json of this network has these
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
 BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # of old checkpoints; not parameters
-
-
-def parse_args(argv=None):
-    parser = Parser(__doc__)
-    group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument('--from_transformers', metavar='FOLDER', help='convert this checkpoint to --model_path')
-    group.add_argument('--to_transformers', metavar='FOLDER', help='convert --model_path, or the run --desc, to here')
-    args = parse_trained_args(parser, argv)
-    if args.from_transformers:
-        refuse_options(parser, argv, ('desc', 'n_ctx', *DEFAULT_CONFIG), 'with --from_transformers')
-        finish_paths(args)
-    return args
 
 
 def import_safetensors():
@@ -296,4 +286,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

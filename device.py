@@ -17,17 +17,6 @@ PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process 
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
 
 
-def add_device_args(parser):
-    """Add --device, --dtype and --deterministic."""
-    group = parser.add_argument_group('device')
-    group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
-    group.add_argument('--dtype', default='float32', choices=DTYPES, help='dtype of matrix products; parameters, '
-                       'softmax and losses stay float32. float16 is for GPUs without bfloat16, and scales the loss. On '
-                       'most CPUs without AMX both are slower than float32')
-    group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
-                       'bits each time (slower); a CPU does with as many threads')
-
-
 def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context in which the forward passes of --dtype run.
 

@@ -8,9 +8,11 @@ tokens of the vocabulary are drawn and scored, never special or position rows. T
 stands for a newline, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
+from options import generate_options as parse_args
+from shell import begin_script, run_script
+
 if __name__ == '__main__':
-    from interrupt import begin_script
-    begin_script()
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
 import io
 import math
@@ -20,40 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import zero_shot
-from device import add_device_args, choose_device
-from trained import open_trained, parse_trained_args, refuse_options
-from utils import Parser, number, read_text, run_script
+from device import choose_device
+from trained import open_trained
+from utils import read_text
 from zero_shot import score_texts, with_positions
-
-
-def parse_args(argv=None):
-    parser = Parser(__doc__)
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument('--prompt', help='text to continue; without it, each line of standard input is a prompt')
-    group.add_argument('--score', metavar='FILE', help='print log-probability and perplexity of each line and in total')
-    group.add_argument('--zero_shot', dest='task', choices=zero_shot.TASKS, help='the same as zero_shot.py --task')
-    group = parser.add_argument_group('generation')
-    group.add_argument('--gen_len', type=number(int, 1), default=40, help='number of tokens to add, limited by n_ctx')
-    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is the same as --greedy')
-    group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
-    group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
-    group.add_argument('--greedy', action='store_true', help='always take the most probable token')
-    group.add_argument('--num_samples', type=number(int, 1), default=1,
-                       help='continuations of each prompt; a single one is printed word by word')
-    group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
-    parser.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
-    parser.add_argument('--data_dir', default='data/', help='with --zero_shot: ' + zero_shot.DATA_HELP)
-    add_device_args(parser)
-    args = parse_trained_args(parser, argv)
-    if args.score or args.task:
-        draws = ('gen_len', 'temperature', 'topk', 'topp', 'greedy', 'num_samples', 'seed')
-        refuse_options(parser, argv, draws, 'with --score and --zero_shot')
-    if not args.score:
-        refuse_options(parser, argv, ('per_token',), 'without --score')
-    if not args.task:
-        refuse_options(parser, argv, ('data_dir',), 'without --zero_shot')
-    return args
 
 
 class CachedModel:
@@ -122,13 +94,13 @@ def sample(transformer, n_vocab: int, prompt: list[int], gen_len: int, n_samples
 
 
 def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[str]:
-    """Print and return --num_samples continuations of a prompt; a single one is printed word by word."""
+    """Print and return --n_samples continuations of a prompt; a single one is printed word by word."""
     [ids] = encoder.encode([prompt], verbose=False)
     if not ids and '\n</w>' not in encoder.encoder:
         raise ValueError('the prompt is empty and the vocabulary has no newline to start from: give a word')
     ids = ids or [encoder.encoder['\n</w>']]
-    samples, shown = [[] for _ in range(args.num_samples)], ''
-    for step in sample(transformer, encoder.n_vocab, ids, args.gen_len, args.num_samples,
+    samples, shown = [[] for _ in range(args.n_samples)], ''
+    for step in sample(transformer, encoder.n_vocab, ids, args.gen_len, args.n_samples,
                        0. if args.greedy else args.temperature, args.topk, args.topp, seed):
         for sample_ids, i in zip(samples, step.tolist(), strict=True):
             sample_ids.append(i)
@@ -199,9 +171,7 @@ def score(transformer, encoder, args) -> list[Tensor]:
 
 
 def main(args):
-    """Returns the texts, with --score the log-probabilities of each line, with --zero_shot the accuracies."""
-    if args.task:
-        return zero_shot.main(args)
+    """Returns the texts, with --score the log-probabilities of each line."""
     if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='replace')                       # a console may not have all characters
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
@@ -216,4 +186,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

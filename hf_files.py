@@ -19,8 +19,9 @@ import textwrap
 from collections import defaultdict
 
 from datasets import SPECIAL
+from options import INCIDENTAL
 from text_utils import CURRENCY, PUNCT, QUOTES, SYMBOLS, UNITS, char_ranges, load_rules
-from utils import INCIDENTAL, read_json
+from utils import read_json
 
 ALONE, IN_RUNS = '!";?+,)(*[]}{_', '-~/|'               # signs that blanks surround: each one, or a run of equal ones
 # what ftfy and text_standardize replace most often, and white space

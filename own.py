@@ -4,7 +4,6 @@ The training file says what the classes are. They are kept in config.json of the
 columns are read, so that a run can be used without its training file.
 """
 
-import csv
 import math
 import re
 from argparse import Namespace
@@ -13,84 +12,15 @@ from functools import partial
 from typing import NamedTuple
 
 from datasets import SPLIT_SEED
+from options import COLUMNS, N_VALID, columns_of
 from readers import read_rows
 from tasks import Split, Task, as_text
 from text_utils import has_tokens
 
-# --form -> the form of datasets.FORMS, the least and the greatest number of columns, and what these are
-COLUMNS = {
-    'text': ('text', 1, math.inf, 'one column, or several whose texts are joined'),
-    'pair': ('pair', 2, 2, 'two columns: first text,second text'),
-    'both': ('both', 2, 2, 'two columns, whose order does not matter'),
-    'choices': ('question', 4, math.inf, 'context,question,answer,answer,... or without a question '
-                'context,,answer,answer,...'),
-}
-OPTIONS = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base')
-DEFAULTS = dict(n_batch=32, n_gpu=1, n_valid=None)
-N_VALID, VALID_PART = 374, 5            # without --valid, a fifth of the examples, but not more, are for validation
+VALID_PART = 5                          # without --valid, a fifth of the examples, at most N_VALID, are for validation
 FEW, MANY = 10, 50                      # a class with fewer examples, and more classes than this, look wrong
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 ID = re.compile(r'(?=.*\d)\S{1,40}')      # a text without blanks, with a digit
-
-
-def add_own_args(parser):
-    """The options of --dataset own. Those that are not given are None."""
-    group = parser.add_argument_group('own data (--dataset own)', 'Files are csv, tsv (no quotes), jsonl, or parquet.')
-    group.add_argument('--train', metavar='FILE', help='training examples')
-    group.add_argument('--valid', metavar='FILE', help='validation examples (default: --n_valid of the training file, '
-                       f'a fifth but at most {N_VALID}, stratified by class)')
-    group.add_argument('--test', metavar='FILE', help='examples to predict after training, labelled or not')
-    group.add_argument('--text', metavar='COLUMNS', help='columns of the texts: title,body. A name with a comma is '
-                       'written between double quotes. What each --form takes: '
-                       + '; '.join(f'{form}: {what}' for form, (*_, what) in COLUMNS.items()))
-    group.add_argument('--label', metavar='COLUMN', help='column of the class; with --form choices of the right '
-                       "answer, given by its column's name or its exact text")
-    group.add_argument('--form', choices=COLUMNS, help='what an example is (default: text)')
-    group.add_argument('--number', action='store_true', default=None, help='the label is a number to estimate, not a '
-                       'class')
-    group.add_argument('--label_base', type=int, choices=[0, 1], help='with --form choices: the label is the number of '
-                       'the right answer, counted from 0 or from 1')
-
-
-def check_own_args(args):
-    """Complete the options of own data. ValueError for those that are missing, do not fit, or have no effect."""
-    given = [name for name in OPTIONS if getattr(args, name) is not None]
-    if args.predict:
-        if given:
-            raise ValueError(f'--{given[0]} has no effect with --predict: {args.desc} knows its columns and classes')
-        return
-    if args.dataset != 'own':
-        if given:
-            raise ValueError(f'--{given[0]} needs --dataset own')
-        return
-    for name in ('train', 'text', 'label'):
-        if not (getattr(args, name) or '').strip():
-            raise ValueError(f'--dataset own needs --{name}: --train reviews.csv --text title,body --label stars')
-    args.form, args.label = args.form or 'text', args.label.strip()
-    names = columns_of(args.text)
-    _, least, most, what = COLUMNS[args.form]
-    if not least <= len(names) <= most:
-        raise ValueError(f'--text {args.text}: --form {args.form} takes {what}')
-    for i, name in enumerate(names):
-        if not name and not (args.form == 'choices' and i == 1):
-            raise ValueError(f'--text {args.text}: column {i + 1} has no name')
-        if name and name.lower() in (other.lower() for other in [*names[:i], args.label]):
-            raise ValueError(f'column {name} is named twice in --text and --label')
-    if args.form == 'choices' and args.number:
-        raise ValueError('--number has no effect with --form choices: the label is the right answer')
-    if args.form != 'choices' and args.label_base is not None:
-        raise ValueError('--label_base has no effect without --form choices')
-    if args.valid and args.n_valid:
-        raise ValueError('--n_valid has no effect with --valid')
-    args.analysis |= bool(args.test)                                   # a test file is there to be predicted
-
-
-def columns_of(text: str) -> list[str]:
-    """'title,"a, b"' -> ['title', 'a, b']"""
-    try:
-        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
-    except csv.Error as e:
-        raise ValueError(f'--text {text}: {e}') from None
 
 
 def fields_of(form: str, texts: list[str]) -> list[str]:

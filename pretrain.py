@@ -2,14 +2,17 @@
 
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
-With --init PATH training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
+With --model_path training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
 va_loss va_ppl tokens/s; and each minute how fast it is and how long it still takes. Interrupted, it goes on with the
 same command and --resume. Under torchrun processes share each update.
 """
 
+from options import pretrain_options as parse_args
+from options import warmup_of
+from shell import begin_script, run_script
+
 if __name__ == '__main__':
-    from interrupt import begin_script
-    begin_script()
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
 import math
 import os
@@ -26,9 +29,8 @@ from tqdm import tqdm
 import fast
 from checkpoint import Run, generator_states, set_generator_states
 from corpus import load_tokens
-from device import Ranks, add_device_args, choose_device, grad_scaler, matmul_flops, set_seed
+from device import Ranks, choose_device, grad_scaler, matmul_flops, set_seed
 from model_pytorch import (
-    DEFAULT_CONFIG,
     TransformerModel,
     load_openai_pretrained_model,
     read_shapes,
@@ -36,48 +38,9 @@ from model_pytorch import (
 )
 from opt import OpenAIAdam
 from trained import hash_model
-from utils import Parser, add_model_args, add_run_args, defaults_of_model, finish_paths, number, run_script
 
 SAY_EVERY = 60                                          # seconds between two lines about the progress
 MAX_VALID = 1000                                        # sequences held out, at most
-
-
-def parse_args(argv=None):
-    """The options of a run; the folder of --init changes the defaults of the network's."""
-    parser = Parser(__doc__)
-    group = parser.add_argument_group('run')
-    group.add_argument('--data_dir', required=True, help='folder with the text: all *.txt in it and below it, UTF-8')
-    add_run_args(group)
-    parser.set_defaults(desc='pretrained')
-    group.add_argument('--token_dir', default='save/tokens/', help='encoded text is kept here')
-    group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
-    group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
-    group = parser.add_argument_group('vocabulary and first weights')
-    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens: '
-                       "two, each character twice, and merges (the paper's: 40478 = 2 + 2 * 238 + 40,000)")
-    group.add_argument('--encoder_path', help='existing vocabulary (default: encoder_bpe_40000.json in --init)')
-    group.add_argument('--bpe_path', help='existing merges (default: vocab_40000.bpe in --init)')
-    group.add_argument('--init', '--model_path', dest='model_path', metavar='PATH', help='start from the weights in '
-                       'this folder')
-    add_model_args(parser, DEFAULT_CONFIG)
-    group = parser.add_argument_group('training')
-    group.add_argument('--n_iter', type=number(int, 1), default=100, help='epochs')
-    group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
-    group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process '
-                       'computes at a time, with dropout of their own; for the memory there is')
-    group.add_argument('--lr', type=number(float, 0), default=2.5e-4, help='peak learning rate')
-    group.add_argument('--n_warmup', type=number(int, 0), default=2000, help='of updates; then a cosine to 0')
-    group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip to this norm; -1: no')
-    group.add_argument('--l2', type=number(float, 0), default=0.01, help='decoupled decay of all but biases and gains')
-    add_device_args(parser)
-    if parser.parse_known_args(argv)[0].model_path:
-        defaults_of_model(parser, argv)
-    args = parser.parse_args(argv)
-    paths = [args.model_path, args.encoder_path, args.bpe_path]
-    is_clear = not any(paths) if args.vocab_size else args.model_path or all(paths[1:])
-    if not is_clear:
-        raise ValueError('give one vocabulary: --vocab_size to learn it, --encoder_path with --bpe_path, or --init')
-    return args if args.vocab_size else finish_paths(args)
 
 
 class LMLoss(nn.Module):
@@ -110,7 +73,7 @@ class Sequences:
         self.n_valid = min(max(n_sequences // 100, 1), MAX_VALID)
         self.n_train_tokens = len(tokens) - 1 - self.n_valid * args.n_ctx
         self.n_train = self.n_train_tokens // args.n_ctx
-        self.n_batch = min(args.n_batch, self.n_train)
+        self.n_batch = min(args.n_batch * args.n_gpu, self.n_train)    # of an update
         if self.n_batch % ranks.size:
             raise ValueError(f'{ranks.size} processes cannot share the {self.n_batch} sequences of an update equally')
         self.per_epoch = self.n_train // self.n_batch
@@ -131,10 +94,10 @@ class Sequences:
         starts = self.starts[i * self.n_batch:(i + 1) * self.n_batch]
         return self.cut_out(starts[self.ranks.rank::self.ranks.size], self.n_train_tokens)
 
-    def valid(self, micro_batch):
-        """The starts of the sequences held out, in parts of at most micro_batch."""
+    def valid(self, n_batch):
+        """The starts of the sequences held out, in parts of at most n_batch."""
         starts = self.n_train_tokens + self.n_ctx * np.arange(self.n_valid)
-        return np.array_split(starts, -(-self.n_valid // micro_batch))
+        return np.array_split(starts, -(-self.n_valid // n_batch))
 
 
 def build(args, n_vocab, n_total, device, ranks):
@@ -159,19 +122,19 @@ def build(args, n_vocab, n_total, device, ranks):
         runner = DistributedDataParallel(module)
         torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine', t_total=n_total, l2=args.l2,
-                     warmup=min(args.n_warmup / n_total, 0.1), max_grad_norm=args.max_grad_norm)
+                     warmup=warmup_of(args.lr_warmup, n_total), max_grad_norm=args.max_grad_norm)
     return module, runner, opt
 
 
-def update(runner, opt, batch, micro_batch, autocast, scaler, run):
-    """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor."""
+def update(runner, opt, batch, n_batch, autocast, scaler, run):
+    """One update from sequences (N, T+1), a tower of n_batch at a time; returns the loss, a tensor."""
     runner.train()
-    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(micro_batch)
+    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(n_batch)
     for part in parts:
         if run.signals.received and run.ranks.size == 1:
             set_generator_states(generators)                           # the update is dropped, to be done again
             run.save_or_stop()
-        # processes exchange their gradients once an update, after the last micro-batch
+        # processes exchange their gradients once an update, after the last tower
         with runner.no_sync() if run.ranks.size > 1 and part is not parts[-1] else nullcontext():
             with autocast:
                 loss = runner(part, n_targets)
@@ -184,10 +147,10 @@ def update(runner, opt, batch, micro_batch, autocast, scaler, run):
 
 
 @torch.no_grad()
-def validate(module, data, micro_batch, autocast, device):
-    """Mean next-token loss of the sequences held out, in nats; the processes share the micro-batches."""
+def validate(module, data, n_batch, autocast, device):
+    """Mean next-token loss of the sequences held out, n_batch at a time, in nats; the processes share these parts."""
     module.eval()
-    parts, ranks = data.valid(micro_batch), data.ranks
+    parts, ranks = data.valid(n_batch), data.ranks
     losses = torch.zeros(len(parts), device=device)
     for i in range(ranks.rank, len(parts), ranks.size):
         with autocast:
@@ -254,14 +217,14 @@ def train(args, device, autocast, ranks):
 
         while state['n_updates'] < n_total:
             batch = data.batch(state['n_updates']).to(device)
-            loss = update(runner, opt, batch, args.micro_batch, autocast, scaler, run)
+            loss = update(runner, opt, batch, args.n_batch, autocast, scaler, run)
             state['losses'].append(ranks.sum(loss) / ranks.size)
             state['n_updates'] += 1
             n_tokens += data.n_batch * args.n_ctx
             progress.step(state['losses'][-1])
             if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
                 tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
-                va_loss = validate(module, data, args.micro_batch, autocast, device)
+                va_loss = validate(module, data, args.n_batch, autocast, device)
                 run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
                         va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
                         flop_utilisation=progress.utilisation(tokens_per_s))
@@ -289,11 +252,12 @@ def finish(args, run, model):
 def main(args):
     """Train, or go on; returns the folder of the result, the log and the model."""
     ranks, folder = Ranks(), os.path.join(args.save_dir, args.desc)
-    for what, path in (('weights of --init', args.model_path), ('tokens of --token_dir', args.token_dir)):
+    for what, path in (('weights of --model_path', args.model_path), ('tokens of --token_dir', args.token_dir)):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
-    if args.n_batch % ranks.size:
-        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
+    if args.n_batch * args.n_gpu % ranks.size:
+        raise ValueError(f'{ranks.size} processes cannot share the --n_batch {args.n_batch} x --n_gpu {args.n_gpu} '
+                         'sequences of an update equally')
     device, autocast = choose_device(ranks.device(args.device), args.dtype, args.deterministic)
     ranks.join(device)
     try:
@@ -303,4 +267,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

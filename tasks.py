@@ -41,7 +41,6 @@ class Task(NamedTuple):
     files: dict             # part of the test examples, '' for all -> name of the file of predictions
     written: tuple = ()     # what is written for each class; empty: its name
     limits: tuple = ()      # the least and the greatest number that is written
-    defaults: dict = {}     # options that differ from the reference's defaults
 
     @property
     def head(self):
@@ -458,7 +457,7 @@ def of_source(source: Source, form: str, metrics: tuple, files, load=None, **mor
     """The Task of a Source. files: name of the file of predictions, or one for each part of the test."""
     return Task(load or partial(load_files, source), partial(read_file, source), form, source.classes, metrics,
                 files if isinstance(files, dict) else {'': files}, limits=source.limits,
-                defaults=dict(n_batch=32, n_gpu=1), **more)
+                **more)
 
 
 ROCSTORIES = Task(load_stories, read_stories, 'choices', ('0', '1'), ('accuracy',), {'': 'ROCStories.tsv'})
@@ -477,12 +476,9 @@ TASKS = {
     'wnli': of_source(WNLI, 'pair', ACCURACY, 'WNLI.tsv', written=AS_NUMBERS),
     'snli': of_source(SNLI, 'pair', ACCURACY, 'SNLI.tsv'),
     'scitail': of_source(SCITAIL, 'pair', ACCURACY, 'SciTail.tsv'),
-    'race': Task(load_race, read_race_file, 'question', RACE.classes, ACCURACY, {'': 'RACE.tsv'},
-                 defaults=dict(n_batch=1, n_gpu=32)),
+    'race': Task(load_race, read_race_file, 'question', RACE.classes, ACCURACY, {'': 'RACE.tsv'}),
 }
-# Made-up data of data/make_sample.py and a small model pre-trained on such stories: a job takes about a minute
-SAMPLE = dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=3, lr=1e-3,
-              lr_warmup=0.15, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
-TASKS['sample'] = ROCSTORIES._replace(files={'': 'sample.tsv'}, defaults=SAMPLE)
-TASKS |= {f'sample-{name}': TASKS[name]._replace(files={'': f'sample-{name}.tsv'}, defaults=SAMPLE | dict(n_iter=6))
+# the made-up data of data/make_sample.py
+TASKS['sample'] = ROCSTORIES._replace(files={'': 'sample.tsv'})
+TASKS |= {f'sample-{name}': TASKS[name]._replace(files={'': f'sample-{name}.tsv'})
           for name in ('cola', 'rte', 'mrpc', 'stsb', 'race')}

@@ -96,7 +96,7 @@ PLAIN = re.compile(r"""(?:[\n\r -%'-~‘’“”—…]++|&(?!\#?\w{0,8};)
                        |(?<![^\n\r -~])[ß-öø-ÿ](?=[\n\r!-~]|\ [\n\r -~]|\ ?\Z))*+""", re.VERBOSE).fullmatch
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
-HOW_TO_GET = ': python model/download.py --to {} fetches the released files'
+HOW_TO_GET = ': python model/download.py --model_path {} fetches the released files'
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # most chunks in the cache and most characters of each: about 200 MB
 
 

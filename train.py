@@ -4,15 +4,18 @@ Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_
 the same command and --resume. Under torchrun its towers are spread over the processes.
 """
 
-if __name__ == '__main__':
-    from interrupt import begin_script
-    begin_script()
+from options import N_VALID, warmup_of
+from options import train_options as parse_args
+from shell import begin_script, run_script
 
-import argparse
+if __name__ == '__main__':
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+
 import hashlib
 import math
 import os
 import time
+from argparse import Namespace
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -27,111 +30,19 @@ import fast
 import own
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
 from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_ids, hash_texts
-from device import NO_SCALING, Ranks, add_device_args, choose_device, grad_scaler, memory_of, set_seed
+from device import NO_SCALING, Ranks, choose_device, grad_scaler, memory_of, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from metrics import is_constant, scores, trivial_score
-from model_pytorch import (
-    DEFAULT_CONFIG,
-    DoubleHeadModel,
-    MultipleChoiceHead,
-    load_openai_pretrained_model,
-    read_shapes,
-)
-from opt import SCHEDULES, OpenAIAdam
+from model_pytorch import DoubleHeadModel, MultipleChoiceHead, load_openai_pretrained_model, read_shapes
+from opt import OpenAIAdam
 from tasks import TASKS
 from text_utils import TextEncoder
 from trained import hash_model, open_trained
-from utils import (
-    Parser,
-    add_model_args,
-    add_path_args,
-    add_run_args,
-    defaults_of_model,
-    finish_paths,
-    number,
-    run_script,
-    write_whole,
-)
+from utils import write_whole
 
 TIMED = 20                                              # updates from which the time of a run is estimated
 FETCH_EVERY = 20                                        # updates between two looks at losses and signals on a GPU
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first epoch after which the original logs too
-
-
-def parse_args(argv=None):
-    """The options of a run. The task, and hparams.json in the model folder, change defaults."""
-    parser = Parser(__doc__)
-    group = parser.add_argument_group('run')
-    group.add_argument('--dataset', default='rocstories', choices=[*TASKS, 'own'], help='task; sample needs no '
-                       'download, own is any file of examples')
-    add_run_args(group)
-    group.add_argument('--data_dir', default='data/', help='folder with the files of the task')
-    group.add_argument('--submission_dir', default='submission/', help='predictions for the test file go here')
-    group.add_argument('--submit', action='store_true', help='predict the test file with the best parameters')
-    group.add_argument('--analysis', action='store_true', help='print the scores of the best parameters on the '
-                       'validation and test examples (implies --submit)')
-    group.add_argument('--predict', metavar='FILE', help='no training: load save/DESC and write predictions with '
-                       'probabilities for the examples in FILE')
-    group.add_argument('--seeds', type=seed_list, help='several runs with one encoding, each with files of its own, '
-                       'DESC-SEED: 42-51, or 1,2,5')
-    group.add_argument('--n_valid', type=number(int, 1), default=374, help='examples set aside for validation')
-    add_path_args(parser)
-    add_model_args(parser, DEFAULT_CONFIG)
-    group = parser.add_argument_group('training')
-    group.add_argument('--n_transfer', type=number(int, -1), default=12, help='blocks taken from the released weights; '
-                       '-1: nothing, not even the embeddings')
-    group.add_argument('--clf_pdrop', type=number(float, 0, 1), default=DEFAULT_CONFIG.clf_pdrop, help='dropout of the '
-                       'classifier')
-    group.add_argument('--lm_coef', type=number(float, 0), default=0.5, help='weight of the language-model loss')
-    group.add_argument('--n_iter', type=number(int, 1), default=3, help='epochs')
-    group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower')
-    group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
-                       'examples, on one device one tower after the other')
-    group.add_argument('--opt', default='adam', choices=['adam'], help='optimizer')
-    group.add_argument('--lr', type=number(float, 0), default=6.25e-5, help='peak learning rate')
-    group.add_argument('--lr_warmup', type=number(float, 0, 1), default=0.002, help='fraction of the updates for the '
-                       'warm-up')
-    group.add_argument('--lr_schedule', default='warmup_linear', choices=SCHEDULES, help='rate over time')
-    group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip to this global norm; '
-                       '-1: do not')
-    group.add_argument('--b1', type=number(float, 0, 1), default=0.9, help="Adam's first decay rate")
-    group.add_argument('--b2', type=number(float, 0, 1), default=0.999, help="Adam's second decay rate")
-    group.add_argument('--e', type=number(float, 0), default=1e-8, help="Adam's epsilon")
-    group.add_argument('--l2', type=number(float, 0), default=0.01, help='decoupled weight decay')
-    group.add_argument('--vector_l2', action='store_true', help='decay biases and gains too')
-    group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
-                       'written, not with the faster equivalents of fast.py')
-    add_device_args(parser)
-    own.add_own_args(parser)
-    # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
-    dataset = parser.parse_known_args(argv)[0].dataset
-    parser.set_defaults(**own.DEFAULTS if dataset == 'own' else TASKS[dataset].defaults)
-    defaults_of_model(parser, argv)
-    args = parser.parse_args(argv)
-    if args.n_embd % args.n_head:
-        raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
-    if args.n_transfer > max(12, args.n_layer):                        # 12, the default, means all of a smaller network
-        raise ValueError(f'n_transfer={args.n_transfer}: the network has n_layer={args.n_layer} blocks')
-    if args.n_ctx < 6:
-        raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
-    args.desc = args.desc or args.dataset
-    own.check_own_args(args)
-    args.submit |= args.analysis
-    return args if args.predict else finish_paths(args)
-
-
-def seed_list(text):
-    """'1,42-44' -> [1, 42, 43, 44]"""
-    seeds = []
-    for part in text.split(','):
-        first, _, last = part.partition('-')
-        first, last = int(first), int(last or first)
-        if not 0 <= first <= last < min(2 ** 32, first + 10_000):
-            raise ValueError
-        seeds += range(first, last + 1)
-    if len(set(seeds)) < len(seeds):
-        raise ValueError
-    return seeds
 
 
 def add_special(text_encoder):
@@ -349,9 +260,9 @@ def build(args, task, data, device, ranks, t_total):
     if ranks.size > 1:
         runner = DistributedDataParallel(module)
         torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
-    opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, warmup=args.lr_warmup, t_total=t_total,
-                     b1=args.b1, b2=args.b2, e=args.e, l2=args.l2, vector_l2=args.vector_l2,
-                     max_grad_norm=args.max_grad_norm)
+    opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, t_total=t_total,
+                     warmup=warmup_of(args.lr_warmup, t_total), b1=args.b1, b2=args.b2, e=args.e, l2=args.l2,
+                     vector_l2=args.vector_l2, max_grad_norm=args.max_grad_norm)
     return module, runner, opt
 
 
@@ -374,7 +285,7 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
     check = run.save_or_stop if run.ranks.size == 1 else None          # processes have different numbers of batches
     line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
-    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid or own.N_VALID, len(data.train)), {}),
+    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid or N_VALID, len(data.train)), {}),
                                      ('va', data.valid, n_valid, data.parts[1])):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
         line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
@@ -618,7 +529,7 @@ def task_of_run(trained):
 def options_of_seed(args, seed):
     """The options of one run of --seeds: what --seed and --desc alone would have given."""
     desc = f'{args.desc}-{seed}'
-    return argparse.Namespace(**{**vars(args), 'seeds': None, 'seed': seed, 'desc': desc,
+    return Namespace(**{**vars(args), 'seeds': None, 'seed': seed, 'desc': desc,
                                  'submission_dir': os.path.join(args.submission_dir, desc)})
 
 
@@ -650,4 +561,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

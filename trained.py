@@ -21,7 +21,7 @@ from model_pytorch import (
     read_shapes,
 )
 from text_utils import TextEncoder
-from utils import add_model_args, add_path_args, defaults_of_model, read_json, run_name
+from utils import read_json
 
 
 class Trained(NamedTuple):
@@ -33,29 +33,6 @@ class Trained(NamedTuple):
     config: dict                    # config.json of the run; empty for a model folder
     encoder_path: str               # the vocabulary
     bpe_path: str                   # the merges
-
-
-def parse_trained_args(parser, argv):
-    """Add the options of `open_trained` to the parser, and parse. Raises ValueError for an option without effect."""
-    group = parser.add_argument_group('a trained run')
-    group.add_argument('--desc', type=run_name, help='run of train.py to take instead of --model_path')
-    group.add_argument('--save_dir', default='save/', help='the --save_dir of that run')
-    add_path_args(parser)
-    add_model_args(parser, DEFAULT_CONFIG)
-    if parser.parse_known_args(argv)[0].desc:
-        refuse_options(parser, argv, ('model_path', 'n_ctx', *DEFAULT_CONFIG), 'with --desc: the run has a network')
-        return parser.parse_args(argv)
-    refuse_options(parser, argv, ('save_dir',), 'without --desc')
-    defaults_of_model(parser, argv)
-    return parser.parse_args(argv)
-
-
-def refuse_options(parser, argv, names, reason: str):
-    """Raise ValueError if the command line has one of these options, which would have no effect."""
-    args = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names))))     # None: not given
-    for name in names:
-        if args[name] is not None:
-            raise ValueError(f'--{name} has no effect {reason}')
 
 
 def open_trained(args) -> Trained:

@@ -1,31 +1,19 @@
-"""Functions that several scripts share: batches, logs, reading and writing files, options, errors."""
+"""Functions that several scripts share: batches, logs, reading and writing files."""
 
-import argparse
 import contextlib
 import errno
 import json
-import math
 import os
-import signal
-import sys
 import time
 import zipfile
 
 from tqdm import tqdm
 
-from interrupt import end_interrupted
-
-# Options that do not change what a run computes: paths (files are compared by hashes), and how a run is interrupted.
-# They may change when a run is resumed, and analysis.py ignores them when it compares runs.
-INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 'model_path', 'encoder_path',
-              'bpe_path', 'train', 'valid', 'test', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict',
-              'n_proc')
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30                   # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
            b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}      # first bytes of a file -> its format
-NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
 
 
 def encode_dataset(*splits, encoder):
@@ -176,137 +164,3 @@ class ResultLogger:
 
     def close(self):
         self.f_log.close()
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults that are not None or False, and does not wrap the text above the options."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """The parser of every script: help shows `doc` and defaults, and a wrong option raises ValueError."""
-
-    def __init__(self, doc):
-        super().__init__(description=doc, formatter_class=HelpFormatter)
-
-    def error(self, message):
-        raise ValueError(message)
-
-
-def add_path_args(parser):
-    """Paths of files: --model_path, --encoder_path, --bpe_path."""
-    group = parser.add_argument_group('files')
-    group.add_argument('--model_path', default='model/', help='folder with the weights in the released layout')
-    group.add_argument('--encoder_path', help='vocabulary (default: encoder_bpe_40000.json in --model_path)')
-    group.add_argument('--bpe_path', help='merges (default: vocab_40000.bpe in --model_path)')
-
-
-def number(kind, low, below=math.inf):
-    """The `type` of an option whose value is a `kind` (int, float) with low <= value < below. Refuses NaN."""
-    def convert(text):
-        value = kind(text)
-        if not low <= value < below:
-            limit = '' if below == math.inf else f' and below {below}'
-            raise argparse.ArgumentTypeError(f'{text}: must be at least {low}{limit}, and finite')
-        return value
-    convert.__name__ = kind.__name__                                   # argparse says: invalid int value
-    return convert
-
-
-def run_name(text):
-    """The `type` of --desc: a name of files, not a path."""
-    if not text or text.startswith('.') or set(text) & set('/\\:\0') or len(text) > 200:
-        raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: it names files, so it must not be a '
-                                         'path, contain a slash or start with a dot')
-    return text
-
-
-def add_run_args(group):
-    """The options of every run: --desc, --log_dir, --save_dir, --resume, --checkpoint_minutes, --seed."""
-    group.add_argument('--desc', type=run_name, help='name of the run and its files')
-    group.add_argument('--log_dir', default='log/', help='folder for the log, DESC.jsonl')
-    group.add_argument('--save_dir', default='save/', help='folder for the folder DESC/ of the trained network')
-    group.add_argument('--resume', action='store_true', help='continue the interrupted run of this --desc')
-    group.add_argument('--checkpoint_minutes', type=number(float, 0), default=5,
-                       help='time between checkpoints; 0 saves one after every update')
-    group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='seed of all random generators')
-
-
-def add_model_args(parser, cfg):
-    """Options for the network's size, activation and dropout, with the defaults of `cfg`."""
-    group = parser.add_argument_group('network')
-    group.add_argument('--n_ctx', type=number(int, 1), default=512, help='longest sequence, in tokens')
-    group.add_argument('--n_embd', type=number(int, 1), default=cfg.n_embd, help='width of the hidden states')
-    group.add_argument('--n_head', type=number(int, 1), default=cfg.n_head, help='number of attention heads')
-    group.add_argument('--n_layer', type=number(int, 1), default=cfg.n_layer, help='number of blocks')
-    group.add_argument('--afn', default=cfg.afn, choices=['gelu', 'swish', 'relu'], help='activation function')
-    for name, what in (('embd', 'the embedding table'), ('attn', 'attention weights'),
-                       ('resid', 'the output of each attention and feed-forward layer')):
-        group.add_argument(f'--{name}_pdrop', type=number(float, 0, 1), default=cfg[f'{name}_pdrop'],
-                           help=f'dropout rate of {what}')
-
-
-def defaults_of_model(parser, argv):
-    """Take the defaults of the network's options from hparams.json in --model_path, if it exists."""
-    name = os.path.join(parser.parse_known_args(argv)[0].model_path, 'hparams.json')
-    if not os.path.lexists(name):
-        return
-    defaults = read_json(name)
-    for key, value in defaults.items():
-        kind = type(parser.get_default(key))
-        if kind not in (int, float, str):
-            raise ValueError(f'{name}: {key!r} is no option of the network')
-        if type(value) is not kind and (type(value), kind) != (int, float):
-            raise ValueError(f'{name}: {key} is {value!r}, but must be of type {kind.__name__}')
-    parser.set_defaults(**{key: str(value) for key, value in defaults.items()})      # argparse checks text defaults
-
-
-def finish_paths(args):
-    """Set --encoder_path and --bpe_path, if they are not given, to the files in the model folder. Returns args."""
-    args.encoder_path = args.encoder_path or os.path.join(args.model_path, 'encoder_bpe_40000.json')
-    args.bpe_path = args.bpe_path or os.path.join(args.model_path, 'vocab_40000.bpe')
-    return args
-
-
-def is_out_of_memory(e) -> bool:
-    """Whether an exception of Python, numpy or torch says that there is not enough memory."""
-    return (isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError'
-            or isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY))
-
-
-def run_script(main, parse_args):
-    """Run `main(parse_args())`. An error that a user can correct is one line on stderr, and exit status 2.
-
-    An exception with an attribute `status` gives the exit status; others end in a traceback.
-    """
-    try:
-        if signal.getsignal(signal.SIGINT) is end_interrupted:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        main(parse_args())
-        print(end='', flush=True)
-        return
-    except SystemExit as e:                                            # --help
-        message, status = '', e.code
-    except BrokenPipeError:
-        message, status = 'stopped: the reader of the output has ended', 141
-    except KeyboardInterrupt:
-        message, status = 'interrupted', 130
-    except Exception as e:
-        if is_out_of_memory(e):
-            message, status = f'error: not enough memory: {e}', 2
-        elif isinstance(e, (ValueError, OSError, ArithmeticError)):
-            message, status = f'error: {e}', 2
-        elif hasattr(e, 'status'):
-            message, status = str(e), e.status
-        else:
-            raise
-    if message:
-        message = f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())}'
-        print(message if len(message) < 500 else f'{message[:300]} ... {message[-150:]}', file=sys.stderr)
-    try:
-        print(end='', flush=True)
-    except OSError:                                                    # at exit Python would flush again and fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status)

@@ -1,22 +1,24 @@
 """Log-probabilities of text, and tasks that need no training, after section 5 of the paper.
 
-    python zero_shot.py --task cloze --data_dir data/sample/ --model_path model/sample/
+    python zero_shot.py --dataset rocstories --data_dir data/sample/ --model_path model/sample/
 
-    cloze     the ending of a story with the higher mean log-probability of its tokens after the story
-    cola      a sentence is acceptable if the mean log-probability of its tokens is above a threshold, which is the one
-              with the best Matthews correlation on the training file
-    race      the answer with the highest mean log-probability after the article and the question
-    sst2      `positive` or `negative`, whichever is more probable after the sentence and `very`
-    winograd  the candidate in place of the pronoun after which the rest has the higher mean log-probability
+    rocstories  the ending of a story with the higher mean log-probability of its tokens after the story
+    cola        a sentence is acceptable if the mean log-probability of its tokens is above a threshold, which is the
+                one with the best Matthews correlation on the training file
+    race        the answer with the highest mean log-probability after the article and the question
+    sst2        `positive` or `negative`, whichever is more probable after the sentence and `very`
+    winograd    the candidate in place of the pronoun after which the rest has the higher mean log-probability
 
-Prints scores in percent, beside that of the best constant answer. The paper has all of them but cloze. Logarithms are
-natural (nats). The first token of a text has no probability, because there is no start token; special and position rows
-have none either.
+Prints scores in percent, beside that of the best constant answer. The paper has all of them but rocstories. Logarithms
+are natural (nats). The first token of a text has no probability, because there is no start token; special and position
+rows have none either.
 """
 
+from options import zero_shot_options as parse_args
+from shell import begin_script, run_script
+
 if __name__ == '__main__':
-    from interrupt import begin_script
-    begin_script()
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
 import itertools
 import math
@@ -33,19 +35,15 @@ from torch import Tensor
 
 import fast
 from datasets import find_cloze_file, read_cloze
-from device import add_device_args, choose_device
+from device import choose_device
 from metrics import scores, trivial_score
 from readers import lines_of, read_rows
 from tasks import COLA, RACE, SST2, find_folder, race_files, read_kind, read_race, read_test
 from text_utils import has_tokens
-from trained import open_trained, parse_trained_args
-from utils import Parser, iter_data, run_script
+from trained import open_trained
+from utils import iter_data
 
 N_BATCH = 16                                            # examples in a batch
-DATA_HELP = ('folder with the Story Cloze files, the files of CoLA, RACE or SST-2 (see tasks.py), or for winograd DPRD '
-             '(train.c.txt, test.c.txt), wsc273.txt, or winograd.tsv, a table with the columns sentence (_ for the '
-             'pronoun), candidate1, candidate2, label (1 or 2)')
-
 
 class Problems(NamedTuple):
     """Examples of one file."""
@@ -53,14 +51,6 @@ class Problems(NamedTuple):
     problems: list          # of each example the pairs of texts (context, continuation) to choose from; CoLA: the text
     labels: list            # which of them is right; CoLA: 1 is acceptable
     parts: dict = {}        # name -> slice of the examples that are also scored by themselves
-
-
-def parse_args(argv=None):
-    parser = Parser(__doc__)
-    parser.add_argument('--task', required=True, choices=TASKS, help='task to evaluate')
-    parser.add_argument('--data_dir', default='data/', help=DATA_HELP)
-    add_device_args(parser)
-    return parse_trained_args(parser, argv)
 
 
 def with_positions(transformer, ids: Tensor, start: int = 0) -> Tensor:
@@ -317,7 +307,7 @@ def text_means(transformer, encoder, texts) -> np.ndarray:
     return np.array([p.double().mean().item() if len(p) else 0. for p in found])
 
 
-TASKS = {'cloze': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}   # each takes data_dir
+TASKS = {'rocstories': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}   # each takes data_dir
 
 
 def report(task: str, metric: str, problems: Problems, predictions) -> float:
@@ -337,8 +327,8 @@ def main(args) -> list[float]:
     device, autocast = choose_device(args.device, args.dtype, args.deterministic)
     trained = open_trained(args)
     transformer, found = trained.model.to(device).transformer, []
-    files = TASKS[args.task](args.data_dir)
-    if args.task == 'cola':
+    files = TASKS[args.dataset](args.data_dir)
+    if args.dataset == 'cola':
         with autocast:
             train, *means = (text_means(transformer, trained.encoder, file.problems) for file in files)
         threshold = best_threshold(train, np.array(files[0].labels))
@@ -349,7 +339,7 @@ def main(args) -> list[float]:
     for file in files:
         with autocast:
             means, *n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source)
-        found.append(report(args.task, 'accuracy', file, means.argmax(1).numpy()))
+        found.append(report(args.dataset, 'accuracy', file, means.argmax(1).numpy()))
         for n, what in zip(n_cut, ('the beginning of a context', 'the end of a continuation'), strict=True):
             if n:
                 print(f'n_ctx={transformer.n_ctx} is too short for {n} of them: {what} was cut off')
@@ -357,4 +347,4 @@ def main(args) -> list[float]:
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

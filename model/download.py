@@ -234,7 +234,7 @@ def check_or_fetch(to, source, only_check):
 def main(args):
     """Returns the exit status: 0 all files right, 1 --check found a wrong one, 2 error, 130 and 141 interrupted."""
     try:
-        return check_or_fetch(args.to, args.source, args.check)
+        return check_or_fetch(args.model_path, args.source, args.check)
     except BrokenPipeError:                         # the reader of the output has ended, for example | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -243,20 +243,21 @@ def main(args):
         return 130
     except (OSError, ValueError) as e:
         if isinstance(e, OSError) and e.errno:      # from the file system; `receive` words those of the network
-            path = e.filename2 or e.filename or args.to
-            e = f'{path}: {e.strerror}; make room or name another folder with --to, then run again'
+            path = e.filename2 or e.filename or args.model_path
+            e = f'{path}: {e.strerror}; make room or name another folder with --model_path, then run again'
         print(f'download.py: {e}', file=sys.stderr)
         return 2
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--to', type=Path, metavar='DIR', default=Path(__file__).resolve().parent,
-                        help='folder for the files (default: the folder of this script)')
-    parser.add_argument('--from', dest='source', metavar='URL_OR_DIR',
-                        help="address of a mirror's folder, or a local clone (default: OpenAI's repository)")
-    parser.add_argument('--check', action='store_true',
-                        help='only print whether the folder is the release; exit status 1 if it is not')
+    group = parser.add_argument_group('files')
+    group.add_argument('--model_path', type=Path, metavar='FOLDER', default=Path(__file__).resolve().parent,
+                       help='folder for the files (default: the folder of this script)')
+    group.add_argument('--from', dest='source', metavar='URL_OR_FOLDER',
+                       help="address of a mirror's folder, or a local clone (default: OpenAI's repository)")
+    group.add_argument('--check', action='store_true',
+                       help='only print whether the folder is the release; exit status 1 if it is not')
     return parser.parse_args(argv)
 
 

@@ -4,6 +4,18 @@
     python scripts/bench.py --only train --rounds 9 --against ../port   # one section; the others stay in the file
 """
 
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from options import bench_options as parse_args
+from shell import begin_script, run_script
+
+if __name__ == '__main__':
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+
 import importlib.util
 import multiprocessing
 import os
@@ -11,21 +23,16 @@ import re
 import resource
 import runpy
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 import torch.nn as nn
 from tqdm import tqdm
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 import analysis
 import generate
@@ -38,7 +45,7 @@ from opt import OpenAIAdam
 from scripts.report import draw, provenance, ratio_table, read_report, spread, table, take_turns, write_report
 from tasks import TASKS
 from text_utils import TextEncoder
-from utils import Parser, add_path_args, finish_paths, number, read_text, run_script
+from utils import read_text
 from zero_shot import with_positions
 
 METHOD = (
@@ -452,20 +459,5 @@ def main(args):
             run_apart(measure, args, name)
 
 
-def parse_args(argv=None):
-    parser = Parser(f'{__doc__}\n{METHOD}')
-    parser.add_argument('--only', nargs='+', choices=SECTIONS, help='measure these sections; the others do not change')
-    parser.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
-    parser.add_argument('--against', metavar='PATH', help='checkout of a port to compare with')
-    parser.add_argument('--data_dir', default='data/', help='folder with the Story Cloze files, if you have them')
-    parser.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
-    parser.add_argument('--out', help='file to write; the picture is beside it (default: BENCHMARKS[.toy].md)')
-    parser.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
-    add_path_args(parser)
-    args = finish_paths(parser.parse_args(argv))
-    args.out = args.out or ('BENCHMARKS.toy.md' if args.toy else 'BENCHMARKS.md')
-    return args
-
-
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

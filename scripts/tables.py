@@ -1,7 +1,7 @@
 """Reproduce the tables of the paper, and the left half of figure 2, on the data that is there.
 
-    python scripts/tables.py 5 --data_dir glue/ --tasks cola,stsb --rows full,no_pretraining --seeds 42-44
-    python scripts/tables.py figure2 --data_dir data/ --tasks race,mnli --layers 0-12
+    python scripts/tables.py 5 --data_dir glue/ --datasets cola,stsb --rows full,no_pretraining --seeds 42-44
+    python scripts/tables.py figure2 --data_dir data/ --datasets race,mnli --layers 0-12
 
 Other options are those of train.py. Each cell is one run of train.py for each seed. Runs that are complete are not
 repeated, so that the same command continues after an interruption. The cheapest come first. The table is printed and
@@ -9,36 +9,33 @@ written to --log_dir, with the set that each number was measured on: the paper's
 the labels of the test sets, and a score on the dev set is not the same thing.
 """
 
-import os
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from options import tables_options as parse_args
+from shell import begin_script, run_script
+
+if __name__ == '__main__':
+    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+
+import os
 import time
 import zipfile
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import train
 from device import Ranks, choose_device
 from model_pytorch import read_shapes
+from options import ROWS
 from scripts.report import table
 from tasks import TASKS
-from utils import Parser, run_script, write_whole
+from utils import write_whole
 
-ROWS = {                                                # a row of table 5 -> options of train.py
-    'full': [],
-    'no_pretraining': ['--n_transfer', '-1'],
-    'no_lm': ['--lm_coef', '0'],
-}
-TABLES = {                                              # tasks of a table, in the paper's order
-    '2': ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
-    '3': ('rocstories', 'race'),
-    '4': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp'),
-    '5': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
-}
 PAPER = {                                               # (task, part) -> set, and the scores of the rows
     ('cola', ''): ('GLUE test', dict(full=45.4, no_pretraining=18.9, no_lm=47.9)),
     ('sst2', ''): ('GLUE test', dict(full=91.3, no_pretraining=84.0, no_lm=92.0)),
@@ -64,44 +61,6 @@ HEADER = ('task', 'row', 'metric', 'set', 'n', 'runs', 'median [least..greatest]
 N_TIMED = 3                                             # updates from which the time of all is estimated
 
 
-def names(known):
-    """The `type` of an option with some of the `known` names, between commas."""
-    def convert(text):
-        found = text.split(',')
-        if unknown := [name for name in found if name not in known]:
-            raise ValueError(unknown)
-        return found
-    convert.__name__ = f'list of {", ".join(known)}'
-    return convert
-
-
-def layers(text):
-    """'0-12' or '0,6,12' -> numbers of blocks that are taken from the released network"""
-    first, dash, last = text.partition('-')
-    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(',')]
-
-
-def parse_args(argv=None):
-    """The options of this script, with those of train.py as `rest`."""
-    parser = Parser(__doc__)
-    parser.allow_abbrev = False                                        # --seed is an option of train.py, not --seeds
-    parser.add_argument('what', choices=[*TABLES, 'figure2'], help='table of the paper, or figure2')
-    parser.add_argument('--tasks', type=names(TASKS), help='some of the tasks of the table')
-    parser.add_argument('--rows', type=names(ROWS), help='rows of table 5; the other tables have the row full')
-    parser.add_argument('--seeds', type=train.seed_list, default=[42], help='42-44, or 1,2,5')
-    parser.add_argument('--layers', type=layers, default=list(range(13)), help='for figure2: blocks transferred')
-    parser.add_argument('--zip', action='store_true', help="write glue.zip for GLUE's server into --submission_dir: "
-                        'the predictions of the seed that is best on the dev set, of the row full')
-    args, args.rest = parser.parse_known_args(argv)
-    default = ('race', 'mnli') if args.what == 'figure2' else TABLES[args.what]
-    args.tasks = args.tasks or list(default)
-    args.rows = args.rows or (list(ROWS) if args.what == '5' else ['full'])
-    own = [option for option in args.rest if option.split('=')[0] in ('--dataset', '--seed', '--desc', '--n_transfer')]
-    if own:
-        raise ValueError(f'{own[0]} has no effect here: this script chooses it for each run')
-    return args
-
-
 def plan(args):
     """The options of train.py for each run: (task, row) -> one Namespace for each seed."""
     if args.what == 'figure2':
@@ -109,7 +68,7 @@ def plan(args):
     else:
         rows = {row: ROWS[row] for row in args.rows}
     runs = {}
-    for task in args.tasks:
+    for task in args.datasets:
         for row, options in rows.items():
             runs[task, row] = []
             for seed in args.seeds:
@@ -274,4 +233,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, parse_args)
+    run_script(main, args)

@@ -15,7 +15,7 @@ from toy import toy_argv
 
 import pretrain
 import train
-from utils import run_script
+from shell import one_line_errors
 
 TESTS = Path(__file__).parent
 
@@ -67,7 +67,8 @@ def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, 
     rank = os.environ.get('RANK', '')
     with open(folder / f'out{rank}', 'w') as out, open(folder / f'err{rank}', 'w') as err:
         with redirect_stdout(out), redirect_stderr(err):
-            run_script(module.main, lambda: module.parse_args(argv))
+            with one_line_errors():
+                module.main(module.parse_args(argv))
 
 
 def before_call(module, name, n, act):

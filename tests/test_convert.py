@@ -452,11 +452,11 @@ def test_after_a_failed_write_no_file_is_left(tmp_path, monkeypatch, direction):
 
 def test_hints_name_the_folder_at_hand(tmp_path):
     (tmp_path / 'mine').mkdir()
-    with pytest.raises(FileNotFoundError, match=f'download.py --to {tmp_path / "mine"} fetches'):
+    with pytest.raises(FileNotFoundError, match=f'download.py --model_path {tmp_path / "mine"} fetches'):
         main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'mine')]))
     shutil.copytree(TOY, tmp_path / 'mine', dirs_exist_ok=True)
     (tmp_path / 'mine' / 'vocab_40000.bpe').unlink()
-    with pytest.raises(FileNotFoundError, match=f'vocab_40000.bpe is missing.*--to {tmp_path / "mine"} fetches'):
+    with pytest.raises(FileNotFoundError, match=f'40000.bpe is missing.*--model_path {tmp_path / "mine"} fetches'):
         main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'mine'), *SIZE]))
 
 

@@ -85,7 +85,7 @@ def download(monkeypatch):
 
 
 def run(download, to, source, *options):
-    return download.main(download.parse_args(['--to', str(to), '--from', str(source), *options]))
+    return download.main(download.parse_args(['--model_path', str(to), '--from', str(source), *options]))
 
 
 def one_line(capsys):
@@ -197,11 +197,11 @@ def test_a_missing_file_is_one_line(download, server, tmp_path, capsys):
 
 def test_the_second_source_is_asked_where_the_first_has_no_such_file(download, server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, 'SOURCES', (f'{server.url}/nowhere', server.url))
-    assert download.main(download.parse_args(['--to', str(tmp_path)])) == 0
+    assert download.main(download.parse_args(['--model_path', str(tmp_path)])) == 0
     assert contents(tmp_path) == CONTENT
     monkeypatch.setattr(download, 'SOURCES', (f'{server.url}/nowhere', f'{server.url}/nowhere/2'))
     (tmp_path / 'vocab.bpe').unlink()
-    assert download.main(download.parse_args(['--to', str(tmp_path)])) == 2
+    assert download.main(download.parse_args(['--model_path', str(tmp_path)])) == 2
 
 
 @pytest.mark.parametrize('source, words', [
@@ -380,7 +380,7 @@ sys.exit(download.main(download.parse_args({argv!r})))
 
 def start(to, source, before=''):
     code = DRIVER.format(path=str(ROOT / 'model' / 'download.py'), files=BLOB_IDS, before=before,
-                         argv=['--to', str(to), '--from', source])
+                         argv=['--model_path', str(to), '--from', source])
     return subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True)
 
 
@@ -406,7 +406,7 @@ def test_ctrl_c_keeps_the_part_and_says_how_to_continue(download, server, tmp_pa
 def test_a_closed_pipe_does_not_end_in_a_traceback(tmp_path):
     read, write = os.pipe()
     os.close(read)
-    argv = [sys.executable, ROOT / 'model' / 'download.py', '--check', '--to', tmp_path]
+    argv = [sys.executable, ROOT / 'model' / 'download.py', '--check', '--model_path', tmp_path]
     process = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (process.returncode, process.stderr) == (141, b'')
@@ -418,7 +418,7 @@ def test_a_full_disk_gets_one_line(server, tmp_path):
                     before='import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))')
     _, err = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert err == (f'download.py: {tmp_path}: File too large; make room or name another folder with --to, '
+    assert err == (f'download.py: {tmp_path}: File too large; make room or name another folder with --model_path, '
                    'then run again\n')
 
 

@@ -38,7 +38,7 @@ import pretrain
 import train
 import zero_shot
 from datasets import TEST_NAME, VAL_NAME
-from utils import run_script
+from shell import one_line_errors
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='limits of memory as Linux has them')
 LONGEST, MORE_MEMORY, MOST_MEMORY = 20, 2 ** 32, 2 ** 30              # seconds; bytes that can be had; that may be used
@@ -48,8 +48,9 @@ LONGEST_TEXT = 5000                                                    # more wo
 SIZE = ['--n_layer', '1', '--n_embd', '16', '--n_head', '2', '--n_ctx', '16']
 TRAIN = ['--data_dir', '.', '--model_path', 'model', '--n_valid', '10', '--n_batch', '20', '--n_gpu', '1',
          '--lr', '1e-2', '--n_iter', '1', '--submit']
-PRETRAIN = ['--data_dir', 'corpus', '--token_dir', 'tokens', '--n_proc', '1', '--n_iter', '1', '--n_batch', '4']
-INIT, LEARN = [*PRETRAIN, '--init', 'model'], [*PRETRAIN, *SIZE, '--vocab_size', '60']
+PRETRAIN = ['--data_dir', 'corpus', '--token_dir', 'tokens', '--n_proc', '1', '--n_iter', '1', '--n_batch', '4',
+            '--n_gpu', '1']
+INIT, LEARN = [*PRETRAIN, '--model_path', 'model'], [*PRETRAIN, *SIZE, '--vocab_size', '60']
 MODEL = [f'model/{name}' for name in (VOCABULARY, MERGES, 'params_shapes.json', 'params_0.npy', 'params_7.npy',
                                       'hparams.json')]
 RUN = [f'save/done/{name}' for name in ('config.json', 'best_params.pt', VOCABULARY, MERGES, 'results.json')]
@@ -72,9 +73,9 @@ COMMANDS = (                                                           # script,
     ('generate', ['--model_path', 'save/pretrained', '--gen_len', '3'],
      ['prompts.txt', 'save/pretrained/results.json']),
     ('generate', ['--model_path', 'model', '--score', 'text.txt', '--per_token'], ['text.txt', *MODEL]),
-    ('zero_shot', ['--model_path', 'model', '--task', 'cloze', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv']),
-    ('zero_shot', ['--model_path', 'model', '--task', 'sst2', '--data_dir', 'tables'], ['tables/dev.tsv']),
-    ('zero_shot', ['--model_path', 'model', '--task', 'winograd', '--data_dir', 'tables'], ['tables/winograd.tsv']),
+    ('zero_shot', ['--model_path', 'model', '--dataset', 'rocstories', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv']),
+    ('zero_shot', ['--model_path', 'model', '--dataset', 'sst2', '--data_dir', 'tables'], ['tables/dev.tsv']),
+    ('zero_shot', ['--model_path', 'model', '--dataset', 'winograd', '--data_dir', 'tables'], ['tables/winograd.tsv']),
     ('convert', ['--from_transformers', 'hf', '--model_path', 'out'],
      [f'hf/{name}' for name in ('config.json', 'model.safetensors', 'vocab.json', 'merges.txt')]),
     ('convert', ['--from_transformers', 'bin', '--model_path', 'out'], ['bin/pytorch_model.bin'] * 2),
@@ -478,7 +479,8 @@ def run(seed):
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             with open(name if name == 'prompts.txt' else os.devnull, encoding='utf-8') as sys.stdin:
-                run_script(main, lambda: parse_args(argv))
+                with one_line_errors():
+                    main(parse_args(argv))
         return 0, err.getvalue()
     except SystemExit as e:
         return e.code, err.getvalue()

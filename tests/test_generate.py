@@ -113,7 +113,7 @@ def test_drawn_as_often_as_probable(toy):
 
 
 def test_the_same_seed_gives_the_same_text_and_another_does_not(capsys):
-    texts = [main(toy_args('--prompt', 'The cat sat', '--num_samples', '2', '--seed', seed)) for seed in '112']
+    texts = [main(toy_args('--prompt', 'The cat sat', '--n_samples', '2', '--seed', seed)) for seed in '112']
     assert texts[0] == texts[1] != texts[2] and texts[0][0] != texts[0][1]
     out = capsys.readouterr().out
     assert f'--- sample 1 ---\n{texts[0][0]}\n--- sample 2 ---\n{texts[0][1]}\n' in out
@@ -152,7 +152,7 @@ def test_a_full_context_ends_the_text_with_a_message(capsys):
 @pytest.mark.parametrize('argv, words', [
     (['--prompt', 'cat ' * 24], 'n_ctx=24 leaves room for 1 to 23'),
     (['--prompt', 'cat', '--gen_len', '0'], 'gen_len: 0: must be at least 1'),
-    (['--prompt', 'cat', '--num_samples', '0'], 'num_samples: 0: must be at least 1'),
+    (['--prompt', 'cat', '--n_samples', '0'], 'n_samples: 0: must be at least 1'),
     (['--prompt', 'cat', '--seed', '-1'], 'seed: -1: must be at least 0'),
     (['--prompt', 'cat', '--n_head', '3'], 'n_head=3'),
     (['--prompt', 'cat', '--n_embd', '32'], '16 wide, which is not'),
@@ -239,10 +239,8 @@ def test_a_vocabulary_given_for_a_run_is_used_and_checked(tmp_path):
     (['--desc', 'x', '--n_ctx', '9'], '--n_ctx has no effect with --desc'),
     (['--desc', 'x', '--afn', 'relu'], '--afn has no effect with --desc'),
     (['--save_dir', 'save/'], '--save_dir has no effect without --desc'),
-    (['--score', 'x', '--gen_len', '40'], '--gen_len has no effect with --score and --zero_shot'),
-    (['--zero_shot', 'cloze', '--greedy'], '--greedy has no effect with --score and --zero_shot'),
-    (['--per_token'], '--per_token has no effect without --score'),
-    (['--data_dir', 'data/'], '--data_dir has no effect without --zero_shot')])
+    (['--score', 'x', '--gen_len', '40'], '--gen_len has no effect with --score'),
+    (['--per_token'], '--per_token has no effect without --score')])
 def test_an_option_without_effect_is_refused(argv, words):
     """Also if its value is the default."""
     with pytest.raises(ValueError, match=words) as error:
@@ -255,7 +253,7 @@ def test_a_console_that_lacks_a_character_shows_a_question_mark(monkeypatch):
     monkeypatch.setattr(generate, 'sample', lambda *_: iter([torch.tensor([0, 5]), torch.tensor([0, 5])]))
     console = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
     monkeypatch.setattr(sys, 'stdout', console)
-    texts = main(toy_args('--prompt', 'mom', '--num_samples', '2', '--gen_len', '2'))
+    texts = main(toy_args('--prompt', 'mom', '--n_samples', '2', '--gen_len', '2'))
     console.flush()
     shown = console.buffer.getvalue().decode('cp1252')
     assert '\ufffd' in texts[0] and texts[0].replace('\ufffd', '?') in shown and texts[1] in shown

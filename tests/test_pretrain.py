@@ -40,7 +40,7 @@ def argv_for(folder, *argv):
     """Options of a small run on the text in folder/text; argv may replace some of them."""
     return ['--data_dir', f'{folder}/text', '--save_dir', f'{folder}/save', '--log_dir', f'{folder}/log', '--token_dir',
             f'{folder}/tokens', '--desc', 'toy', '--n_embd', '16', '--n_head', '2', '--n_layer', '1', '--n_ctx', '8',
-            '--n_iter', '2', '--n_batch', '4', '--micro_batch', '2', '--log_every', '5', '--lr', '1e-2', '--n_proc',
+            '--n_iter', '2', '--n_batch', '2', '--n_gpu', '2', '--log_every', '5', '--lr', '1e-2', '--n_proc',
             '1', '--device', 'cpu', *argv]
 
 
@@ -93,7 +93,8 @@ def test_a_run_says_what_it_does_and_how_fast_it_is(run, tmp_path, monkeypatch, 
 def test_a_repeated_text_is_learned(run, tmp_path):
     pytest.importorskip('subword_nmt')
     put(tmp_path, a='one two three four five six\n' * 200)     # a repeated sequence of 7 tokens
-    result = run('--vocab_size', '80', '--n_iter', '4', '--micro_batch', '4', '--log_every', '10', '--embd_pdrop', '0')
+    result = run('--vocab_size', '80', '--n_iter', '4', '--n_batch', '4', '--n_gpu', '1', '--log_every', '10',
+                 '--embd_pdrop', '0')
     perplexities = [line['va_ppl'] for line in result.log]
     assert perplexities[0] > 2 and perplexities[-1] < 1.1
     assert result.log[-1]['tr_loss'] < 0.2              # mean over the last updates only
@@ -118,7 +119,7 @@ def test_validation_perplexity_by_hand(run, tmp_path):
 
 
 def test_training_loss_and_gradient_are_the_plain_models(tmp_path):
-    """LMLoss in two micro-batches against cross entropy over all logits at once."""
+    """LMLoss in two towers against cross entropy over all logits at once."""
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=2, n_layer=2)
     model = LMModel(cfg, vocab=58, n_ctx=8).eval()
     tokens = torch.randint(50, (4, 9))
@@ -303,7 +304,7 @@ def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
         path.write_text(''.join([lines[0], *lines[:0:-1]]))
     with_stories(tmp_path)
     what = {'encoder_bpe_40000.json': 'vocabulary', 'params_3.npy': 'weights'}.get(name, 'merges')
-    for main in (lambda: run('--init', folder, '--desc', 'more'),
+    for main in (lambda: run('--model_path', folder, '--desc', 'more'),
                  lambda: generate.main(generate.parse_args(['--model_path', folder, '--prompt', 'the cat'])),
                  lambda: train.main(train.parse_args(['--model_path', folder, '--data_dir', str(tmp_path), '--n_valid',
                                                       '10', '--save_dir', str(tmp_path), '--log_dir', str(tmp_path)]))):
@@ -317,12 +318,12 @@ def test_init_goes_on_from_given_weights(run, tmp_path):
     first = run(*VOCABULARY)
     again = pretrain.main(pretrain.parse_args(
         ['--data_dir', f'{tmp_path}/text', '--save_dir', f'{tmp_path}/save', '--log_dir', f'{tmp_path}/log',
-         '--token_dir', f'{tmp_path}/tokens', '--desc', 'more', '--init', first.path, '--n_iter', '1', '--lr', '0',
-         '--n_proc', '1']))
+         '--token_dir', f'{tmp_path}/tokens', '--desc', 'more', '--model_path', first.path, '--n_iter', '1',
+         '--lr', '0', '--n_proc', '1']))
     for i in range(10):
         assert Path(again.path, f'params_{i}.npy').read_bytes() == Path(first.path, f'params_{i}.npy').read_bytes()
     assert again.log[0]['va_ppl'] == pytest.approx(first.log[-1]['va_ppl'])
-    adapted = run('--init', first.path, '--desc', 'other', '--n_ctx', '6')
+    adapted = run('--model_path', first.path, '--desc', 'other', '--n_ctx', '6')
     assert adapted.log[-1]['va_loss'] < first.log[0]['va_loss']
 
 
@@ -356,10 +357,11 @@ def test_the_released_layout_is_written_byte_for_byte(tmp_path):
     (dict(a='the cat'), VOCABULARY, 'tokens, too few .* n_ctx=8: it could be [1-7]'),
     (dict(a='abc'), ['--vocab_size', '50', *VOCABULARY], 'give one vocabulary'),
     (dict(a='abc'), [], 'give one vocabulary'),
-    (dict(a='abc'), ['--init', 'absent'], 'absent/encoder_bpe_40000.json'),
-    (dict(a='the cat sat\n' * 20), ['--init', str(TOY), *VOCABULARY, '--n_ctx', '25', '--n_head', '4'], '24 positions'),
+    (dict(a='abc'), ['--model_path', 'absent'], 'absent/encoder_bpe_40000.json'),
+    (dict(a='the cat sat\n' * 20), ['--model_path', str(TOY), *VOCABULARY, '--n_ctx', '25', '--n_head', '4'],
+     '24 positions'),
     (dict(a='abc'), [*VOCABULARY, '--n_batch', '0'], '--n_batch: 0'),
-    (dict(a='abc'), [*VOCABULARY, '--micro_batch', '-1'], '--micro_batch: -1'),
+    (dict(a='abc'), [*VOCABULARY, '--n_gpu', '-1'], '--n_gpu: -1'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '-1'], '--lr: -1'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--n_head', '3'], 'n_head=3'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--attn_pdrop', '2'], '--attn_pdrop: 2'),
@@ -376,18 +378,19 @@ def test_weights_of_another_vocabulary(run, tmp_path):
     tokens = json.loads((TOY / 'encoder_bpe_40000.json').read_text())
     (tmp_path / 'encoder.json').write_text(json.dumps({**tokens, 'more': len(tokens)}))
     with pytest.raises(ValueError, match='encoder.json has 125 tokens, the weights in .* are for 124'):
-        run('--init', str(TOY), '--encoder_path', str(tmp_path / 'encoder.json'), '--n_head', '4', '--n_layer', '3')
+        run('--model_path', str(TOY), '--encoder_path', str(tmp_path / 'encoder.json'), '--n_head', '4',
+            '--n_layer', '3')
 
 
 def test_defaults_are_the_papers():
     args = pretrain.parse_args(['--data_dir', 'books', '--vocab_size', '40478'])
-    paper = dict(n_ctx=512, n_batch=64, lr=2.5e-4, n_warmup=2000, n_iter=100, l2=0.01, max_grad_norm=1, n_embd=768,
-                 n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, afn='gelu')
+    paper = dict(n_ctx=512, n_batch=8, n_gpu=8, lr=2.5e-4, lr_warmup=2000, n_iter=100, l2=0.01, max_grad_norm=1,
+                 n_embd=768, n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, afn='gelu')
     assert {name: getattr(args, name) for name in paper} == paper
 
 
 def two_argv(folder, *argv):
-    return argv_for(folder, *VOCABULARY, '--n_iter', '4', '--n_batch', '8', '--desc', 'two', *argv)
+    return argv_for(folder, *VOCABULARY, '--n_iter', '4', '--n_batch', '2', '--n_gpu', '4', '--desc', 'two', *argv)
 
 
 def weights_of(folder, desc):
@@ -398,7 +401,7 @@ def weights_of(folder, desc):
 
 def test_two_processes_train_and_validate_as_one(run, tmp_path):
     put(tmp_path, a=random_text())
-    one = run(*VOCABULARY, *NO_DROPOUT[:3], '--n_iter', '4', '--n_batch', '8')
+    one = run(*VOCABULARY, *NO_DROPOUT[:3], '--n_iter', '4', '--n_batch', '2', '--n_gpu', '4')
     run_two(tmp_path, *two_argv(tmp_path, *NO_DROPOUT[:3]), name='pretrain')
     assert '.' in (tmp_path / 'out0').read_text() and not (tmp_path / 'out1').read_text()
     two = json.loads((tmp_path / 'save' / 'two' / 'results.json').read_text())['log']
@@ -438,7 +441,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_same_bits(t
 
 
 @pytest.mark.parametrize('argv, words', [
-    (['--n_batch', '5'], '2 processes cannot share --n_batch 5 equally'),
+    (['--n_batch', '5', '--n_gpu', '1'], '2 processes cannot share the --n_batch 5 x --n_gpu 1 sequences'),
     (['--n_batch', '200'], '2 processes cannot share the 11 sequences of an update equally')])
 def test_processes_that_cannot_share_the_sequences_are_told_so(tmp_path, argv, words):
     put(tmp_path, a='the cat sat on the red ball\n' * 9)                # 11 sequences to train on
@@ -470,14 +473,14 @@ def test_one_failing_process_ends_the_run_with_its_own_message(tmp_path):
     put(tmp_path, a=random_text())
     (tmp_path / 'one_fails.py').write_text(
         'import os, pretrain\n'
-        'from utils import run_script\n'
+        'from shell import run_script\n'
         'update, calls = pretrain.update, iter(range(1, 1000))\n'
         'def failing(*args):\n'
         '    if next(calls) == 3 and os.environ["RANK"] == "1":\n'
         '        raise ValueError("bad luck in process 1")\n'
         '    return update(*args)\n'
         'pretrain.update = failing\n'
-        'run_script(pretrain.main, pretrain.parse_args)\n')
+        'run_script(pretrain.main, pretrain.parse_args())\n')
     began = time.monotonic()
     done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
                            str(tmp_path / 'one_fails.py'), *two_argv(tmp_path)], cwd=ROOT, capture_output=True,

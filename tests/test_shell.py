@@ -1,11 +1,21 @@
 """Every script from the shell: a mistake is one line on standard error and status 2; help and imports are quick."""
 
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 from forked import finish, start
 from toy import ROOT, TOY
+
+import device
+import options
+import zero_shot
+from model_pytorch import ACT_FNS, DEFAULT_CONFIG
+from opt import SCHEDULES
+from scripts import bench
+from tasks import TASKS
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 TOY_MODEL = ['--model_path', str(TOY), *SIZE]
@@ -22,7 +32,7 @@ MISTAKES = [
     ('generate', ['--model_path', 'typo', '--prompt', 'x'], 'typo/params_shapes.json is missing'),
     ('generate', [*TOY_MODEL, '--prompt', 'cat ' * 30], 'the prompt has 30 tokens, but n_ctx=24'),
     ('generate', ['--desc', 'none', '--prompt', 'x'], 'save/none/config.json is missing'),
-    ('zero_shot', [*TOY_MODEL, '--task', 'cloze', '--data_dir', 'typo'], 'typo is not a folder'),
+    ('zero_shot', [*TOY_MODEL, '--dataset', 'rocstories', '--data_dir', 'typo'], 'typo is not a folder'),
     ('convert', ['--from_transformers', 'typo', '--model_path', 'new'], 'typo/config.json is missing'),
     ('convert', ['--to_transformers', 'new'], 'model/params_shapes.json is missing'),
     ('analysis', ['typo.jsonl'], 'typo.jsonl is missing'),
@@ -51,3 +61,88 @@ def test_importing_runs_nothing_and_needs_no_text_tools():
             'print([m for m in ("spacy", "pandas", "matplotlib", "sklearn", "ftfy", "scipy") if m in sys.modules])')
     run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout == '[]\n'
+
+
+PROGRAM = """
+import contextlib, io, json, runpy, sys
+sys.path.insert(0, '.')                                # beside a script python has its folder there
+found = {}
+for script, *argv in json.loads(sys.argv[1]):
+    sys.argv, out, err, status = [script, *argv], io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(script, run_name='__main__')
+        except SystemExit as e:
+            status = e.code
+    found[' '.join(sys.argv)] = status, out.getvalue(), err.getvalue()
+slow = 'torch spacy pandas sklearn scipy transformers matplotlib numpy'.split()
+print(json.dumps([found, [name for name in slow if name in sys.modules]]))
+"""
+SCRIPTS = ('train.py', 'pretrain.py', 'generate.py', 'zero_shot.py', 'convert.py', 'analysis.py', 'model/download.py',
+           'scripts/bench.py', 'scripts/tables.py')
+
+
+def as_programs(*commands):
+    """{command: (status, output, errors)} of scripts run one after the other, and the slow modules they imported."""
+    run = subprocess.run([sys.executable, '-c', PROGRAM, json.dumps(commands)], cwd=ROOT, capture_output=True,
+                         text=True, check=True)
+    return json.loads(run.stdout)
+
+
+def test_help_is_quick_grouped_and_lists_each_option_once():
+    found, slow = as_programs(*([script, '--help'] for script in SCRIPTS))
+    assert slow == []
+    for script in SCRIPTS:
+        status, text, err = found[f'{script} --help']
+        assert (status, err) == (0, '') and text.startswith('usage: ')
+        groups = re.split(r'^(\w.*):\n', text, flags=re.M)             # text, name, text, name, text ...
+        listed = {name: re.findall(r'^  (-.*?)(?:  |$)', body, re.M)
+                  for name, body in zip(groups[1::2], groups[2::2], strict=True)}
+        assert listed.pop('options') == ['-h, --help'] and listed, script
+        listed = [option.split()[0] for of_group in listed.values() for option in of_group]
+        assert sorted(listed) == sorted(set(listed)), script
+        assert {option for option in re.findall(r'--\w+', text)} >= set(listed)
+        assert not re.search(r'default: (None|False|True|\[)', text), script
+
+
+def test_a_wrong_option_is_refused_before_anything_slow_is_imported():
+    wrong = [['train.py', '--lr', 'high'], ['train.py', '--no_such_option'], ['pretrain.py', '--data_dir', '.'],
+             ['generate.py', '--n_samples', '0'], ['zero_shot.py', '--dataset', 'none'], ['convert.py'],
+             ['analysis.py'], ['scripts/bench.py', '--only', 'nothing'], ['scripts/tables.py', '5', '--lr', 'high']]
+    found, slow = as_programs(*wrong)
+    assert slow == []
+    for command, (status, out, err) in found.items():
+        assert status == 2 and out == '' and ': error: ' in err and err.count('\n') == 1, command
+
+
+def test_help_shows_the_defaults_of_the_task_and_of_the_model_folder():
+    found, _ = as_programs(['train.py', '--dataset', 'sample', '--help'])
+    [(_, text, _)] = found.values()
+    text = ' '.join(text.split())
+    assert 'epochs (default: 3)' in text and 'peak learning rate (default: 0.001)' in text
+    assert 'width of the hidden states (default: 128)' in text        # hparams.json in model/sample
+
+
+def test_the_options_name_what_there_is():
+    """options.py repeats names of modules that import torch."""
+    assert [*options.DATASETS] == [*TASKS, 'own'] and [*zero_shot.TASKS] == [*options.ZERO_SHOT]
+    assert [*SCHEDULES] == [*options.SCHEDULES] and [*device.DTYPES] == [*options.DTYPES]
+    assert [*bench.SECTIONS] == [*options.SECTIONS]
+    args = vars(options.train_options([]))
+    assert {name: args[name] for name in DEFAULT_CONFIG} == DEFAULT_CONFIG
+    for afn in ACT_FNS:
+        assert options.train_options(['--afn', afn]).afn == afn
+
+
+def test_former_names_of_options_are_accepted():
+    assert options.zero_shot_options(['--task', 'cloze']).dataset == 'rocstories'
+    assert options.generate_options(['--num_samples=3']).n_samples == 3
+    args = options.pretrain_options(['--data_dir', 'x', '--init', 'model/sample', '--n_warmup', '7'])
+    assert (args.model_path, args.lr_warmup) == ('model/sample', 7)
+    assert options.tables_options(['5', '--tasks', 'cola']).datasets == ['cola']
+
+
+def test_a_warm_up_is_a_fraction_or_a_number_of_updates():
+    assert options.warmup_of(0.002, 500) == 0.002 and options.warmup_of(0, 500) == 0
+    assert options.warmup_of(20, 500) == 20 / 500
+    assert options.warmup_of(2000, 500) == 0.1                         # of a short run at most a tenth

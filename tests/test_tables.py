@@ -42,7 +42,7 @@ def run(tmp_path):
 
 
 def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
-    argv = ['5', '--tasks', 'rte,cola,qqp', '--rows', 'full', '--seeds', '1-2', '--zip']
+    argv = ['5', '--datasets', 'rte,cola,qqp', '--rows', 'full', '--seeds', '1-2', '--zip']
     results = run(*argv)
     out = capsys.readouterr().out
     assert re.search(r'^qqp: no data: .*QQP', out, re.MULTILINE)
@@ -68,11 +68,11 @@ def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
 
 
 def test_the_rows_of_table_5_are_options():
-    plan = tables.plan(tables.parse_args(['5', '--tasks', 'cola', '--seeds', '7', '--lr', '1e-3']))
+    plan = tables.plan(tables.parse_args(['5', '--datasets', 'cola', '--seeds', '7', '--lr', '1e-3']))
     assert [(row, one.n_transfer, one.lm_coef) for (_, row), [one] in plan.items()] == [
         ('full', 12, 0.5), ('no_pretraining', -1, 0.5), ('no_lm', 12, 0.)]
     assert all((one.seed, one.lr, one.submit) == (7, 1e-3, True) for [one] in plan.values())
-    argv = ['5', '--tasks', 'cola', '--lm_coef', '0.7', '--n_tran', '2']       # a row keeps what it is named after
+    argv = ['5', '--datasets', 'cola', '--lm_coef', '0.7', '--n_tran', '2']       # a row keeps what it is named after
     plan = tables.plan(tables.parse_args(argv))
     assert [(one.n_transfer, one.lm_coef) for [one] in plan.values()] == [(2, 0.7), (-1, 0.7), (2, 0.)]
 
@@ -85,14 +85,14 @@ def test_a_best_evaluation_within_the_first_epoch_is_the_one_in_the_table():
 
 
 def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys):
-    results = run('figure2', '--tasks', 'cola', '--layers', '0,3')
+    results = run('figure2', '--datasets', 'cola', '--layers', '0,3')
     assert [result.options['n_transfer'] for [result] in results.values()] == [0, 3]
     assert (tmp_path / 'log' / 'figure2.png').read_bytes().startswith(b'\x89PNG')
     assert f'figure: {tmp_path}/log/figure2.png' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('argv, words', [
-    (['5', '--tasks', 'colla'], "invalid list of rocstories"), (['2', '--rows', 'half'], 'invalid list of full'),
+    (['5', '--datasets', 'colla'], "invalid list of rocstories"), (['2', '--rows', 'half'], 'invalid list of full'),
     (['5', '--seed', '3'], '--seed has no effect here'), (['5', '--layers', 'x'], 'invalid layers'),
     (['6'], 'invalid choice'), (['5', '--no_such_option'], 'unrecognized arguments')])
 def test_wrong_options_are_one_line(argv, words, run):
@@ -102,5 +102,5 @@ def test_wrong_options_are_one_line(argv, words, run):
 
 def test_without_any_data_there_is_no_table(run, tmp_path):
     with pytest.raises(FileNotFoundError, match='no data for any of these tasks'):
-        run('2', '--tasks', 'snli,mnli')
+        run('2', '--datasets', 'snli,mnli')
     assert not (tmp_path / 'log').exists()

@@ -245,6 +245,13 @@ def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(m
     assert logits['plain'].std() > 0.02
     assert_close(logits['alone'], logits['plain'], atol=1e-5)
     assert_close(logits['groups'], logits['plain'], atol=1e-5)
+    monkeypatch.setattr(Ranks, 'sum', lambda self, logits: logits)     # two processes, one after the other
+    both = [Ranks(), Ranks()]
+    for rank, ranks in enumerate(both):
+        ranks.rank, ranks.size = rank, 2
+    parts = [train.evaluate(train.Losses(model, 0), examples, 12, 6, nullcontext(), ranks) for ranks in both]
+    assert_close(sum(parts), logits['groups'], atol=1e-6)
+    assert all(0 < (part != 0).any(1).sum() < 12 for part in parts)    # each computed some of the questions
     contexts = examples.kept[:, 0] + 1                                 # with the token _start_
     once = {row: n for row, n in zip(examples.fields[0].rows.tolist(), contexts, strict=True)}
     assert rows['plain'] == 0 and rows['alone'] - rows['groups'] >= contexts.sum() - sum(once.values()) > 40

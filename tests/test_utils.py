@@ -1,4 +1,3 @@
-import argparse
 import errno
 import importlib.metadata
 import json
@@ -17,23 +16,10 @@ import torch
 
 from datasets import encode_once
 from device import choose_device
-from model_pytorch import DEFAULT_CONFIG
+from options import train_options
 from readers import read_table
-from utils import (
-    ResultLogger,
-    add_model_args,
-    add_path_args,
-    defaults_of_model,
-    encode_dataset,
-    finish_paths,
-    iter_data,
-    make_path,
-    read_bytes,
-    read_json,
-    read_text,
-    run_script,
-    write_whole,
-)
+from shell import run_script
+from utils import ResultLogger, encode_dataset, iter_data, make_path, read_bytes, read_json, read_text, write_whole
 
 ROOT = Path(__file__).parents[1]
 
@@ -245,20 +231,16 @@ def test_make_path(tmp_path):
 
 def test_the_model_folder_sets_defaults_and_the_command_line_wins(tmp_path):
     (tmp_path / 'hparams.json').write_text('{"n_embd": 64, "n_layer": 2}')
-    parser = argparse.ArgumentParser()
-    add_path_args(parser)
-    add_model_args(parser, DEFAULT_CONFIG)
     argv = ['--model_path', str(tmp_path), '--n_layer', '3']
-    defaults_of_model(parser, argv)
-    args = finish_paths(parser.parse_args(argv))
+    args = train_options(argv)
     assert (args.n_embd, args.n_layer, args.n_head) == (64, 3, 12)
     assert args.encoder_path == str(tmp_path / 'encoder_bpe_40000.json') and args.bpe_path.endswith('vocab_40000.bpe')
     (tmp_path / 'hparams.json').write_text('{"n_heads": 4}')
     with pytest.raises(ValueError, match="hparams.json: 'n_heads' is no option"):
-        defaults_of_model(parser, argv)
+        train_options(argv)
     (tmp_path / 'hparams.json').write_text('{')
     with pytest.raises(ValueError, match='hparams.json is not a json object'):
-        defaults_of_model(parser, argv)
+        train_options(argv)
 
 
 def test_a_device_that_is_not_there_is_named():
@@ -278,7 +260,7 @@ def test_a_mistake_ends_in_one_line(capsys, error, status, words):
     def main(_):
         raise error
     with pytest.raises(SystemExit) as end:
-        run_script(main, lambda: None)
+        run_script(main, None)
     err = capsys.readouterr().err
     assert end.value.code == status and words in err and err.count('\n') == 1
 
@@ -288,7 +270,7 @@ def test_a_mistake_ends_in_one_line(capsys, error, status, words):
     lambda: bytearray(10 ** 17)], ids=['numpy', 'torch', "torch's sizes", 'Python'])
 def test_memory_that_is_not_there_is_one_line(capsys, allocate):
     with pytest.raises(SystemExit) as end:
-        run_script(lambda _: allocate(), lambda: None)
+        run_script(lambda _: allocate(), None)
     err = capsys.readouterr().err
     assert end.value.code == 2 and 'not enough memory' in err and err.count('\n') == 1
 
@@ -298,18 +280,17 @@ def test_a_bug_keeps_its_traceback(error):
     def main(_):
         raise error
     with pytest.raises(type(error)):
-        run_script(main, lambda: None)
+        run_script(main, None)
 
 
 SCRIPT = """
-import interrupt
-if __name__ == '__main__':
-    interrupt.begin_script()
-import time, utils
+import shell
+args = shell.begin_script(dict)
+import time
 IMPORTING
 def main(args):
     WORK
-utils.run_script(main, lambda: None)
+shell.run_script(main, args)
 """
 
 

@@ -27,7 +27,7 @@ def score_args(*argv):
 
 
 def task_args(task, folder, *argv):
-    return zero_shot.parse_args(['--task', task, '--data_dir', str(folder), *SIZE, *argv])
+    return zero_shot.parse_args(['--dataset', task, '--data_dir', str(folder), *SIZE, *argv])
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ def test_a_network_of_one_position_has_no_scores(tmp_path):
         generate.main(score_args(str(tmp_path / 'text.txt'), '--n_ctx', '1'))
 
 
-def test_cloze_takes_the_ending_with_the_higher_mean(tmp_path, capsys):
+def test_rocstories_takes_the_ending_with_the_higher_mean(tmp_path, capsys):
     rows = [row[:5] + [row[5] + ' and old dad', *row[6:]] for row in toy_stories(12, 0)[1:]]
     write(tmp_path / VAL_NAME, [HEADER, *rows])
     write(tmp_path / TEST_NAME, [row[:-1] for row in toy_stories(3, 1)])
-    args = task_args('cloze', tmp_path)
+    args = task_args('rocstories', tmp_path)
     [accuracy] = zero_shot.main(args)                   # the test file has no labels
     trained, right = open_trained(args), []
     transformer, encoder = trained.model.transformer, trained.encoder
@@ -166,18 +166,15 @@ def test_cloze_takes_the_ending_with_the_higher_mean(tmp_path, capsys):
         right.append(int(means[1] > means[0]) + 1 == int(label))
     assert accuracy == pytest.approx(100 * sum(right) / 12) and 0 < accuracy < 100
     out = capsys.readouterr().out.splitlines()
-    assert out == [f'cloze accuracy {accuracy:.2f} on 12 examples of {tmp_path / VAL_NAME} (the best constant answer: '
-                   '50.00)'] + out[1:]
-    args = generate.parse_args([*SIZE, '--zero_shot', 'cloze', '--data_dir', str(tmp_path)])
-    assert generate.main(args) == [accuracy]
-    assert capsys.readouterr().out.splitlines() == out
+    assert out == [f'rocstories accuracy {accuracy:.2f} on 12 examples of {tmp_path / VAL_NAME} (the best constant '
+                   'answer: 50.00)'] + out[1:]
 
 
 def test_files_without_labels_are_refused(tmp_path):
     for name in (VAL_NAME, TEST_NAME):
         write(tmp_path / name, [row[:-1] for row in toy_stories(3, 1)])
     with pytest.raises(ValueError, match='neither of the two Story Cloze files has labels'):
-        zero_shot.main(task_args('cloze', tmp_path))
+        zero_shot.main(task_args('rocstories', tmp_path))
 
 
 def test_texts_that_do_not_fit_are_cut_and_counted(toy):
@@ -209,7 +206,7 @@ def test_cuts_are_printed(tmp_path, capsys):
     rows[2][5] = 'mom ' * 30
     write(tmp_path / VAL_NAME, rows)
     write(tmp_path / TEST_NAME, [row[:-1] for row in toy_stories(3, 1)])
-    zero_shot.main(task_args('cloze', tmp_path))
+    zero_shot.main(task_args('rocstories', tmp_path))
     assert capsys.readouterr().out.splitlines()[1:] == [
         'n_ctx=24 is too short for 1 of them: the beginning of a context was cut off',
         'n_ctx=24 is too short for 1 of them: the end of a continuation was cut off']
@@ -384,7 +381,7 @@ WINOGRAD = 'sentence\tcandidate1\tcandidate2\tlabel\n'
     ('records', RECORDS.replace('it was old.', 'it'), 'line 1: no words come after the pronoun'),
     ('race', None, 'has no validation file of RACE: looked for dev/middle/'),
     ('race', '{"article": "x"}', '1.txt is no passage of RACE'),
-    ('cloze', None, 'has no Story Cloze val file')])
+    ('rocstories', None, 'has no Story Cloze val file')])
 def test_a_wrong_file_gets_one_line(tmp_path, kind, text, words):
     if text is not None:
         path = tmp_path / TABLES[kind]
@@ -403,6 +400,6 @@ def test_files_without_labels_have_no_score(tmp_path):
 
 def test_options_without_effect_are_refused():
     with pytest.raises(ValueError, match='--model_path has no effect with --desc'):
-        zero_shot.parse_args(['--task', 'sst2', '--desc', 'x', '--model_path', 'model/'])
-    with pytest.raises(ValueError, match='--task'):
+        zero_shot.parse_args(['--dataset', 'sst2', '--desc', 'x', '--model_path', 'model/'])
+    with pytest.raises(ValueError, match='--dataset'):
         zero_shot.parse_args([])

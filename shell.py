@@ -1,0 +1,74 @@
+"""A script in a shell: its options are read before torch is imported, and what ends it is one line and a status."""
+
+import contextlib
+import os
+import signal
+import sys
+
+NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
+
+
+def end_interrupted(*_):
+    """Handler of SIGINT until `run_script` begins.
+
+    A KeyboardInterrupt while torch is imported would end in a traceback, or be caught by a library that tries imports.
+    """
+    os.write(2, f'{os.path.basename(sys.argv[0])}: interrupted\n'.encode())
+    os._exit(130)
+
+
+def begin_script(parse_args):
+    """`parse_args()`; called before the imports that take seconds, so that --help and mistakes are answered at once."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup, or with &
+        signal.signal(signal.SIGINT, end_interrupted)
+    with one_line_errors():
+        return parse_args()
+
+
+def run_script(main, args):
+    """`main(args)`; from here on Ctrl-C is a KeyboardInterrupt."""
+    with one_line_errors():
+        if signal.getsignal(signal.SIGINT) is end_interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        main(args)
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """In this context, an error that a user can correct ends the program with one line on stderr and exit status 2.
+
+    An exception with an attribute `status` gives the exit status; others end in a traceback.
+    """
+    try:
+        yield
+        print(end='', flush=True)
+        return
+    except SystemExit as e:                                            # --help
+        message, status = '', e.code
+    except BrokenPipeError:
+        message, status = 'stopped: the reader of the output has ended', 141
+    except KeyboardInterrupt:
+        message, status = 'interrupted', 130
+    except Exception as e:
+        if is_out_of_memory(e):
+            message, status = f'error: not enough memory: {e}', 2
+        elif isinstance(e, (ValueError, OSError, ArithmeticError)):
+            message, status = f'error: {e}', 2
+        elif hasattr(e, 'status'):
+            message, status = str(e), e.status
+        else:
+            raise
+    if message:
+        message = f'{os.path.basename(sys.argv[0])}: {" ".join(message.split())}'
+        print(message if len(message) < 500 else f'{message[:300]} ... {message[-150:]}', file=sys.stderr)
+    try:
+        print(end='', flush=True)
+    except OSError:                                                    # at exit Python would flush again and fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def is_out_of_memory(e) -> bool:
+    """Whether an exception of Python, numpy or torch says that there is not enough memory."""
+    return (isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError'
+            or isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY))
