@@ -1,8 +1,9 @@
 """Encode a folder of text once, into one memory-mapped file of token ids that pretrain.py reads.
 
-The text is cut into pieces of whole lines, and the result for each piece is a file, so that an interrupted run only has
-to process the missing pieces. File names contain a hash of the text and of the vocabulary, so that tokens of another
-text or vocabulary are never used by mistake. If two runs need the same file, one writes it and the other waits.
+The text is cut into pieces, of several files or of a part of one, and the result for each piece is a file, so that an
+interrupted run only has to process the missing pieces. File names contain a hash of the text and of the vocabulary, so
+that tokens of another text or vocabulary are never used by mistake. If two runs need the same file, one writes it and
+the other waits.
 """
 
 import functools
@@ -14,18 +15,27 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from text_utils import PLAIN, TextEncoder, load_ftfy, words_of_chunk
+from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
 from utils import MAX_TEXT, read_bytes, read_json, write_whole
-from workers import one_at_a_time, share_out
+from workers import one_at_a_time, progress, share_out
 
 PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
-LONGEST_LINE = 2 ** 30                                  # bytes; some corpora are published as a single line
+LONGEST_LINE = 2 ** 22                                  # further bytes; a longer line is cut after a space
+MAX_WORDS = 2 ** 19                                     # different words from which merges are learned
 N_HEADER = 128                                          # bytes of the header of our .npy files
 HIDDEN = ('.', '~$')                                    # macOS and editors create files whose names begin like this
+
+
+class Span(NamedTuple):
+    """A part of a file."""
+    path: str
+    start: int                                          # its first byte
+    size: int                                           # bytes
+    ends_line: bool
 
 
 def text_files(data_dir):
@@ -43,45 +53,74 @@ def text_files(data_dir):
 
 
 def cut(data_dir):
-    """The text as pieces (file, first byte, number of bytes), and its hash. ValueError for a file that is not UTF-8."""
-    pieces, digest = [], hashlib.sha256()
-    for path in text_files(data_dir):
-        start, line = 0, 1
-        with open(path, 'rb') as f:
-            while block := f.read(PIECE):
-                if b'\0' not in block:                                 # a binary file may be one line of gigabytes
-                    block += f.readline(LONGEST_LINE)
-                try:
-                    block.decode('utf-8')
-                    wrong = block.find(b'\0')
-                except UnicodeDecodeError as e:
-                    wrong = e.start
-                if wrong >= 0:
-                    line += block[:wrong].count(b'\n')
-                    raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
-                                     'text: save the file as UTF-8, or take it out of the folder')
-                pieces.append((path, start, len(block)))
+    """The text as pieces, which are lists of spans, and its hash.
+
+    ValueError for a file that is not UTF-8, or that has a line too long to be one piece and without a space.
+    """
+    paths, pieces, digest, n_bytes = text_files(data_dir), [], hashlib.sha256(), PIECE
+    with progress('reading', sum(map(os.path.getsize, paths))) as bar:
+        for path in paths:
+            for start, block, ends_line in blocks_of(path):
+                if n_bytes >= PIECE:                                   # the last piece is full
+                    pieces.append([])
+                    n_bytes = 0
+                pieces[-1].append(Span(path, start, len(block), ends_line))
+                n_bytes += len(block)
                 digest.update(block)
-                start, line = start + len(block), line + block.count(b'\n')
-        digest.update(b'\0')                                           # marks the end of a file
+                bar.update(len(block))
+            digest.update(b'\0')                                       # marks the end of a file
     return pieces, digest.hexdigest()
 
 
-def lines_of(piece):
-    """The lines of a piece."""
-    path, start, size = piece
+def blocks_of(path):
+    """The content of a file, as (first byte, bytes, whether a line ends after them), checked to be UTF-8 text."""
+    start, line = 0, 1
     with open(path, 'rb') as f:
-        f.seek(start)
-        return f.read(size).decode('utf-8-sig').split('\n')
+        while block := f.read(PIECE) + f.readline(LONGEST_LINE):
+            ends_line = block.endswith(b'\n') or not f.read(1)
+            end = len(block)
+            if not ends_line:                                          # before this line, or, if it is too long, in it
+                end = block.rfind(b'\n') + 1
+                ends_line = end > 0
+            if not ends_line:                                          # at a word: a rest of spaces would be no line
+                end = block.rstrip(b' ').rfind(b' ') + 1
+            whole = block[:end]
+            try:
+                whole.decode('utf-8')
+                wrong = block.find(b'\0')
+            except UnicodeDecodeError as e:
+                wrong = e.start
+            if wrong >= 0:
+                line += block[:wrong].count(b'\n')
+                raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
+                                 'text: save the file as UTF-8, or take it out of the folder')
+            if not whole:
+                raise ValueError(f'{path}, line {line}: more than {LONGEST_LINE:,} bytes without spaces between words '
+                                 'are not text: take the file out of the folder')
+            yield start, whole, ends_line
+            start, line = start + len(whole), line + whole.count(b'\n')
+            f.seek(start)
+
+
+def lines_of(span):
+    """The lines of a span."""
+    with open(span.path, 'rb') as f:
+        f.seek(span.start)
+        return f.read(span.size).decode('utf-8-sig').split('\n')
+
+
+words_of_short_chunk = functools.lru_cache(MAX_CACHED)(words_of_chunk)
 
 
 def count_words(job):
     """Count the words of a piece, from which the merges are learned, and write {word: count}."""
     piece, target = job
-    fix_text, words = load_ftfy(), Counter()
-    chunks = Counter(chunk for line in lines_of(piece) for chunk in (line if PLAIN(line) else fix_text(line)).split())
+    words, chunks = Counter(), Counter()
+    for span in piece:
+        for line in lines_of(span):
+            chunks.update(clean(line).split())
     for chunk, n in chunks.items():
-        for word in words_of_chunk(chunk):
+        for word in (words_of_short_chunk if len(chunk) <= MAX_CACHED_LEN else words_of_chunk)(chunk):
             words[word] += n
     with write_whole(target) as f:
         json.dump(words, f)
@@ -98,9 +137,12 @@ def encode_piece(encoder_paths, key, job):
     piece, target = job
     encoder = text_encoder(*encoder_paths, key)
     newline, ids = encoder.encoder.get('\n</w>', 0), []
-    for line in encoder.encode(lines_of(piece), verbose=False):
-        if line:
-            ids += *line, newline
+    for span in piece:
+        for line in encoder.encode(lines_of(span), verbose=False):
+            if line:
+                ids += *line, newline
+        if line and not span.ends_line:
+            ids.pop()                                                  # the line goes on in the next span
     with write_whole(target, 'wb') as f:
         np.save(f, np.array(ids, dtype=dtype_of(len(encoder.encoder))))
 
@@ -123,26 +165,33 @@ def open_tokens(path, n_vocab):
     n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
     with open(path, 'rb') as f:
         is_valid = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
-    tokens = np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,)) if is_valid else []
-    if not is_valid or any(tokens[i:i + PIECE].max() >= n_vocab for i in range(0, n_tokens, PIECE)):
+        while is_valid and len(tokens := np.fromfile(f, dtype, PIECE)):        # a map that is read counts as memory
+            is_valid = tokens.max() < n_vocab
+    if not is_valid:
         raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
-    return tokens
+    return np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,))
 
 
 def each_piece(work, pieces, folder, n_proc, what):
     """Call work((piece, file)) for each piece whose file is missing, in n_proc processes. Returns all the files."""
-    jobs = [(piece, os.path.join(folder, f'{i:06}')) for i, piece in enumerate(pieces)]
+    # the names tell another cut of the text, by another version of this program
+    jobs = [(piece, os.path.join(folder, f'{i:06}-of-{len(pieces):06}')) for i, piece in enumerate(pieces)]
     todo = [job for job in jobs if not os.path.isfile(job[1])]
-    bar = tqdm(desc=what, total=len(jobs), initial=len(jobs) - len(todo), ncols=80, leave=False, disable=None)
-    with bar:
-        share_out(work, todo, min(n_proc, len(todo)), bar)
+    n_all, n_todo = ([sum(span.size for span in piece) for piece, _ in some] for some in (jobs, todo))
+    with progress(what, sum(n_all), sum(n_all) - sum(n_todo)) as bar:
+        share_out(work, todo, min(n_proc, len(todo)), bar, n_todo)
     return [target for _, target in jobs]
 
 
 def learn_vocabulary(words, vocab_size):
-    """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file."""
+    """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file.
+
+    The tokens are <unk>, each character within a word and at its end, what the merges make, and the newline. They are
+    vocab_size, or fewer: where no pair of symbols occurs twice any more, or two merges make the same token. Merges are
+    learned from the MAX_WORDS most frequent words, which need about a gigabyte.
+    """
     try:
-        from subword_nmt.learn_bpe import learn_bpe
+        from subword_nmt import learn_bpe as library
     except ImportError:
         raise ValueError('--vocab_size learns merges with subword-nmt: pip install subword-nmt==0.3.8') from None
     counts = Counter()
@@ -156,12 +205,21 @@ def learn_vocabulary(words, vocab_size):
                          f'{2 * len(chars) + 2} tokens')
     merges = io.StringIO()
     if max(map(len, words)) > 1:                                       # words of one character have no pair to merge
-        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-        learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
+        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
+        library.tqdm = functools.partial(counted, 'learning merges')   # its own bar goes on where there is no terminal
+        library.learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
     merges = merges.getvalue() or '#version: 0.2\n'
     merged = (line.replace(' ', '') for line in merges.split('\n')[1:-1])
     tokens = dict.fromkeys(['<unk>', *chars, *(f'{char}</w>' for char in chars), *merged, '\n</w>'])
     return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def counted(what, items):
+    """The items, one by one, with progress."""
+    with progress(what, len(items)) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 def make_once(path, make):
@@ -175,7 +233,8 @@ def make_once(path, make):
 def write_vocabulary(args, pieces):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
-    for path in each_piece(count_words, pieces, counts, args.n_proc, 'counting words'):
+    paths = each_piece(count_words, pieces, counts, args.n_proc, 'counting words')
+    for path in counted('adding counts', paths):
         n_of_word = read_json(path, MAX_TEXT)
         if not all(type(n) is int and n > 0 and word.split() == [word] for word, n in n_of_word.items()):
             raise ValueError(f'{path} does not hold counts of words: remove it, and they are counted again')
@@ -187,7 +246,6 @@ def write_vocabulary(args, pieces):
         f.write(merges)
     with write_whole(args.encoder_path) as f:
         json.dump(encoder, f)
-    shutil.rmtree(counts)
 
 
 def write_tokens(args, pieces, path, key, n_vocab):
@@ -198,11 +256,12 @@ def write_tokens(args, pieces, path, key, n_vocab):
     n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # a memory map keeps a file open: one at a time
     if not n_tokens:
         raise ValueError(f'{args.data_dir}: the text is empty')
-    with write_whole(path, 'wb') as f:
+    whole = os.path.join(folder, 'whole')                              # what a kill leaves of it goes with the folder
+    with write_whole(whole, 'wb') as f:
         f.write(header_of(n_tokens, dtype_of(n_vocab)))
         for part in parts:
             f.write(open_tokens(part, n_vocab).tobytes())
-    shutil.rmtree(folder)
+    os.replace(whole, path)
 
 
 def load_tokens(args):
@@ -216,9 +275,11 @@ def load_tokens(args):
         args.encoder_path = os.path.join(folder, 'encoder_bpe_40000.json')
         args.bpe_path = os.path.join(folder, 'vocab_40000.bpe')
         make_once(args.encoder_path, lambda: write_vocabulary(args, pieces))
+        shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)      # also if a kill came before this
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
     vocabulary = [hashlib.sha256(read_bytes(path)).hexdigest() for path in (args.encoder_path, args.bpe_path)]
     key = hashlib.sha256(' '.join([text_hash, *vocabulary]).encode()).hexdigest()[:32]
     path = os.path.join(args.token_dir, f'{key}.npy')
     make_once(path, lambda: write_tokens(args, pieces, path, key, n_vocab))
+    shutil.rmtree(path.removesuffix('.npy'), ignore_errors=True)
     return open_tokens(path, n_vocab), key, n_vocab

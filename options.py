@@ -426,8 +426,9 @@ def pretrain_options(argv=None):
     group = parser.add_argument_group('data')
     group.add_argument('--data_dir', required=True, metavar='FOLDER', help='the text: all *.txt in it and below it, '
                        'UTF-8')
-    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of so many tokens from the text '
-                       "(the paper's number: 40478), instead of --encoder_path with --bpe_path or --model_path")
+    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens '
+                       "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
+                       ' instead of --encoder_path with --bpe_path or --model_path')
     group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
     group = add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')

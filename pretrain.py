@@ -204,6 +204,8 @@ def train(args, device, autocast, ranks):
             return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
         tokens, key, n_vocab = load_tokens(args)                       # one process encodes, the others wait
         ranks.agree('texts or vocabularies', key)
+        run.print(f'{n_vocab:,} tokens in the vocabulary'
+                  + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
         data = Sequences(tokens, args, ranks)
         n_total = data.per_epoch * args.n_iter
         module, runner, opt = build(args, n_vocab, n_total, device, ranks)

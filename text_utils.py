@@ -89,7 +89,11 @@ LOST = {'")': ['")'], 'May.': ['May.'], 'cause': ['cause']} | {
 EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39d4741'  # of the exceptions of 2.0.11
 LONGEST_EXCEPTION = 12
 
-PLAIN = re.compile(r"[\n -%'-~]*").fullmatch  # printable ASCII without &, which ftfy does not change
+# Text in which ftfy changes only line ends and quotes: printable ASCII without entities, typographic quotes, dashes and
+# dots, and small Latin letters that stand alone among ASCII. In no encoding that ftfy tries are these characters, thus
+# placed, bytes of UTF-8 (even if a space was the byte A0), so it finds nothing that was decoded wrongly.
+PLAIN = re.compile(r"""(?:[\n\r -%'-~‘’“”—…]++|&(?!\#?\w{0,8};)
+                       |(?<![^\n\r -~])[ß-öø-ÿ](?=[\n\r!-~]|\ [\n\r -~]|\ ?\Z))*+""", re.VERBOSE).fullmatch
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
 HOW_TO_GET = ': python model/download.py --model_path {} fetches the released files'
@@ -233,9 +237,20 @@ def words_of_chunk(chunk) -> list[str]:
     return [token.lower() for part in text_standardize(chunk).split() for token in split_chunk(part)]
 
 
+def clean(text):
+    """The same as ftfy.fix_text, which takes a millisecond for a line: most lines do not need it."""
+    if not PLAIN(text):
+        return load_ftfy()(text)
+    if '\r' in text:
+        text = text.replace('\r\n', '\n').replace('\r', '\n')
+    if not text.isascii():
+        text = text.replace('‘', "'").replace('’', "'").replace('“', '"').replace('”', '"')
+    return text
+
+
 def has_tokens(text) -> bool:
     """Whether `encode` gives ids for a text. Cleaning removes control characters, and makes `&nbsp;` a space."""
-    return bool((text if PLAIN(text) else load_ftfy()(text)).split())
+    return bool(clean(text).split())
 
 
 def load_vocabulary(path):
@@ -306,8 +321,13 @@ class TextEncoder:
         return symbols
 
     def encode_chunk(self, chunk):
-        """Ids of a cleaned text without white space."""
-        ids = [self.encoder.get(symbol, 0) for word in words_of_chunk(chunk) for symbol in self.bpe(word).split(' ')]
+        """Ids of a cleaned text without white space. Those of its parts, such as a word without its comma, are kept."""
+        parts = text_standardize(chunk).split()
+        if parts == [chunk]:
+            ids = [self.encoder.get(symbol, 0) for token in split_chunk(chunk)
+                   for symbol in self.bpe(token.lower()).split(' ')]
+        else:
+            ids = [i for part in parts for i in self.chunk_ids.get(part) or self.encode_chunk(part)]
         if len(self.chunk_ids) < MAX_CACHED and len(chunk) <= MAX_CACHED_LEN:
             self.chunk_ids[chunk] = ids
         return ids
@@ -319,13 +339,14 @@ class TextEncoder:
         """
         if isinstance(texts, str):
             raise ValueError('encode takes a list of texts, not a single text: encode([text])')
-        fix_text, chunk_ids, newline = load_ftfy(), self.chunk_ids, self.encoder.get('\n</w>', 0)
+        load_ftfy()  # another version than that of 2018 is an error even if no text needs it
+        chunk_ids, newline = self.chunk_ids, self.encoder.get('\n</w>', 0)
         encoded = []
         for text in tqdm(texts, ncols=80, leave=False, disable=None if verbose else True):
             if not isinstance(text, str):
                 raise ValueError(f'text {len(encoded)} is {type(text).__name__}, not str')
             ids = []
-            for line in (text if PLAIN(text) else fix_text(text)).split('\n'):
+            for line in clean(text).split('\n'):
                 chunks = line.split()
                 if chunks and ids:
                     ids.append(newline)

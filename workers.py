@@ -6,11 +6,15 @@ import pickle
 import queue
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from utils import make_path
+
+SAY_EVERY = 60                                          # seconds between two lines about the progress
 
 
 @contextlib.contextmanager
@@ -24,6 +28,36 @@ def one_at_a_time(path):
         acquired = lock.acquire()
     with acquired:
         yield
+
+
+class Lines:
+    """What a tqdm bar says, as a line each SAY_EVERY seconds, for output that is no terminal."""
+
+    def __init__(self, desc, total, initial=0):
+        self.desc, self.total, self.n, self.initial = desc, total, initial, initial
+        self.begun = self.said = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, n=1):
+        """So much more is done."""
+        self.n += n
+        now = time.monotonic()
+        if now - self.said >= SAY_EVERY:
+            self.said = now
+            left = (now - self.begun) / (self.n - self.initial) * (self.total - self.n)
+            print(f'{self.desc}: {100 * self.n / self.total:.0f} %, {left / 60:.0f} min left', file=sys.stderr)
+
+
+def progress(desc, total, initial=0):
+    """A tqdm bar of bytes or other small units; lines now and then if stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        return Lines(desc, total, initial)
+    return tqdm(desc=desc, total=total, initial=initial, unit='', unit_scale=True, ncols=80, leave=False)
 
 
 def share_out(work, jobs, n_proc, bar, steps=None) -> list:

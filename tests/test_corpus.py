@@ -1,20 +1,28 @@
 """corpus.py: token ids, files that are written only once, and input that is damaged, large or not text."""
 
+import contextlib
+import filecmp
 import json
 import multiprocessing
 import os
+import re
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_books import write_books
 from reference import GOLDENS
 
 import corpus
+import workers
 from text_utils import TextEncoder
 
+ROOT = Path(__file__).parents[1]
 TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens
 VOCABULARY = dict(encoder_path=f'{TOY}/encoder_bpe_40000.json', bpe_path=f'{TOY}/vocab_40000.bpe')
 LINES = ["Tom's dog didn't bark…", '', '  “Hello,” said Dr. Who &amp; left.\r', 'It cost $5 -- really?', 'naïve café']
@@ -55,6 +63,32 @@ def test_tokens_are_those_of_the_text_as_one(tmp_path, monkeypatch, piece, n_pro
     assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16 and n_vocab == 124
 
 
+@pytest.mark.parametrize('n_proc', [1, 2])
+def test_a_long_line_is_cut_at_spaces_and_stays_one_line(tmp_path, monkeypatch, n_proc):
+    monkeypatch.setattr(corpus, 'PIECE', 20)
+    monkeypatch.setattr(corpus, 'LONGEST_LINE', 10)
+    text = 'the cat sat “here” and ' * 30 + 'ended    ' + '\n' + 'the dog     ' * 9 + '\nthe end'
+    put(tmp_path, a=text, b='the cat ' * 20)
+    assert tokens_of(tmp_path, n_proc=n_proc)[0].tolist() == ids_of(text + '\n' + 'the cat ' * 20)
+    put(tmp_path, b='fine\n' + 'é' * 20)
+    with pytest.raises(ValueError, match='b.txt, line 2: more than 10 bytes without spaces between words are not text'):
+        tokens_of(tmp_path)
+
+
+def test_small_files_share_a_piece(tmp_path, monkeypatch):
+    put(tmp_path, **{f'{i:03}': 'the cat\n' for i in range(100)})
+    monkeypatch.setattr(corpus, 'PIECE', 80)
+    pieces, _ = corpus.cut(f'{tmp_path}/text')
+    assert [len(piece) for piece in pieces] == [10] * 10
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr(workers, 'SAY_EVERY', 0)
+    assert [*corpus.counted('adding', 'abcd')] == [*'abcd']
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f'adding: {percent} %, 0 min left' for percent in (25, 50, 75, 100)]
+
+
 def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
     put(tmp_path, a='the cat', c='the end')
     text = tmp_path / 'text'
@@ -75,6 +109,7 @@ def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
 
 
 def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'PIECE', 1)             # a piece for each file
     put(tmp_path, a='the cat sat', b='the dog ran')
     first, key, _ = tokens_of(tmp_path)
     encoded = []
@@ -119,6 +154,7 @@ def test_interrupted_encoding_continues_with_the_missing_pieces(tmp_path, monkey
 
 @pytest.mark.parametrize('options', [{}, dict(vocab_size=30)])
 def test_of_two_runs_that_encode_one_text_one_waits(tmp_path, monkeypatch, capfd, options):
+    monkeypatch.setattr(corpus, 'PIECE', 1)
     for name in ('encode_piece', 'count_words'):
         work = getattr(corpus, name)
         monkeypatch.setattr(corpus, name, lambda *args, work=work: (time.sleep(0.02), work(*args)))
@@ -135,7 +171,8 @@ def test_of_two_runs_that_encode_one_text_one_waits(tmp_path, monkeypatch, capfd
     assert tokens == tokens[:len(tokens) // 12] * 12 and len(set(tokens)) > 3
 
 
-def test_hundreds_of_pieces_need_a_handful_of_open_files(tmp_path):
+def test_hundreds_of_pieces_need_a_handful_of_open_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, 'PIECE', 1)
     put(tmp_path, **{f'{i:03}': 'the cat\n' for i in range(300)})
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     n_open = len(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else 50
@@ -198,6 +235,21 @@ def test_learned_vocabulary_has_the_form_of_the_released_one(tmp_path):
     assert os.stat(args.encoder_path).st_mtime_ns == written
 
 
+def test_a_small_text_gives_fewer_tokens_than_asked_for(tmp_path):
+    pytest.importorskip('subword_nmt')
+    put(tmp_path, a='ab ab cd\n')
+    assert tokens_of(tmp_path, vocab_size=10)[2] == 10 and tokens_of(tmp_path, vocab_size=11)[2] == 11
+    args = arguments(tmp_path, vocab_size=500)
+    assert corpus.load_tokens(args)[2] == 11 == len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
+
+
+def test_merges_are_learned_from_the_most_frequent_words_and_characters_from_all(tmp_path, monkeypatch):
+    pytest.importorskip('subword_nmt')
+    monkeypatch.setattr(corpus, 'MAX_WORDS', 1)
+    encoder, merges = corpus.learn_vocabulary(dict(ab=3, cd=2), 50)
+    assert merges == '#version: 0.2\na b</w>\n' and {'c', 'd</w>', 'ab</w>'} < {*encoder} and 'cd</w>' not in encoder
+
+
 @pytest.mark.parametrize('texts, options, words', [
     (None, {}, 'text is not a folder'), (dict(), {}, 'have no \\*.txt file'),
     (dict(a='', b='\n \n'), {}, 'the text is empty'), (dict(a='', b='\n \n'), dict(vocab_size=80), 'the text is empty'),
@@ -221,3 +273,62 @@ def test_a_huge_binary_file_is_refused_within_two_seconds(tmp_path):
     with pytest.raises(ValueError, match='a.txt, line 1: byte 0, 0x00, is not UTF-8 text'):
         tokens_of(tmp_path)
     assert time.time() - start < 2
+
+
+def in_new_process(options):
+    """A process that encodes the text, with its output in our stderr."""
+    code = ('import sys, json; from types import SimpleNamespace as S; from corpus import load_tokens; '
+            'tokens, key, n = load_tokens(S(**json.loads(sys.argv[1]))); print(key, len(tokens), n)')
+    command = [sys.executable, '-c', code, json.dumps(options)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def family(pid):
+    """A process and all that it has started, also indirectly."""
+    with contextlib.suppress(OSError):
+        yield pid
+        for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split():
+            yield from family(int(child))
+
+
+def used_by(processes):
+    """MiB of the processes together, a shared page counted once (PSS), and the most files that one of them has open."""
+    mib, n_files = 0, 0
+    for pid in {pid for process in processes for pid in family(process.pid)}:
+        with contextlib.suppress(OSError):              # it has ended
+            rollup = Path(f'/proc/{pid}/smaps_rollup').read_text()
+            mib += int(re.search(r'^Pss: +(\d+) kB', rollup, re.MULTILINE)[1]) / 1024
+            n_files = max(n_files, sum(os.path.isfile(path) for path in Path(f'/proc/{pid}/fd').iterdir()))
+    return mib, n_files
+
+
+@pytest.mark.slow
+def test_a_tenth_of_the_books_with_kills_and_two_runs_at_once(tmp_path):
+    """1,100 files of 0.5 GB; the whole has 11,000. Of two runs, the one at work is killed twice."""
+    pytest.importorskip('subword_nmt')
+    assert write_books(tmp_path / 'text', 1100) > 5e8
+    options = vars(arguments(tmp_path, n_proc=2, vocab_size=1000))
+    pieces_done = 'tokens/vocabulary-*/counts/*-of-*', f'tokens/{"[0-9a-f]" * 32}/*-of-*'
+    runs, n_kills, peak, most_files = [in_new_process(options)], 0, 0, 0
+    while any(process.poll() is None for process in runs):
+        n_done = len([*tmp_path.glob(pieces_done[min(n_kills, 1)])])
+        if n_done > 5 and len(runs) == 1 + n_kills < 3:
+            runs.append(in_new_process(options))                        # it waits
+        if n_done > 30 and n_kills < 2:
+            runs[n_kills].kill()
+            n_kills += 1
+        mib, n_files = used_by(runs)
+        peak, most_files = max(peak, mib), max(most_files, n_files)
+        time.sleep(0.2)
+    answers = [process.communicate()[0].split() for process in runs]
+    assert [process.returncode for process in runs] == [-9, -9, 0] and peak < 2048 and most_files < 20
+    key, _, n_vocab = answers[-1]
+    vocabulary, = tmp_path.glob('tokens/vocabulary-*')
+    left = [name for name in os.listdir(tmp_path / 'tokens') if not name.startswith('.')]
+    assert n_vocab == '1000' and sorted(left) == sorted([f'{key}.npy', vocabulary.name])
+    again = in_new_process(options | dict(
+        vocab_size=None, token_dir=f'{tmp_path}/again', encoder_path=f'{vocabulary}/encoder_bpe_40000.json',
+        bpe_path=f'{vocabulary}/vocab_40000.bpe'))
+    assert again.communicate()[0].split() == answers[-1]
+    assert filecmp.cmp(tmp_path / 'tokens' / f'{key}.npy', tmp_path / 'again' / f'{key}.npy', shallow=False)
+    print(f'peak {peak:.0f} MiB, {most_files} files')

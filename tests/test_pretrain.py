@@ -74,7 +74,8 @@ def test_a_run_says_what_it_does_and_how_fast_it_is(run, tmp_path, monkeypatch, 
     monkeypatch.setattr(pretrain, 'SAY_EVERY', 0)
     put(tmp_path, a=random_text())
     log = run(*VOCABULARY, '--n_iter', '1', '--log_every', '100').log
-    first, columns, *lines = capsys.readouterr().out.splitlines()
+    vocabulary, first, columns, *lines = capsys.readouterr().out.splitlines()
+    assert vocabulary == '124 tokens in the vocabulary'
     n_updates = log[-1]['n_updates']
     said = re.fullmatch(r'([\d,]+) tokens to train on, ([\d,]+) held out; updates 1 to (\d+) of 32 tokens; '
                         r'([\d,]+) parameters on cpu', first)

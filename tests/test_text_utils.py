@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from text_utils import TextEncoder, get_pairs, has_tokens, load_ftfy, load_rules, split_chunk, text_standardize
+from text_utils import TextEncoder, clean, get_pairs, has_tokens, load_ftfy, load_rules, split_chunk, text_standardize
 
 ROOT = Path(__file__).parents[1]
 GOLDENS = Path(__file__).parent / 'goldens'
@@ -169,6 +169,25 @@ any_texts = texts | st.text(max_size=60) | st.text(st.characters(categories=['Cs
 def test_caches_and_shortcuts_leave_the_ids_alone(broad, text):
     for _ in range(2):  # the second result comes from the cache
         assert broad.encode([text], verbose=False) == [plain_encode(text, broad)]
+
+
+typographic = st.lists(st.sampled_from([*'‘’“”—…–éßÿàâãÃ€\r\n  abC.;&#<>', '&amp;', 'a&b', ' é ', '“é”', 'é”…'])
+                       ).map(''.join)
+
+
+@given(typographic | texts)
+@settings(max_examples=1000, deadline=None)
+@example('Charlotte Brontë…”')
+@example('é “a”')
+def test_cleaning_is_ftfys(text):
+    assert clean(text) == load_ftfy()(text)
+
+
+def test_ordinary_text_is_cleaned_without_ftfy(monkeypatch):
+    text = 'He’d said: “No — at the café, señor…” & left AT&T, “Brontë.”\r\n'
+    expected = load_ftfy()(text)
+    monkeypatch.setattr('text_utils.load_ftfy', None)
+    assert clean(text) == expected
 
 
 NOTHING = st.sampled_from(['&nbsp;', '&#160;', '&#7;', '\x1b[36m', '\x01', '\ufeff', ' ', '\u200b'])

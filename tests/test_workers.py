@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -20,20 +21,29 @@ def bar(total=0):
     return tqdm(total=total, disable=False, file=open(os.devnull, 'w'))
 
 
-def children():
-    """Ids of the processes that this process has started and not yet waited for."""
-    found = []
-    for thread in os.listdir('/proc/self/task'):
-        with open(f'/proc/self/task/{thread}/children') as f:
-            found += f.read().split()
-    return sorted(map(int, found))
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that `share_out` has started."""
+    processes = []
+
+    class Process(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            processes.append(self)
+            super().__init__(*args, **kwargs)
+    monkeypatch.setattr('workers.subprocess.Popen', Process)
+    return processes
+
+
+def have_ended(processes, n):
+    """Whether there are n processes, which have ended and were waited for."""
+    return len(processes) == n and all(process.returncode is not None for process in processes)
 
 
 @pytest.mark.parametrize('n_proc', [1, 3])
-def test_results_are_in_the_order_of_the_jobs_and_the_bar_reaches_its_end(n_proc):
-    progress, before = bar(10), children()
+def test_results_are_in_the_order_of_the_jobs_and_the_bar_reaches_its_end(n_proc, started):
+    progress = bar(10)
     assert share_out(functools.partial(max, 4), [1, 9, 5, 2], n_proc, progress, [1, 2, 3, 4]) == [4, 9, 5, 4]
-    assert progress.n == 10 and children() == before
+    assert progress.n == 10 and have_ended(started, n_proc if n_proc > 1 else 0)
     assert share_out(len, [], n_proc, bar()) == []
 
 
@@ -49,29 +59,27 @@ def test_what_the_work_prints_is_no_answer():
 
 
 @pytest.mark.parametrize('n_proc', [1, 2])
-def test_an_error_of_the_work_is_raised_here(n_proc):
-    before = children()
+def test_an_error_of_the_work_is_raised_here(n_proc, started):
     with pytest.raises(ValueError, match='x'):
         share_out(int, ['1', 'x', '3'] + ['4'] * 100, n_proc, bar())
-    assert children() == before
+    assert have_ended(started, n_proc if n_proc > 1 else 0)
 
 
 @pytest.mark.parametrize('job', [f'__import__("os").kill(__import__("os").getpid(), {signal.SIGKILL})',
                                  '__import__("os")._exit(0)'])
-def test_a_process_that_is_killed_is_an_error_and_no_hang(job):
-    before = children()
+def test_a_process_that_is_killed_is_an_error_and_no_hang(job, started):
     with pytest.raises(ChildProcessError, match='was killed: not enough memory'):
         share_out(eval, ['1', job, *['2'] * 20], 2, bar())
-    assert children() == before
+    assert have_ended(started, 2)
 
 
-def test_an_interrupt_ends_all_processes_at_once():
-    before, begun = children(), time.monotonic()
+def test_an_interrupt_ends_all_processes_at_once(started):
+    begun = time.monotonic()
     timer = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         share_out(time.sleep, [60] * 6, 2, bar())
-    assert time.monotonic() - begun < 20 and children() == before
+    assert time.monotonic() - begun < 20 and have_ended(started, 2)
 
 
 def test_several_processes_encode_as_one_does(monkeypatch):
