@@ -155,6 +155,14 @@ def port_step(cfg, n_ctx, device, path):
     return step
 
 
+def has_transformers() -> bool:
+    """Whether the transformers library is installed, and can use this version of torch."""
+    if not importlib.util.find_spec('transformers'):
+        return False
+    import transformers
+    return transformers.is_torch_available()
+
+
 def transformers_step(cfg, n_ctx, device):
     """`OpenAIGPTDoubleHeadsModel` of the transformers library with torch's AdamW, and gradient clipping."""
     from transformers import OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
@@ -177,7 +185,7 @@ def transformers_step(cfg, n_ctx, device):
 def training_steps(args, cfg, n_ctx, device):
     """Name -> function that builds a training step, for all contenders that are installed or given."""
     builders = {name: partial(our_step, cfg, n_ctx, device, *how) for name, how in ours(device).items()}
-    if importlib.util.find_spec('transformers'):
+    if has_transformers():
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
     if args.against:
         builders['against'] = partial(port_step, cfg, n_ctx, device, args.against)
