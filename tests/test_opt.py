@@ -229,6 +229,7 @@ def test_clipping_works_in_every_precision(fused, dtypes):
     expected = 1 - 0.1 * math.sqrt(.001) / .1 * .1 * g / (math.sqrt(.001) * g + 1)
     for p in params:
         assert_close(p.detach().double(), torch.full((4, 4), expected, dtype=DOUBLE), atol=4e-3)
+        assert_close(opt.state[p]['exp_avg'].double(), torch.full((4, 4), 0.1 * g, dtype=DOUBLE), atol=0, rtol=1e-2)
 
 
 def test_calls_of_the_port_work():
