@@ -51,7 +51,7 @@ class OpenAIAdam(torch.optim.AdamW):
 
     Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k)) + eps) + lr' wd p, which is the same for
     lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and
-    leaves the arithmetic to the fused kernel.
+    leaves the arithmetic to the fused kernel or, in a torch that has none for CPUs, to the plain AdamW.
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the updates the schedule is spread over.
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
