@@ -130,9 +130,9 @@ def read_runs(paths):
     left_out = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
     runs = runs[runs.complete].sort_values('time', kind='stable')
     options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS, 'wrong']).fillna('None').sort_index(axis=1)
-    differing = options.loc[:, options.nunique() > 1].to_dict('records')
+    differing = options.loc[:, options.nunique() > 1]
     runs['name'] = [' '.join(f'{key}={value[:8] if key in HASHES else value}' for key, value in row.items())
-                    or 'all runs' for row in differing]
+                    or 'all runs' for _, row in differing.iterrows()]
     runs['latest'] = runs.groupby(['name', 'seed']).path.transform('last')
     left_out += [f'{path}: left out, {latest} is a later run of the same options and seed'
                  for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]

@@ -30,7 +30,6 @@ from options import INCIDENTAL
 from utils import ResultLogger, check_archive, make_path, read_json, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
-CHANGING = ('t', 'betas', 'eps', 'weight_decay')                        # in the groups of an optimizer, at each step
 
 
 class Stopped(Exception):
@@ -185,7 +184,7 @@ class Run:
         opt, state = self.parts['opt'], saved['state']
         moments = [dict(step=torch.tensor(0.), exp_avg=p, exp_avg_sq=p) for group in opt.param_groups
                    for p in group['params']]
-        fixed = [[{name: value for name, value in group.items() if name not in CHANGING} for group in groups]
+        fixed = [[{**group, 't': None} for group in opt.settings(groups)]
                  for groups in (opt.state_dict()['param_groups'], saved['opt']['param_groups'])]
         numbers = [state['n_updates'], *(group['t'] for group in saved['opt']['param_groups'])]
         if not (fixed[0] == fixed[1] and same_kind(saved['opt']['state'], dict(enumerate(moments)))
@@ -358,7 +357,7 @@ def same_kind(value, fresh) -> bool:
 def is_plain(tensor) -> bool:
     """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
     return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type != 'meta'
-            and tensor.untyped_storage().nbytes() >= tensor.nbytes)
+            and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size())
 
 
 def all_finite(state: dict) -> bool:

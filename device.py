@@ -10,6 +10,7 @@ import random
 import sys
 import time
 import traceback
+import warnings
 
 import numpy as np
 import torch
@@ -30,17 +31,21 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
         torch.use_deterministic_algorithms(True)
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    context = contextlib.nullcontext()
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if DTYPES[dtype]:
+            with warnings.catch_warnings(action='ignore'):             # of a dtype that torch then refuses
+                context = torch.autocast(device.type, dtype=DTYPES[dtype])
+                with context:
+                    pass
     except (RuntimeError, AssertionError) as e:
-        raise ValueError(f'--device {name}: {str(e).splitlines()[0]}') from None
+        raise ValueError(f'--device {name}, --dtype {dtype}: {str(e).splitlines()[0]}') from None
     if device.type == 'cpu':
         keep_freed_memory()
     torch.set_float32_matmul_precision('high' if dtype == 'tf32' else 'highest')
-    if DTYPES[dtype]:
-        return device, torch.autocast(device.type, dtype=DTYPES[dtype])
-    return device, contextlib.nullcontext()
+    return device, context
 
 
 def device_of(args, name: str = ''):
@@ -107,7 +112,10 @@ def keep_freed_memory():
 
 def grad_scaler(device, dtype: str):
     """Scales the loss in float16, because small gradients would become zero. Does nothing for other dtypes."""
-    return torch.amp.GradScaler(device.type, enabled=dtype == 'float16')
+    enabled = dtype == 'float16'
+    if not hasattr(torch.amp, 'GradScaler'):                           # before torch 2.3: on CUDA alone
+        return torch.cuda.amp.GradScaler(enabled=enabled)
+    return torch.amp.GradScaler(device.type, enabled=enabled)
 
 
 NO_SCALING = grad_scaler(torch.device('cpu'), 'float32')

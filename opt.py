@@ -25,8 +25,21 @@ SCHEDULES = {'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant,
 
 
 # These methods of torch.optim without wrappers that import torch.compile, a second and 90 MB, to tell it to keep out.
-add_param_group, zero_grad, step = (getattr(torch.optim.AdamW, name).__wrapped__
-                                    for name in ('add_param_group', 'zero_grad', 'step'))
+# Before torch 2.1 they have none.
+add_param_group, zero_grad, step = (getattr(method, '__wrapped__', method) for method in (
+    torch.optim.AdamW.add_param_group, torch.optim.AdamW.zero_grad, torch.optim.AdamW.step))
+
+
+def has_fused_kernel() -> bool:
+    """Whether torch's AdamW has its fused kernel on every device, which it lacks before torch 2.4."""
+    try:
+        torch.optim.AdamW([torch.zeros(1)], fused=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+FUSED = has_fused_kernel()
 
 
 class OpenAIAdam(torch.optim.AdamW):
@@ -44,7 +57,7 @@ class OpenAIAdam(torch.optim.AdamW):
 
     Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k)) + eps) + lr' wd p, which is the same for
     lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and
-    leaves the arithmetic to the fused kernel.
+    leaves the arithmetic to the fused kernel or, in a torch that has none for CPUs, to the plain AdamW.
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the updates the schedule is spread over.
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
@@ -70,7 +83,7 @@ class OpenAIAdam(torch.optim.AdamW):
         self.own = dict(schedule=schedule, warmup=warmup, t_total=t_total, b1=b1, b2=b2, e=e, l2=l2,
                         vector_l2=vector_l2, max_grad_norm=max_grad_norm, t=0)
         self.grad_norm = None
-        super().__init__(params, lr=lr, fused=True)
+        super().__init__(params, lr=lr, fused=FUSED, foreach=False)
         self._step_supports_amp_scaling = False        # so GradScaler unscales the gradients and skips what overflowed
 
     def add_param_group(self, param_group):
@@ -85,7 +98,7 @@ class OpenAIAdam(torch.optim.AdamW):
     zero_grad = zero_grad
 
     def clip(self):
-        """Scale of the global-norm clipping, used inside the fused kernel (it divides by `grad_scale`, in float32)."""
+        """By what gradients are to be divided for the global-norm clipping, in float32; None where nothing is."""
         limit = self.param_groups[0]['max_grad_norm']
         grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
         if limit <= 0 or not grads:
@@ -93,6 +106,24 @@ class OpenAIAdam(torch.optim.AdamW):
         norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in grads]
         self.grad_norm = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
         return (self.grad_norm.clamp(min=limit) / limit).float()
+
+    def divide_gradients(self, scale):
+        """What the fused kernel does with `grad_scale`: divide in place, computing in float32 at least."""
+        for group in self.param_groups:
+            for p in group['params']:
+                if p.grad is not None:
+                    wide = p.grad.to(torch.promote_types(p.grad.dtype, torch.float32))
+                    p.grad.copy_(wide / scale.to(p.grad.device))
+
+    def settings(self, groups) -> list[dict]:
+        """What is not torch's in `param_groups`, here or of a state dict; torch's part depends on its version."""
+        return [{name: group[name] for name in (*self.own, 'lr', 'params')} for group in groups]
+
+    def load_state_dict(self, state_dict):
+        """Take over moments and settings, also where another version of torch wrote them."""
+        settings = self.settings(state_dict['param_groups'])
+        groups = [{**group, **own} for group, own in zip(self.param_groups, settings, strict=True)]
+        super().load_state_dict({**state_dict, 'param_groups': groups})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -105,7 +136,11 @@ class OpenAIAdam(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.grad_scale = self.clip()
+        scale = self.clip()
+        if self.defaults['fused']:
+            self.grad_scale = scale
+        elif scale is not None:
+            self.divide_gradients(scale)
         peaks = [group['lr'] for group in self.param_groups]
         for group in self.param_groups:
             b1, b2 = group['betas'] = group['b1'], group['b2']

@@ -152,8 +152,8 @@ def parquet_rows(path, columns, label):
     """`read_rows` for parquet."""
     try:
         from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise ValueError(f'{path}: parquet needs pyarrow: pip install pyarrow, or save the file as .jsonl') from None
+    except ImportError as e:                                           # missing, or not for this version of numpy
+        raise ValueError(f'{path}: parquet needs pyarrow ({e}): pip install pyarrow, or save it as .jsonl') from None
     check_file(path, MAX_TEXT)
     number = 0
     try:

@@ -192,13 +192,21 @@ def transformers_step(cfg, n_ctx, device):
     return step
 
 
+def has_transformers() -> bool:
+    """Whether the transformers library is installed, and can use this version of torch."""
+    if not importlib.util.find_spec('transformers'):
+        return False
+    import transformers
+    return transformers.is_torch_available()
+
+
 def training_steps(args, cfg, n_ctx, device):
     """Name -> function that builds a step of fine-tuning, for all contenders that are installed or given."""
     builders = {name: partial(our_step, cfg, n_ctx, device, *how) for name, how in variants(device).items()}
     if can_compile(device):
         *_, half = dtypes_of(device)
         builders[f'plain, {half}, compiled'] = partial(our_step, cfg, n_ctx, device, half, True, compiled=True)
-    if importlib.util.find_spec('transformers'):
+    if has_transformers():
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
     if 'port' in checkouts(args):
         builders['port'] = partial(port_step, cfg, n_ctx, device, checkouts(args)['port'])

@@ -4,14 +4,27 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn as nn
 
+from device import choose_device
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, TransformerModel, dotdict, load_openai_pretrained_model
 from text_utils import TextEncoder
 
 GOLDENS = Path(__file__).parent / 'goldens'
 SHARED = Path(__file__).parents[2] / 'shared'       # the real stories and vocabulary, if available
+
+
+def computes_float16() -> bool:
+    """Whether torch computes float16 on a CPU; old versions do not."""
+    try:
+        return bool(choose_device('cpu', 'float16'))
+    except ValueError:
+        return False
+
+
+needs_float16 = pytest.mark.skipif(not computes_float16(), reason='this torch has no float16 on a CPU')
 
 
 class Golden:
@@ -56,6 +69,14 @@ def without_noise(name, array):
 
 def assert_close(ours, theirs, atol=1e-5, rtol=0.0, what=''):
     torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol, msg=lambda text: f'{what}: {text}')
+
+
+def compiled(module):
+    """torch.compile(module); old versions of torch refuse new versions of Python, and then the test is skipped."""
+    try:
+        return torch.compile(module)
+    except RuntimeError as e:
+        pytest.skip(str(e))
 
 
 def record_dropout(model):

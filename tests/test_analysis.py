@@ -1,4 +1,5 @@
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -351,7 +352,8 @@ def test_the_log_says_what_a_run_depended_on(tmp_path):
     results = train.main(train.parse_args(toy_argv(tmp_path, '--n_iter', '1')))
     options = json.loads(Path(results.log_path).read_text().splitlines()[0])
     environment = options['environment']
-    assert (environment['torch'], environment['device'], environment['processes']) == (torch.__version__, 'cpu', 1)
+    assert (environment['device'], environment['processes']) == ('cpu', 1)
+    assert environment['torch'] == importlib.metadata.version('torch')
     assert environment['vocabulary'] == hashlib.sha256((TOY / 'encoder_bpe_40000.json').read_bytes()).hexdigest()
     assert environment.keys() >= {'python', 'numpy', 'spacy', 'ftfy', 'commit', 'merges', 'weights', 'texts', 'ids',
                                   'threads'}

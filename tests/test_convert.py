@@ -26,6 +26,8 @@ from zero_shot import with_positions
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')
 transformers = pytest.importorskip('transformers', reason='needs pip install transformers')
 tokenizers = pytest.importorskip('tokenizers', reason='needs pip install transformers')
+if not transformers.is_torch_available():
+    pytest.skip('this version of transformers refuses this version of torch', allow_module_level=True)
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 IDS = torch.randint(124, (3, 14), generator=torch.Generator().manual_seed(0))

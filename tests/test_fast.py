@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import Golden, assert_close, assert_dropped, record_dropout
+from reference import Golden, assert_close, assert_dropped, needs_float16, record_dropout
 
 import fast
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
@@ -195,7 +195,8 @@ def test_labels_that_do_not_fit_the_head_are_refused():
 
 
 @pytest.mark.parametrize('head', HEADS)
-@pytest.mark.parametrize('dtype, error', [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+@pytest.mark.parametrize('dtype, error', [
+    pytest.param(torch.float16, 0.01, marks=needs_float16), (torch.bfloat16, 0.08)])
 def test_half_precision_has_finite_losses_and_the_gradients_of_float32(head, dtype, error):
     model = build(head).train()
     X, M, Y = of_head(head, 4)
@@ -211,7 +212,7 @@ def test_half_precision_has_finite_losses_and_the_gradients_of_float32(head, dty
         assert (p.grad / 2**12 - grad).norm() < error * expected[0].norm()
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', [pytest.param(torch.float16, marks=needs_float16), torch.bfloat16])
 @pytest.mark.parametrize('parameters_too', [False, True], ids=['autocast', 'half'])
 def test_gradients_of_small_weights_do_not_vanish_in_half_precision(dtype, parameters_too):
     """The gradients are computed in the forward pass, before the loss scale is known."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from reference import assert_close, toy_language_model
+from reference import assert_close, needs_float16, toy_language_model
 from toy import ROOT, TOY, VOCABULARY, toy_run, with_stories
 
 import generate
@@ -273,7 +273,7 @@ def test_more_candidates_than_tokens_are_all_tokens():
     assert_close(logits_to_probs(PROBS.log(), topk=10**30), PROBS)
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', ['bfloat16', pytest.param('float16', marks=needs_float16)])
 def test_half_precision_generates(dtype):
     assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', dtype))[0]
 

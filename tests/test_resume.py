@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from forked import finish, kill, run_two, start
-from reference import assert_close
+from reference import assert_close, needs_float16
 from toy import MERGES, NO_DROPOUT, ROOT, TOY, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
 import train
@@ -316,6 +316,7 @@ def test_parameters_that_are_not_finite_are_not_kept(folder, monkeypatch, n):
         train.main(train.parse_args(toy_argv(folder, '--desc', 'nan', '--predict', str(folder / VAL_NAME))))
 
 
+@needs_float16
 def test_half_precision_trains_is_resumed_and_predicts(folder):
     argv = ['--dtype', 'float16', '--submit', *NO_DROPOUT]
     single = train.main(train.parse_args(toy_argv(folder, '--desc', 'single', *NO_DROPOUT)))

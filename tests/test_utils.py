@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import importlib.metadata
 import json
@@ -8,15 +9,18 @@ import stat
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from reference import needs_float16
 
 import device
 from datasets import encode_once
-from device import choose_device
+from device import DTYPES, choose_device, grad_scaler
 from options import train_options
 from readers import read_table
 from shell import run_script
@@ -278,6 +282,26 @@ def test_freed_memory_serves_the_next_tensor():
         torch.ones(2 ** 24)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert min(faults) < 100
+def test_a_dtype_that_torch_lacks_is_refused_before_anything_is_computed(monkeypatch):
+    class Autocast(contextlib.nullcontext):
+        def __init__(self, *_, **__):                                  # what torch 2.0.1 does for float16 on a CPU
+            warnings.warn('Disabling autocast.', stacklevel=1)
+
+        def __enter__(self):
+            raise RuntimeError('AutocastCPU only support Bfloat16')
+
+    monkeypatch.setattr(torch, 'autocast', Autocast)
+    with pytest.raises(ValueError, match='--device cpu, --dtype float16: AutocastCPU only support Bfloat16'):
+        choose_device('cpu', 'float16')
+
+
+@pytest.mark.parametrize('is_old', [pytest.param(False, marks=needs_float16), True])
+def test_the_loss_is_scaled_in_float16_alone(monkeypatch, is_old):
+    if is_old:                                                         # torch 2.0.1 has a scaler for CUDA alone
+        monkeypatch.delattr(torch.amp, 'GradScaler', raising=False)
+        monkeypatch.setattr(torch.cuda.amp, 'GradScaler', lambda enabled: SimpleNamespace(is_enabled=lambda: enabled))
+    for dtype in DTYPES:
+        assert grad_scaler(torch.device('cpu'), dtype).is_enabled() == (dtype == 'float16')
 
 
 @pytest.mark.parametrize('error, status, words', [

@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import GOLDENS, Golden, assert_close
+from reference import GOLDENS, Golden, assert_close, compiled
 
 import model_pytorch
 import opt
@@ -78,9 +78,9 @@ def test_all_positions_and_no_special_rows_by_default():
 
 
 @pytest.mark.parametrize('wrap', [
-    lambda model: model, nn.DataParallel, torch.compile, lambda model: model.transformer,
-    lambda model: torch.compile(nn.DataParallel(model)), lambda model: nn.DataParallel(torch.compile(model)),
-    lambda model: model.transformer.h.__setitem__(1, torch.compile(model.transformer.h[1])) or model])
+    lambda model: model, nn.DataParallel, compiled, lambda model: model.transformer,
+    lambda model: compiled(nn.DataParallel(model)), lambda model: nn.DataParallel(compiled(model)),
+    lambda model: model.transformer.h.__setitem__(1, compiled(model.transformer.h[1])) or model])
 def test_a_model_with_heads_or_wrapped_loads_too(wrap):
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     model = DoubleHeadModel(cfg, 126, 'multiple_choice', vocab=141, n_ctx=14)
