@@ -181,14 +181,10 @@ def add_run_args(parser, desc):
     return group
 
 
-def add_training_args(parser, examples, n_iter, n_batch, n_gpu, lr, lr_warmup):
-    """Options of training, with these defaults; returns the group. examples: what a batch has."""
+def add_training_args(parser, n_iter, lr, lr_warmup):
+    """Options of training, with these defaults; returns the group."""
     group = parser.add_argument_group('training')
     group.add_argument('--n_iter', type=number(int, 1), default=n_iter, help='epochs')
-    group.add_argument('--n_batch', type=number(int, 1), default=n_batch, help=f'{examples} that are computed at a '
-                       'time (a tower), with dropout of their own')
-    group.add_argument('--n_gpu', type=number(int, 1), default=n_gpu, help=f'towers: an update takes n_batch * n_gpu '
-                       f'{examples}; one device computes one tower after the other')
     group.add_argument('--lr', type=number(float, 0), default=lr, help='peak learning rate')
     group.add_argument('--lr_warmup', type=warmup, default=lr_warmup, metavar='X', help='updates until the peak: their '
                        'fraction of all, or from 1 on their number, at most a tenth of all')
@@ -325,7 +321,11 @@ def train_options(argv=None):
                        'validation and test examples (implies --submit)')
     group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
                        'probabilities for the examples in FILE')
-    group = add_training_args(parser, 'examples', n_iter=3, n_batch=8, n_gpu=4, lr=6.25e-5, lr_warmup=0.002)
+    group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002)
+    group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower, which is computed at a '
+                       'time, with dropout of its own')
+    group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
+                       'examples; one device computes one tower after the other')
     group.add_argument('--lr_schedule', default='warmup_linear', choices=SCHEDULES, help='learning rate over time')
     group.add_argument('--lm_coef', type=number(float, 0), default=0.5, help='weight of the language-model loss')
     group.add_argument('--opt', default='adam', choices=['adam'], help='optimizer')
@@ -433,7 +433,10 @@ def pretrain_options(argv=None):
     group = add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
-    add_training_args(parser, 'sequences', n_iter=100, n_batch=8, n_gpu=8, lr=2.5e-4, lr_warmup=2000)
+    group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000)
+    group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
+    group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
+                       'time, with dropout of their own; for the memory there is')
     add_network_args(parser, None, 'weights to start from, in the released layout (default: random ones)')
     add_regularisation_args(parser)
     add_computing_args(parser)

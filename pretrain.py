@@ -73,7 +73,7 @@ class Sequences:
         self.n_valid = min(max(n_sequences // 100, 1), MAX_VALID)
         self.n_train_tokens = len(tokens) - 1 - self.n_valid * args.n_ctx
         self.n_train = self.n_train_tokens // args.n_ctx
-        self.n_batch = min(args.n_batch * args.n_gpu, self.n_train)    # of an update
+        self.n_batch = min(args.n_batch, self.n_train)
         if self.n_batch % ranks.size:
             raise ValueError(f'{ranks.size} processes cannot share the {self.n_batch} sequences of an update equally')
         self.per_epoch = self.n_train // self.n_batch
@@ -94,10 +94,10 @@ class Sequences:
         starts = self.starts[i * self.n_batch:(i + 1) * self.n_batch]
         return self.cut_out(starts[self.ranks.rank::self.ranks.size], self.n_train_tokens)
 
-    def valid(self, n_batch):
-        """The starts of the sequences held out, in parts of at most n_batch."""
+    def valid(self, micro_batch):
+        """The starts of the sequences held out, in parts of at most micro_batch."""
         starts = self.n_train_tokens + self.n_ctx * np.arange(self.n_valid)
-        return np.array_split(starts, -(-self.n_valid // n_batch))
+        return np.array_split(starts, -(-self.n_valid // micro_batch))
 
 
 def build(args, n_vocab, n_total, device, ranks):
@@ -126,15 +126,15 @@ def build(args, n_vocab, n_total, device, ranks):
     return module, runner, opt
 
 
-def update(runner, opt, batch, n_batch, autocast, scaler, run):
-    """One update from sequences (N, T+1), a tower of n_batch at a time; returns the loss, a tensor."""
+def update(runner, opt, batch, micro_batch, autocast, scaler, run):
+    """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor."""
     runner.train()
-    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(n_batch)
+    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(micro_batch)
     for part in parts:
         if run.signals.received and run.ranks.size == 1:
             set_generator_states(generators)                           # the update is dropped, to be done again
             run.save_or_stop()
-        # processes exchange their gradients once an update, after the last tower
+        # processes exchange their gradients once an update, after the last micro-batch
         with runner.no_sync() if run.ranks.size > 1 and part is not parts[-1] else nullcontext():
             with autocast:
                 loss = runner(part, n_targets)
@@ -147,10 +147,10 @@ def update(runner, opt, batch, n_batch, autocast, scaler, run):
 
 
 @torch.no_grad()
-def validate(module, data, n_batch, autocast, device):
-    """Mean next-token loss of the sequences held out, n_batch at a time, in nats; the processes share these parts."""
+def validate(module, data, micro_batch, autocast, device):
+    """Mean next-token loss of the sequences held out, in nats; the processes share the micro-batches."""
     module.eval()
-    parts, ranks = data.valid(n_batch), data.ranks
+    parts, ranks = data.valid(micro_batch), data.ranks
     losses = torch.zeros(len(parts), device=device)
     for i in range(ranks.rank, len(parts), ranks.size):
         with autocast:
@@ -221,14 +221,14 @@ def train(args, device, autocast, ranks):
 
         while state['n_updates'] < n_total:
             batch = data.batch(state['n_updates']).to(device)
-            loss = update(runner, opt, batch, args.n_batch, autocast, scaler, run)
+            loss = update(runner, opt, batch, args.micro_batch, autocast, scaler, run)
             state['losses'].append(ranks.sum(loss) / ranks.size)
             state['n_updates'] += 1
             n_tokens += data.n_batch * args.n_ctx
             progress.step(state['losses'][-1])
             if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
                 tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
-                va_loss = validate(module, data, args.n_batch, autocast, device)
+                va_loss = validate(module, data, args.micro_batch, autocast, device)
                 run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
                         va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
                         flop_utilisation=progress.utilisation(tokens_per_s))
@@ -259,9 +259,8 @@ def main(args):
     for what, path in (('weights of --model_path', args.model_path), ('tokens of --token_dir', args.token_dir)):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
-    if args.n_batch * args.n_gpu % ranks.size:
-        raise ValueError(f'{ranks.size} processes cannot share the --n_batch {args.n_batch} x --n_gpu {args.n_gpu} '
-                         'sequences of an update equally')
+    if args.n_batch % ranks.size:
+        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
     device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
     try:

@@ -49,7 +49,7 @@ SIZE = ['--n_layer', '1', '--n_embd', '16', '--n_head', '2', '--n_ctx', '16']
 TRAIN = ['--data_dir', '.', '--model_path', 'model', '--n_valid', '10', '--n_batch', '20', '--n_gpu', '1',
          '--lr', '1e-2', '--n_iter', '1', '--submit']
 PRETRAIN = ['--data_dir', 'corpus', '--token_dir', 'tokens', '--n_proc', '1', '--n_iter', '1', '--n_batch', '4',
-            '--n_gpu', '1']
+            '--micro_batch', '4']
 INIT, LEARN = [*PRETRAIN, '--model_path', 'model'], [*PRETRAIN, *SIZE, '--vocab_size', '60']
 MODEL = [f'model/{name}' for name in (VOCABULARY, MERGES, 'params_shapes.json', 'params_0.npy', 'params_7.npy',
                                       'hparams.json')]

@@ -40,7 +40,7 @@ def argv_for(folder, *argv):
     """Options of a small run on the text in folder/text; argv may replace some of them."""
     return ['--data_dir', f'{folder}/text', '--save_dir', f'{folder}/save', '--log_dir', f'{folder}/log', '--token_dir',
             f'{folder}/tokens', '--desc', 'toy', '--n_embd', '16', '--n_head', '2', '--n_layer', '1', '--n_ctx', '8',
-            '--n_iter', '2', '--n_batch', '2', '--n_gpu', '2', '--log_every', '5', '--lr', '1e-2', '--n_proc',
+            '--n_iter', '2', '--n_batch', '4', '--micro_batch', '2', '--log_every', '5', '--lr', '1e-2', '--n_proc',
             '1', '--device', 'cpu', *argv]
 
 
@@ -93,7 +93,7 @@ def test_a_run_says_what_it_does_and_how_fast_it_is(run, tmp_path, monkeypatch, 
 def test_a_repeated_text_is_learned(run, tmp_path):
     pytest.importorskip('subword_nmt')
     put(tmp_path, a='one two three four five six\n' * 200)     # a repeated sequence of 7 tokens
-    result = run('--vocab_size', '80', '--n_iter', '4', '--n_batch', '4', '--n_gpu', '1', '--log_every', '10',
+    result = run('--vocab_size', '80', '--n_iter', '4', '--n_batch', '4', '--micro_batch', '4', '--log_every', '10',
                  '--embd_pdrop', '0')
     perplexities = [line['va_ppl'] for line in result.log]
     assert perplexities[0] > 2 and perplexities[-1] < 1.1
@@ -361,7 +361,7 @@ def test_the_released_layout_is_written_byte_for_byte(tmp_path):
     (dict(a='the cat sat\n' * 20), ['--model_path', str(TOY), *VOCABULARY, '--n_ctx', '25', '--n_head', '4'],
      '24 positions'),
     (dict(a='abc'), [*VOCABULARY, '--n_batch', '0'], '--n_batch: 0'),
-    (dict(a='abc'), [*VOCABULARY, '--n_gpu', '-1'], '--n_gpu: -1'),
+    (dict(a='abc'), [*VOCABULARY, '--micro_batch', '-1'], '--micro_batch: -1'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--lr', '-1'], '--lr: -1'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--n_head', '3'], 'n_head=3'),
     (dict(a='the cat sat\n' * 20), [*VOCABULARY, '--attn_pdrop', '2'], '--attn_pdrop: 2'),
@@ -384,13 +384,14 @@ def test_weights_of_another_vocabulary(run, tmp_path):
 
 def test_defaults_are_the_papers():
     args = pretrain.parse_args(['--data_dir', 'books', '--vocab_size', '40478'])
-    paper = dict(n_ctx=512, n_batch=8, n_gpu=8, lr=2.5e-4, lr_warmup=2000, n_iter=100, l2=0.01, max_grad_norm=1,
+    paper = dict(n_ctx=512, n_batch=64, micro_batch=8, lr=2.5e-4, lr_warmup=2000, n_iter=100, l2=0.01, max_grad_norm=1,
                  n_embd=768, n_head=12, n_layer=12, embd_pdrop=0.1, attn_pdrop=0.1, resid_pdrop=0.1, afn='gelu')
     assert {name: getattr(args, name) for name in paper} == paper
 
 
 def two_argv(folder, *argv):
-    return argv_for(folder, *VOCABULARY, '--n_iter', '4', '--n_batch', '2', '--n_gpu', '4', '--desc', 'two', *argv)
+    return argv_for(folder, *VOCABULARY, '--n_iter', '4', '--n_batch', '8', '--micro_batch', '2', '--desc', 'two',
+                    *argv)
 
 
 def weights_of(folder, desc):
@@ -401,7 +402,7 @@ def weights_of(folder, desc):
 
 def test_two_processes_train_and_validate_as_one(run, tmp_path):
     put(tmp_path, a=random_text())
-    one = run(*VOCABULARY, *NO_DROPOUT[:3], '--n_iter', '4', '--n_batch', '2', '--n_gpu', '4')
+    one = run(*VOCABULARY, *NO_DROPOUT[:3], '--n_iter', '4', '--n_batch', '8', '--micro_batch', '2')
     run_two(tmp_path, *two_argv(tmp_path, *NO_DROPOUT[:3]), name='pretrain')
     assert '.' in (tmp_path / 'out0').read_text() and not (tmp_path / 'out1').read_text()
     two = json.loads((tmp_path / 'save' / 'two' / 'results.json').read_text())['log']
@@ -441,7 +442,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_same_bits(t
 
 
 @pytest.mark.parametrize('argv, words', [
-    (['--n_batch', '5', '--n_gpu', '1'], '2 processes cannot share the --n_batch 5 x --n_gpu 1 sequences'),
+    (['--n_batch', '5'], '2 processes cannot share --n_batch 5 equally'),
     (['--n_batch', '200'], '2 processes cannot share the 11 sequences of an update equally')])
 def test_processes_that_cannot_share_the_sequences_are_told_so(tmp_path, argv, words):
     put(tmp_path, a='the cat sat on the red ball\n' * 9)                # 11 sequences to train on
