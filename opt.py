@@ -30,13 +30,11 @@ add_param_group, zero_grad, step = (getattr(method, '__wrapped__', method) for m
     torch.optim.AdamW.add_param_group, torch.optim.AdamW.zero_grad, torch.optim.AdamW.step))
 
 
-unwrapped_add = add_param_group
-
-
 def has_fused_kernel() -> bool:
     """Whether torch's AdamW has its fused kernel on every device, which it lacks before torch 2.4."""
     class Probe(torch.optim.AdamW):
-        add_param_group = unwrapped_add                              # without the import of torch.compile
+        add_param_group = add_param_group                              # without the import of torch.compile
+
     try:
         Probe([torch.zeros(1)], fused=True)
     except RuntimeError:

@@ -21,7 +21,7 @@ def begin_script(parse_args):
     """`parse_args()`; called before the imports that take seconds, so that --help and mistakes are answered at once."""
     if 'OMP_WAIT_POLICY' not in os.environ:
         # torch's threads would spin for milliseconds at each barrier: on a busy machine they take the core from the
-        # thread that they wait for. 1000 turns are what GNU's OpenMP takes for more threads than cores.
+        # thread that they wait for.
         os.environ.setdefault('GOMP_SPINCOUNT', '1000')
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup, or with &
         signal.signal(signal.SIGINT, end_interrupted)

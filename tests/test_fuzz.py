@@ -54,7 +54,7 @@ INIT, LEARN = [*PRETRAIN, '--model_path', 'model'], [*PRETRAIN, *SIZE, '--vocab_
 MODEL = [f'model/{name}' for name in (VOCABULARY, MERGES, 'params_shapes.json', 'params_0.npy', 'params_7.npy',
                                       'hparams.json')]
 RUN = [f'save/done/{name}' for name in ('config.json', 'best_params.pt', VOCABULARY, MERGES, 'results.json')]
-PIECE = '000000'
+PIECE = '000000-of-000001'
 COMMANDS = (                                                           # script, options, files that it reads
     ('train', [*TRAIN, '--desc', 'new'], [VAL_NAME, TEST_NAME, *MODEL, 'save/.encoded/ids.npz']),
     ('train', [*TRAIN, '--desc', 'new', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv', 'tsv/cloze_test.tsv']),
@@ -120,7 +120,8 @@ def prepare(folder, _):
     [tokens], [words] = Path('tokens').glob('*.npy'), Path('learned').glob('vocabulary-*')
     write(f'pieces/{tokens.stem}/{PIECE}', tokens.read_bytes())        # what an interruption leaves
     Path('pieces', words.name, 'counts').mkdir(parents=True)
-    corpus.count_words((('corpus/a.txt', 0, 10 ** 6), f'pieces/{words.name}/counts/{PIECE}'))
+    [piece], _ = corpus.cut('corpus')
+    corpus.count_words((piece, f'pieces/{words.name}/counts/{PIECE}'))
     call('convert', ['--to_transformers', 'hf', '--model_path', 'model'])
     state = convert.read_weights('hf/model.safetensors')
     for folder, name in (('bin', 'pytorch_model.bin'), ('index', 'one.bin')):
