@@ -255,7 +255,9 @@ def test_a_device_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize('flags, product, chosen', [
-    (['avx512_bf16'], None, 'float32, as products of bfloat16 are not fast'), (['amx_bf16'], None, 'bfloat16, as its'),
+    (['avx512_bf16'], None, 'float32, as products of bfloat16 are not fast'),
+    pytest.param(['amx_bf16'], None, 'bfloat16, as its', marks=pytest.mark.skipif(
+        torch.__version__.startswith('2.0.'), reason='this torch adds up in bfloat16 on a CPU: off by more than 1 %')),
     (['amx_bf16'], torch.full((256, 256), torch.nan), 'float32, as products of bfloat16 come out wrong')])
 def test_the_automatic_dtype_is_fast_and_right_and_kept_by_a_run(tmp_path, monkeypatch, capsys, flags, product, chosen):
     monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
@@ -267,10 +269,10 @@ def test_the_automatic_dtype_is_fast_and_right_and_kept_by_a_run(tmp_path, monke
     assert capsys.readouterr().err.startswith(f'--dtype auto: {chosen}') and chosen.startswith(args.dtype)
     with autocast:
         assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f'torch.{args.dtype}'
-    (tmp_path / 'x.jsonl').write_text('{"dtype": "float16"}\n{}\n')
+    (tmp_path / 'x.jsonl').write_text('{"dtype": "tf32"}\n{}\n')
     args = train_options([*options, '--resume'])
     device.device_of(args)
-    assert args.dtype == 'float16' and capsys.readouterr().err == '--dtype auto: float16, as the run to resume\n'
+    assert args.dtype == 'tf32' and capsys.readouterr().err == '--dtype auto: tf32, as the run to resume\n'
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='about the C library of GNU/Linux')
