@@ -6,6 +6,7 @@ import signal
 import sys
 
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
+SMALL = 512                             # width of a network from which on threads wait for each other by spinning
 
 
 def end_interrupted(*_):
@@ -19,14 +20,15 @@ def end_interrupted(*_):
 
 def begin_script(parse_args):
     """`parse_args()`; called before the imports that take seconds, so that --help and mistakes are answered at once."""
-    if 'OMP_WAIT_POLICY' not in os.environ:
-        # torch's threads would spin for milliseconds at each barrier: on a busy machine they take the core from the
-        # thread that they wait for.
-        os.environ.setdefault('GOMP_SPINCOUNT', '1000')
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup, or with &
         signal.signal(signal.SIGINT, end_interrupted)
     with one_line_errors():
-        return parse_args()
+        args = parse_args()
+    if getattr(args, 'n_embd', SMALL) < SMALL and 'OMP_WAIT_POLICY' not in os.environ:
+        # Torch's threads spin for milliseconds at each barrier: on a busy machine they take the core from the thread
+        # that they wait for, which made two threads six times slower than one. At full size spinning gains a tenth.
+        os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+    return args
 
 
 def run_script(main, args):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from forked import finish, start
@@ -133,12 +134,13 @@ def test_help_shows_the_defaults_of_the_task_and_of_the_model_folder():
     assert 'width of the hidden states (default: 128)' in text        # hparams.json in model/sample
 
 
-@pytest.mark.parametrize('policy, spins', [(None, '1000'), ('active', None)])
-def test_threads_that_wait_soon_sleep_unless_the_user_says_how_they_wait(monkeypatch, policy, spins):
+@pytest.mark.parametrize('policy, n_embd, spins', [(None, 128, '1000'), ('active', 128, None), (None, 768, None)])
+def test_threads_that_wait_soon_sleep_unless_the_network_is_large_or_the_user_says_how(
+        monkeypatch, policy, n_embd, spins):
     """GNU's OpenMP reads GOMP_SPINCOUNT while torch is imported."""
     monkeypatch.setattr('os.environ', {} if policy is None else {'OMP_WAIT_POLICY': policy})
     monkeypatch.setattr('signal.getsignal', lambda _: None)
-    begin_script(lambda: None)
+    assert begin_script(lambda: SimpleNamespace(n_embd=n_embd)).n_embd == n_embd
     assert os.environ.get('GOMP_SPINCOUNT') == spins
 
 
