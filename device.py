@@ -79,9 +79,9 @@ def best_dtype(device) -> tuple[str, str]:
     if device.type == 'cuda':
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()   # without AMX it was slower than float32
+        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()   # elsewhere it gains little, or is far slower
     if not is_fast:
-        return 'float32', f'as products of bfloat16 are not fast on this {device.type}'
+        return 'float32', f'as this {"processor has no AMX" if device.type == "cpu" else "device has no fast bfloat16"}'
     a = torch.randn(256, 256, device=device, generator=torch.Generator(device).manual_seed(0))
     exact, rounded = a @ a, (a.bfloat16() @ a.bfloat16()).float()
     if not (rounded - exact).norm() < 0.01 * exact.norm():             # also where it is not a number
@@ -91,9 +91,14 @@ def best_dtype(device) -> tuple[str, str]:
 
 def cpu_flags() -> list[str]:
     """What the processor can do, in Linux's words; empty elsewhere."""
+    return cpu_info('flags')
+
+
+def cpu_info(field: str) -> list[str]:
+    """The words of 'flags' or another field in which Linux describes the processor; empty elsewhere."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as f:
-            return next((line.split() for line in f if line.startswith('flags')), [])
+            return next((line.split() for line in f if line.startswith(field)), [])
     except OSError:
         return []
 
@@ -144,14 +149,14 @@ def memory_of(device) -> int:
         return memory
 
 
-def matmul_flops(device, autocast) -> float:
+def matmul_flops(device, autocast, product=torch.matmul) -> float:
     """Operations a second of a product of two large square matrices, the most that the network could reach here."""
     size = 1024 if device.type == 'cpu' else 8192                      # long enough to hide the start of a GPU's work
     a, best = torch.ones(size, size, device=device), math.inf
     with torch.no_grad(), autocast:
         for _ in range(4):
             started = time.perf_counter()
-            (a @ a)[0, 0].item()                                       # waits for the device
+            product(a, a)[0, 0].item()                                 # waits for the device
             best = min(best, time.perf_counter() - started)
     return 2 * size ** 3 / best
 

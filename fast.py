@@ -25,10 +25,78 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+import model_pytorch
+from device import cpu_flags, cpu_info
 from loss import task_losses, train_loss
-from model_pytorch import MultipleChoiceHead
 
 LM_CHUNK = 256                              # rows of language-model logits in memory at a time
+LARGE = 2 ** 18                             # numbers in a matrix; with fewer, oneDNN's start of 15 us is too long
+
+
+def onednn_is_faster() -> bool:
+    """Whether oneDNN multiplies matrices of float32 faster than MKL, which torch uses for them. So it is with AVX-512
+    on processors of AMD, where MKL computes with AVX2: measured, twice as fast."""
+    has_avx512 = {'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'} <= set(cpu_flags())
+    return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id') and torch.backends.mkldnn.is_available()
+
+
+USE_ONEDNN = onednn_is_faster()
+
+
+def autocast_is_on() -> bool:
+    """Whether products on the CPU are rounded to the dtype of autocast."""
+    try:
+        return torch.is_autocast_enabled('cpu')
+    except TypeError:                                                  # before torch 2.4
+        return torch.is_autocast_cpu_enabled()
+
+
+def product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """x @ w, or x @ w + b, on the faster one of torch's two libraries: x (R, nx), w (nx, nf), b (nf,)."""
+    is_float32_on_cpu = x.device.type == 'cpu' and x.dtype == torch.float32 and not autocast_is_on()
+    if USE_ONEDNN and is_float32_on_cpu and max(x.numel(), w.numel()) >= LARGE:
+        return Product.apply(x, w, b)
+    return x @ w if b is None else torch.addmm(b, x, w)
+
+
+class Product(torch.autograd.Function):
+    """`product` by oneDNN, in float32; torch has it for its compiler, hence the underscore, and without gradients."""
+
+    @staticmethod
+    def of(x, w, b=None):
+        if not (w.is_contiguous() or w.T.is_contiguous()):             # of a slice it would take minutes
+            w = w.contiguous()
+        return torch.ops.mkldnn._linear_pointwise(x, w.T, b, 'none', [], '')
+
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w)
+        return Product.of(x, w, b)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        needs_x, needs_w, needs_b = ctx.needs_input_grad
+        return (Product.of(grad, w.T) if needs_x else None, Product.of(x.T, grad) if needs_w else None,
+                grad.sum(0) if needs_b else None)
+
+
+def add_product(out: Tensor, x: Tensor, w: Tensor):
+    """out += x @ w. On a CPU rows of out come in turn, so that there is no second matrix as large as out."""
+    n_rows = 4096 if out.device.type == 'cpu' else len(out)
+    for piece, rows in zip(out.split(n_rows), x.split(n_rows), strict=True):
+        piece += product(rows, w)
+
+
+class Conv1D(nn.Module):
+    """The layer `model_pytorch.Conv1D` with the same parameters, by `product`."""
+
+    def __init__(self, conv: model_pytorch.Conv1D):
+        super().__init__()
+        self.w, self.b = conv.w, conv.b
+
+    def forward(self, x):
+        return product(x.flatten(0, -2), self.w, self.b).view(*x.shape[:-1], -1)
 
 
 class Packing(NamedTuple):
@@ -155,12 +223,15 @@ class ZeroAt(torch.autograd.Function):
         return ZeroAt.apply(grad, *ctx.saved_tensors, ctx.scale), None, None
 
 
-def use_fast_dropout(model):
-    """Replace each nn.Dropout in a model by a `Dropout` of the same rate and mode; returns the model."""
+def use_fast_layers(model):
+    """Replace each nn.Dropout and each convolution in a model by one of this file, with the same rate, mode and
+    parameters; returns the model."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout:
                 setattr(parent, name, Dropout(child.p).train(child.training))
+            elif type(child) is model_pytorch.Conv1D:
+                setattr(parent, name, Conv1D(child).train(child.training))
     return model
 
 
@@ -188,8 +259,8 @@ def block_at_clf(block, rows, packing):
     w, b, C = block.attn.c_attn.w, block.attn.c_attn.b, rows.size(1)
     G, L = packing.grid.shape
     x = F.embedding(packing.clf_row, rows)                             # (N, C)
-    q = torch.addmm(b[:C], x, w[:, :C]).view(G, -1, C)                 # (G, N/G, C)
-    k, v = packing.to_slots(torch.addmm(b[C:], rows, w[:, C:])).chunk(2, dim=-1)         # each (G, L, C)
+    q = product(x, w[:, :C], b[:C]).view(G, -1, C)                     # (G, N/G, C)
+    k, v = packing.to_slots(product(rows, w[:, C:], b[C:])).chunk(2, dim=-1)             # each (G, L, C)
     q, k, v = (t.unflatten(-1, (block.attn.n_head, -1)).transpose(1, 2) for t in (q, k, v))
     visible = packing.visible_at_clf().view(G, 1, -1, L)               # (G, 1, N/G, L)
     a = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)     # (G, H, N/G, C/H)
@@ -218,7 +289,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
         wants_gradients = any(ctx.needs_input_grad[:2])
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
         for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):     # of equal length
-            logits = h_[lo:hi] @ we_.T                                 # (chunk, V)
+            logits = product(h_[lo:hi], we_.T)                         # (chunk, V)
             probs = logits.softmax(1, dtype=wide)                      # (chunk, V)
             at_target = torch.arange(hi - lo, device=h.device), targets[lo:hi]
             # - log p of the target, from the largest p of the row: that of the target may be rounded to 0
@@ -227,11 +298,8 @@ class WeightedCrossEntropy(torch.autograd.Function):
                 continue
             probs[at_target] -= 1                                      # now the gradient of the logits
             grad = probs.to(dtype)
-            grad_h[lo:hi] = grad @ we_
-            if dtype == wide:
-                grad_we.addmm_(grad.T, weighted_h[lo:hi])
-            else:
-                grad_we += grad.T @ weighted_h[lo:hi]
+            grad_h[lo:hi] = product(grad, we_)
+            add_product(grad_we, grad.T, weighted_h[lo:hi])
         grad_h.mul_(shares)
         ctx.grads = grad_h, grad_we, scale
         ctx.mark_non_differentiable(losses)
@@ -283,7 +351,7 @@ def task_logits(model, X, M):
         raise ValueError('task_logits leaves dropout out, so the model must be in evaluation mode')
     transformer, head = model.transformer, model.task_head
     # both orders of a pair differ from their second token on: sharing would only make lines of twice the length
-    share = isinstance(head, MultipleChoiceHead) and X.size(1) > 1
+    share = isinstance(head, model_pytorch.MultipleChoiceHead) and X.size(1) > 1
     packing = pack_shared(X, M, head.clf_token) if share else pack(X, M, head.clf_token)
     we = transformer.embed.weight                                      # (V, C)
     packing = to_device(packing, we.device)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import fast
 from device import device_of
 from trained import open_trained
 from utils import read_text
@@ -50,7 +51,7 @@ class CachedModel:
             n = block.ln_1(h + block.attn.c_proj(block.attn.merge_heads(a)))
             h = block.ln_2(n + block.mlp(n))
         self.length = end
-        return F.linear(h[:, -1], self.tokens).float()
+        return fast.product(h[:, -1], self.tokens.T).float()
 
 
 def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp: float = 1.) -> Tensor:
@@ -176,7 +177,7 @@ def main(args):
         sys.stdout.reconfigure(errors='replace')                       # a console may not have all characters
     device, autocast = device_of(args)
     trained = open_trained(args)
-    transformer, encoder = trained.model.to(device).transformer, trained.encoder
+    transformer, encoder = fast.use_fast_layers(trained.model.to(device).transformer), trained.encoder
     with autocast:
         if args.score:
             return score(transformer, encoder, args)

@@ -117,7 +117,7 @@ def build(args, n_vocab, n_total, device, ranks):
     model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
     if args.model_path:
         load_openai_pretrained_model(model, n_ctx=args.n_ctx, n_transfer=args.n_layer, path=args.model_path)
-    runner = module = LMLoss(fast.use_fast_dropout(model).to(device))
+    runner = module = LMLoss(fast.use_fast_layers(model).to(device))
     if ranks.size > 1:
         runner = DistributedDataParallel(module)
         torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
@@ -216,7 +216,7 @@ def train(args, device, autocast, ranks):
         if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
             raise ValueError(f'{run.last_path} is damaged')
         state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
-        progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast))
+        progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast, fast.product))
         since, n_tokens = time.time(), 0
 
         while state['n_updates'] < n_total:

@@ -166,7 +166,7 @@ class Losses(nn.Module):
 
     def __init__(self, model, lm_coef, plain=False):
         super().__init__()
-        self.model = model if plain else fast.use_fast_dropout(model)
+        self.model = model if plain else fast.use_fast_layers(model)
         self.lm_coef, self.plain = lm_coef, plain
         self.compute = MultipleChoiceLossCompute(nn.CrossEntropyLoss(reduction='none'), task_losses, lm_coef)
 

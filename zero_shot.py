@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import fast
@@ -88,7 +87,7 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
         h = fast.hidden_rows(transformer, packing, we)                 # (R, C)
         rows = packing.row_of[before.to(we.device)]                    # (L,)
         targets = X[:, 1:][before[:, :-1]].to(we.device)               # (L,)
-        scores = [F.linear(h[row], we[:n_vocab]).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
+        scores = [fast.product(h[row], we[:n_vocab].T).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
                   for row, target in iter_data(rows, targets, n_batch=fast.LM_CHUNK)]
         scores = torch.cat(scores).cpu()                               # (L,)
         if not scores.isfinite().all():
@@ -326,7 +325,7 @@ def main(args) -> list[float]:
     """Print and return the accuracy, or for cola the Matthews correlation, in percent, on each file of the task."""
     device, autocast = device_of(args)
     trained = open_trained(args)
-    transformer, found = trained.model.to(device).transformer, []
+    transformer, found = fast.use_fast_layers(trained.model.to(device).transformer), []
     files = TASKS[args.dataset](args.data_dir)
     if args.dataset == 'cola':
         with autocast:

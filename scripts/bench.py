@@ -17,6 +17,7 @@ from shell import begin_script, is_out_of_memory, run_script
 if __name__ == '__main__':
     args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
+import copy
 import multiprocessing
 import os
 import re
@@ -35,6 +36,7 @@ import torch
 from tqdm import tqdm
 
 import analysis
+import fast
 import generate
 import train
 from device import Ranks, choose_device, grad_scaler, matmul_flops
@@ -107,7 +109,7 @@ def run_apart(function, *args):
 def speed(args):
     """The device's type, and the operations a second of its matrix products in float32. Run it in a new process."""
     device, autocast = choose_device(args.device, 'float32')
-    return device.type, matmul_flops(device, autocast)
+    return device.type, matmul_flops(device, autocast, fast.product)
 
 
 def step_cost(args, name, B, n_ctx, rounds):
@@ -268,7 +270,7 @@ def bench_pretrain(args, cfg, device):
     B, n_ctx, n_batch = (4, 32, 2) if args.toy else (64, 512, 8) if device.type == 'cuda' else (4, 512, 4)
     contenders = lm_steps(args, cfg, n_ctx, device, n_batch)
     steps = {name: contender.build() for name, contender in contenders.items()}
-    reached = {dtype: matmul_flops(*choose_device(str(device), dtype)) for dtype in {*dtypes_of(device)}}
+    reached = {dtype: matmul_flops(*choose_device(str(device), dtype), fast.product) for dtype in dtypes_of(device)}
     seconds = take_turns(steps, partial(drawn_tokens, cfg, B, n_ctx), args.rounds, device, 'pre-training')
     with torch.device('meta'):                                         # its size is all that is asked for
         flops = B * n_ctx * flops_of_token(TransformerModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx))
@@ -389,10 +391,11 @@ def bench_run(args, cfg, device):
 def bench_generate(args, cfg, device):
     """Generation, 100 tokens after 128"""
     transformer, prompt = language_model(cfg, device)
+    ours = fast.use_fast_layers(copy.deepcopy(transformer))
     gen_len = 10 if args.toy else 100
 
     def cached(prompt):
-        return [ids.item() for ids in generate.sample(transformer, cfg.n_tokens, prompt, gen_len, temperature=0)]
+        return [ids.item() for ids in generate.sample(ours, cfg.n_tokens, prompt, gen_len, temperature=0)]
 
     contenders = {'plain': lambda prompt: recompute(transformer, cfg.n_tokens, prompt, gen_len), 'generate.py': cached}
     ids, expected = cached(prompt), contenders['plain'](prompt)
@@ -450,9 +453,10 @@ def evaluation_rates(args, cfg, device, sizes):
 def generation_rates(args, cfg, device):
     """Numbers of earlier steps, and name -> tokens/s after that many steps."""
     transformer, prompt = language_model(cfg, device)
+    ours = fast.use_fast_layers(copy.deepcopy(transformer))
     steps, window = ([4, 12], 2) if args.toy else ([16, 32, 64, 128, 256, 496], 8)
     ticks = []
-    for ids in generate.sample(transformer, cfg.n_tokens, prompt[:2], steps[-1] + window, temperature=0):
+    for ids in generate.sample(ours, cfg.n_tokens, prompt[:2], steps[-1] + window, temperature=0):
         ids.tolist()                                                   # waits for a GPU
         ticks.append(time.perf_counter())
     rates = {'plain': [], 'generate.py': [window / (ticks[n - 2 + window] - ticks[n - 2]) for n in steps]}

@@ -3,6 +3,7 @@
 A training step is a function of a batch, which is on the CPU. It moves the batch, computes, and updates parameters.
 """
 
+import copy
 import importlib.util
 import json
 import os
@@ -343,7 +344,8 @@ def evaluators(model, stories, n, n_batch, device):
         _, autocast = choose_device(str(device), dtype)
         return train.evaluate(losses, stories, n, n_batch, autocast, Ranks())
 
-    return {name: partial(evaluate, train.Losses(model, 0.5, plain), dtype)
+    ours = copy.deepcopy(model)                                        # fast.py changes the layers of a model
+    return {name: partial(evaluate, train.Losses(model if plain else ours, 0.5, plain), dtype)
             for name, (dtype, plain) in variants(device).items()}
 
 

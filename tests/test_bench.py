@@ -240,7 +240,7 @@ def test_contenders_take_the_same_step_of_pre_training(tmp_path, nanogpt):
 
 def test_pre_training_is_reported_with_its_share_of_the_arithmetic(tmp_path, nanogpt, monkeypatch):
     args = toy_args(tmp_path, '--against', nanogpt)
-    monkeypatch.setattr(bench, 'matmul_flops', lambda device, autocast: 1e10)
+    monkeypatch.setattr(bench, 'matmul_flops', lambda device, autocast, product: 1e10)
     bench.measure(args, 'pretrain')
     text = report.read_report(tmp_path / 'B.md')['Pre-training step (CPU)']
     assert '--against nanoGPT --toy`' in text and str(tmp_path) not in text

@@ -71,12 +71,25 @@ def plain_logits(model, X, M):
     return model(X)[1].detach()
 
 
-@pytest.mark.parametrize('losses, logits', [(plain_losses, plain_logits), (fast.double_head_losses, fast.task_logits)],
-                         ids=['plain', 'fast'])
+def by_onednn(yes):
+    """On any processor: large and small products by oneDNN, or none."""
+    return patch.multiple(fast, USE_ONEDNN=yes, LARGE=1)
+
+
+@pytest.mark.parametrize('losses, logits, onednn', [
+    (plain_losses, plain_logits, False), (fast.double_head_losses, fast.task_logits, False),
+    (fast.double_head_losses, fast.task_logits, True)], ids=['plain', 'fast', 'onednn'])
 @pytest.mark.parametrize('name', ['forward', 'forward_relu', 'forward_swish', 'forward_lm0'])
-def test_both_paths_have_the_numbers_of_the_original(name, losses, logits):
+def test_both_paths_have_the_numbers_of_the_original(name, losses, logits, onednn):
     golden = Golden(name)
     model = golden.model().train()
+    if losses is not plain_losses:
+        model = fast.use_fast_layers(model)
+    with by_onednn(onednn):
+        check_numbers(golden, model, losses, logits)
+
+
+def check_numbers(golden, model, losses, logits):
     loss, clf_losses, lm_losses = losses(model, golden['X'], golden['M'], golden['Y'], golden.config.lm_coef)
     assert_close(loss, golden['train_loss'])
     assert_close(clf_losses, golden['clf_losses'])
@@ -90,23 +103,53 @@ def test_both_paths_have_the_numbers_of_the_original(name, losses, logits):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.sampled_from(HEADS), st.integers(2, 4), st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([2, 30]),
-       st.sampled_from([0, 0.5]), st.sampled_from([1, 5, 1000]))
-def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chunk):
+       st.sampled_from([0, 0.5]), st.sampled_from([1, 5, 1000]), st.booleans())
+def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chunk, onednn):
     """Losses, gradients and evaluation. With 2 tokens, endings often begin alike or are the same."""
     torch.manual_seed(seed)
     plain = build(head).train()
-    ours = copy.deepcopy(plain)
+    ours = fast.use_fast_layers(copy.deepcopy(plain))
     X, M, Y = of_head(head, B, K, seed=seed, n_tokens=n_tokens)
-    with patch.object(fast, 'LM_CHUNK', chunk):
+    with patch.object(fast, 'LM_CHUNK', chunk), by_onednn(onednn):
         losses, expected = fast.double_head_losses(ours, X, M, Y, lm_coef), plain_losses(plain, X, M, Y, lm_coef)
         for a, b in zip(losses, expected, strict=True):
             assert a is b or a.shape == b.shape
             assert_close(a, b, rtol=1e-5)
         (losses[0] / 3).backward()
         (expected[0] / 3).backward()
-    for (name, p), q in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        logits = fast.task_logits(ours.eval(), X, M)
+    for (name, p), (same_name, q) in zip(plain.named_parameters(), ours.named_parameters(), strict=True):
+        assert name == same_name
         assert_close(q.grad, p.grad, atol=1e-6, rtol=1e-5, what=name)
-    assert_close(fast.task_logits(ours.eval(), X, M), plain_logits(plain.eval(), X, M))
+    assert_close(logits, plain_logits(plain.eval(), X, M))
+
+
+@pytest.mark.parametrize('flags, vendor, expected', [
+    ('avx2 avx512f avx512bw avx512dq avx512vl', 'AuthenticAMD', True), ('avx2', 'AuthenticAMD', False),
+    ('avx2 avx512f avx512bw avx512dq avx512vl', 'GenuineIntel', False), ('', '', False)])
+def test_onednn_multiplies_where_mkl_is_slow(monkeypatch, flags, vendor, expected):
+    monkeypatch.setattr(fast, 'cpu_flags', flags.split)
+    monkeypatch.setattr(fast, 'cpu_info', {'vendor_id': vendor.split()}.get)
+    assert fast.onednn_is_faster() == expected
+
+
+@pytest.mark.parametrize('n, dtype', [(600, torch.float32), (4, torch.float32), (600, torch.float64)])
+def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
+    """Also of slices and of transposed matrices, which oneDNN may take for others."""
+    g = torch.Generator().manual_seed(0)
+    whole, b = torch.randn(n, 3 * n, generator=g, dtype=dtype), torch.randn(n, generator=g, dtype=dtype)
+    x = torch.randn(2 * n, n, generator=g, dtype=dtype)
+    for w in (whole[:, n:2 * n], whole[:, :n].T, whole[:, :n].contiguous()):
+        ours, theirs = ([t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, b)]
+                        + [w.detach().requires_grad_()] for _ in range(2))
+        with patch.object(fast, 'USE_ONEDNN', True):
+            y = fast.product(ours[0], ours[2], ours[1])
+            y.square().sum().backward()
+        expected = theirs[0] @ theirs[2] + theirs[1]
+        expected.square().sum().backward()
+        assert y.dtype == dtype and ('Product' in y.grad_fn.name()) == (n == 600 and dtype == torch.float32)
+        for a, c in zip((y, *(t.grad for t in ours)), (expected, *(t.grad for t in theirs)), strict=True):
+            assert (a - c).norm() < 1e-6 * c.norm()
 
 
 def test_the_layouts_are_those_of_the_drawing():
@@ -252,7 +295,7 @@ def test_a_batch_without_targets_has_no_language_model_loss():
     assert lm_losses.tolist() == [0] * 4 and loss == clf_losses.mean()
 
 
-@pytest.mark.parametrize('use_dropout', [lambda model: model, fast.use_fast_dropout], ids=['torch', 'fast'])
+@pytest.mark.parametrize('use_dropout', [lambda model: model, fast.use_fast_layers], ids=['torch', 'fast'])
 def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
     """Each site has its own rate. The whole table is dropped once, the classify state once for all choices."""
     rates = dotdict(TINY, embd_pdrop=0.1, attn_pdrop=0.2, resid_pdrop=0.3, clf_pdrop=0.4)
@@ -271,9 +314,9 @@ def test_packed_dropout_has_the_rates_and_scopes_of_the_plain_one(use_dropout):
     assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)
 
 
-def test_fast_dropout_replaces_the_plain_one():
+def test_fast_layers_replace_the_plain_ones():
     model = nn.Sequential(nn.Dropout(0.1).eval(), nn.ModuleDict({'inner': nn.Dropout(0.2)}), nn.AlphaDropout())
-    assert fast.use_fast_dropout(model) is model
+    assert fast.use_fast_layers(model) is model
     layers = model[0], model[1]['inner']
     assert type(layers[0]) is type(layers[1]) is fast.Dropout and type(model[2]) is nn.AlphaDropout
     assert [(layer.p, layer.training) for layer in layers] == [(0.1, False), (0.2, True)]

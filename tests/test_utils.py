@@ -255,7 +255,7 @@ def test_a_device_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize('flags, product, chosen', [
-    (['avx512_bf16'], None, 'float32, as products of bfloat16 are not fast'),
+    (['avx512_bf16'], None, 'float32, as this processor has no AMX'),
     pytest.param(['amx_bf16'], None, 'bfloat16, as its', marks=pytest.mark.skipif(
         torch.__version__.startswith('2.0.'), reason='this torch adds up in bfloat16 on a CPU: off by more than 1 %')),
     (['amx_bf16'], torch.full((256, 256), torch.nan), 'float32, as products of bfloat16 come out wrong')])
