@@ -37,10 +37,11 @@ def onednn_is_faster() -> bool:
     """Whether oneDNN multiplies matrices of float32 faster than MKL, which torch uses for them. So it is with AVX-512
     on processors of AMD, where MKL computes with AVX2: measured, twice as fast."""
     has_avx512 = {'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'} <= set(cpu_flags())
-    return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id') and torch.backends.mkldnn.is_available()
+    return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id')
 
 
-USE_ONEDNN = onednn_is_faster()
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+USE_ONEDNN = HAS_ONEDNN and onednn_is_faster()
 
 
 def autocast_is_on() -> bool:

@@ -202,6 +202,7 @@ def train(args, device, autocast, ranks):
     with Run(args, ranks, device) as run:
         if run.results:
             return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
+        ranks.agree('values of --dtype', args.dtype)                   # auto may be another one on another machine
         tokens, key, n_vocab = load_tokens(args)                       # one process encodes, the others wait
         ranks.agree('texts or vocabularies', key)
         run.print(f'{n_vocab:,} tokens in the vocabulary'

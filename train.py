@@ -546,6 +546,7 @@ def main(args):
     task = task_of(args)
     ranks.join(device)
     try:
+        ranks.agree('values of --dtype', args.dtype)                   # auto may be another one on another machine
         data = load_data(args, task)
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')

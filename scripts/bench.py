@@ -145,8 +145,8 @@ def default_peak(args, script):
         inputs = partial(get_batch, drawn_stories(32, T_DATA, cfg.n_tokens), 32)
     else:
         options = lm_options(cfg, 32 if args.toy else 512)
-        step = our_lm_step(cfg, options.n_ctx, device, options.n_batch, 'float32')
-        inputs = partial(drawn_tokens, cfg, 2 * options.n_batch, options.n_ctx)   # a third tower adds no memory
+        step = our_lm_step(cfg, options.n_ctx, device, options.micro_batch, 'float32')
+        inputs = partial(drawn_tokens, cfg, 2 * options.micro_batch, options.n_ctx)   # a third tower adds no memory
     return peak_of(device) / 2 ** 20 if take_turns({script: step}, inputs, 1, device, script)[script] else None
 
 
