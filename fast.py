@@ -40,10 +40,6 @@ def onednn_is_faster() -> bool:
     return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id')
 
 
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
-USE_ONEDNN = HAS_ONEDNN and onednn_is_faster()
-
-
 def autocast_is_on() -> bool:
     """Whether products on the CPU are rounded to the dtype of autocast."""
     try:
@@ -80,6 +76,18 @@ class Product(torch.autograd.Function):
         needs_x, needs_w, needs_b = ctx.needs_input_grad
         return (Product.of(grad, w.T) if needs_x else None, Product.of(x.T, grad) if needs_w else None,
                 grad.sum(0) if needs_b else None)
+
+
+def has_onednn() -> bool:
+    """Whether this torch multiplies by oneDNN as `Product` asks for it."""
+    try:
+        return Product.of(torch.ones(1, 1), torch.ones(1, 1)).item() == 1
+    except (AttributeError, RuntimeError):                             # built without it, or before torch 2.1
+        return False
+
+
+HAS_ONEDNN = has_onednn()
+USE_ONEDNN = HAS_ONEDNN and onednn_is_faster()
 
 
 def add_product(out: Tensor, x: Tensor, w: Tensor):
