@@ -65,6 +65,8 @@ def plain_losses(model, X, M, Y, lm_coef):
 def test_five_updates_at_full_size_are_those_of_the_original(shards, losses):
     golden, c = Golden('fullsize'), Golden('fullsize').config
     model = full_size_model(c, shards).train()
+    if losses is fast.double_head_losses:
+        model = fast.use_fast_layers(model)
     opt = OpenAIAdam(model.parameters(), lr=c.lr, schedule=c.lr_schedule, warmup=c.lr_warmup, t_total=c.n_updates_total,
                      b1=c.b1, b2=c.b2, e=c.e, l2=c.l2, vector_l2=c.vector_l2, max_grad_norm=c.max_grad_norm)
     for i in range(c.n_updates):
