@@ -48,10 +48,15 @@ def autocast_is_on() -> bool:
         return torch.is_autocast_cpu_enabled()
 
 
+def is_for_onednn(x: Tensor, w: Tensor) -> bool:
+    """Whether `product` multiplies x and w by oneDNN."""
+    return (USE_ONEDNN and max(x.numel(), w.numel()) >= LARGE and x.device.type == 'cpu' and x.dtype == torch.float32
+            and not autocast_is_on())
+
+
 def product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """x @ w, or x @ w + b, on the faster one of torch's two libraries: x (R, nx), w (nx, nf), b (nf,)."""
-    is_float32_on_cpu = x.device.type == 'cpu' and x.dtype == torch.float32 and not autocast_is_on()
-    if USE_ONEDNN and is_float32_on_cpu and max(x.numel(), w.numel()) >= LARGE:
+    if is_for_onednn(x, w):
         return Product.apply(x, w, b)
     return x @ w if b is None else torch.addmm(b, x, w)
 
@@ -92,6 +97,9 @@ USE_ONEDNN = HAS_ONEDNN and onednn_is_faster()
 
 def add_product(out: Tensor, x: Tensor, w: Tensor):
     """out += x @ w. On a CPU rows of out come in turn, so that there is no second matrix as large as out."""
+    if x.dtype == out.dtype and not is_for_onednn(x, w):
+        out.addmm_(x, w)
+        return
     n_rows = 4096 if out.device.type == 'cpu' else len(out)
     for piece, rows in zip(out.split(n_rows), x.split(n_rows), strict=True):
         piece += product(rows, w)
