@@ -28,6 +28,7 @@ from torch import Tensor
 import model_pytorch
 from device import cpu_flags, cpu_info
 from loss import task_losses, train_loss
+from model_pytorch import gelu
 
 LM_CHUNK = 256                              # rows of language-model logits in memory at a time
 LARGE = 2 ** 18                             # numbers in a matrix; with fewer, oneDNN's start of 15 us is too long
@@ -40,18 +41,17 @@ def onednn_is_faster() -> bool:
     return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id')
 
 
-def autocast_is_on() -> bool:
-    """Whether products on the CPU are rounded to the dtype of autocast."""
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which x is multiplied on a CPU: its own or that of autocast."""
     try:
-        return torch.is_autocast_enabled('cpu')
-    except TypeError:                                                  # before torch 2.4
-        return torch.is_autocast_cpu_enabled()
+        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
+    except (AttributeError, TypeError):                                # before torch 2.4
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
 
 
-def is_for_onednn(x: Tensor, w: Tensor) -> bool:
-    """Whether `product` multiplies x and w by oneDNN."""
-    return (USE_ONEDNN and max(x.numel(), w.numel()) >= LARGE and x.device.type == 'cpu' and x.dtype == torch.float32
-            and not autocast_is_on())
+def is_for_onednn(x: Tensor, w: Tensor, dtypes=(torch.float32,)) -> bool:
+    """Whether x and w are multiplied by oneDNN, which this file asks for one of `dtypes`: for large ones on a CPU."""
+    return (USE_ONEDNN and max(x.numel(), w.numel()) >= LARGE and x.device.type == 'cpu' and product_dtype(x) in dtypes)
 
 
 def product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -65,10 +65,10 @@ class Product(torch.autograd.Function):
     """`product` by oneDNN, in float32; torch has it for its compiler, hence the underscore, and without gradients."""
 
     @staticmethod
-    def of(x, w, b=None):
+    def of(x, w, b=None, act='none'):
         if not (w.is_contiguous() or w.T.is_contiguous()):             # of a slice it would take minutes
             w = w.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(x, w.T, b, 'none', [], '')
+        return torch.ops.mkldnn._linear_pointwise(x, w.T, b, act, [], 'tanh')
 
     @staticmethod
     def forward(ctx, x, w, b):
@@ -114,6 +114,41 @@ class Conv1D(nn.Module):
 
     def forward(self, x):
         return product(x.flatten(0, -2), self.w, self.b).view(*x.shape[:-1], -1)
+
+
+class MLP(nn.Module):
+    """The layer `model_pytorch.MLP` with gelu and the same parameters. Without gradients, oneDNN applies gelu before it
+    writes its product."""
+
+    def __init__(self, mlp: model_pytorch.MLP):
+        super().__init__()
+        self.c_fc, self.c_proj, self.dropout = mlp.c_fc, mlp.c_proj, mlp.dropout
+
+    def forward(self, x):
+        rows = x.flatten(0, -2)                                        # (R, C)
+        if torch.is_grad_enabled() or not is_for_onednn(rows, self.c_fc.w, (torch.float32, torch.bfloat16)):
+            out = GeluProduct.apply(self.c_fc(rows), self.c_proj.w, self.c_proj.b)
+        else:
+            dtype = product_dtype(x)
+            out = self.c_proj(Product.of(*(t.to(dtype) for t in (rows, self.c_fc.w, self.c_fc.b)), 'gelu'))
+        return self.dropout(out).view(x.shape)
+
+
+class GeluProduct(torch.autograd.Function):
+    """gelu(x) @ w + b, as `product`. It keeps x alone: gelu(x), a fifth of what a block would keep, is computed again
+    in the backward pass, in 1 % of the time of a training step."""
+
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w)
+        return product(gelu(x), w, b)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        grad_w = product(gelu(x).T, grad)
+        grad_x = torch.ops.aten.gelu_backward(product(grad, w.T.to(grad.dtype)), x, approximate='tanh')
+        return grad_x, grad_w.to(w.dtype), grad.sum(0).to(w.dtype)
 
 
 class Packing(NamedTuple):
@@ -243,12 +278,14 @@ class ZeroAt(torch.autograd.Function):
 def use_fast_layers(model):
     """Replace each nn.Dropout and each convolution in a model by one of this file, with the same rate, mode and
     parameters; returns the model."""
-    for parent in list(model.modules()):
+    for parent in reversed(list(model.modules())):                     # an MLP after its own layers
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout:
                 setattr(parent, name, Dropout(child.p).train(child.training))
             elif type(child) is model_pytorch.Conv1D:
                 setattr(parent, name, Conv1D(child).train(child.training))
+            elif type(child) is model_pytorch.MLP and child.act is gelu:
+                setattr(parent, name, MLP(child).train(child.training))
     return model
 
 

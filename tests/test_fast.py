@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from reference import Golden, assert_close, assert_dropped, needs_float16, record_dropout
 
 import fast
+from device import choose_device
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+from model_pytorch import DEFAULT_CONFIG, MLP, DoubleHeadModel, dotdict
 
 TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
 STILL = dotdict(TINY, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
@@ -151,6 +152,37 @@ def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
         assert y.dtype == dtype and ('Product' in y.grad_fn.name()) == (n == 600 and dtype == torch.float32)
         for a, c in zip((y, *(t.grad for t in ours)), (expected, *(t.grad for t in theirs)), strict=True):
             assert (a - c).norm() < 1e-6 * c.norm()
+
+
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-6), ('bfloat16', 0.01)])
+@pytest.mark.parametrize('onednn', [False, True])
+def test_an_mlp_is_that_of_the_plain_network_and_keeps_gelu_once(dtype, tolerance, onednn):
+    """Output without and with gradients, the gradients, and the bytes that its backward pass needs."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 50, 64, requires_grad=True)
+    plain = MLP(256, dotdict(TINY, n_embd=64)).eval()
+    layer = fast.use_fast_layers(nn.ModuleList([copy.deepcopy(plain)]))[0]
+    expected = plain(x)
+    expected.square().sum().backward()
+    gradients = [t.grad.clone() for t in (x, *plain.parameters())]
+    x.grad, kept = None, {}
+
+    def keep(t):
+        kept[t.data_ptr()] = t.numel() * t.element_size()
+        return t
+
+    with by_onednn(onednn), choose_device('cpu', dtype)[1]:
+        with torch.no_grad():
+            out = layer(x)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            y = layer(x)
+        y.float().square().sum().backward()
+    weights = {p.data_ptr() for p in (*layer.parameters(), x)}
+    if dtype == 'float32':                              # the products of c_fc, of 150 rows, and the square's y
+        assert sum(size for at, size in kept.items() if at not in weights) == 150 * 256 * 4
+    for a, b in zip((out, y, x.grad, *(p.grad for p in layer.parameters())), (expected, expected, *gradients),
+                    strict=True):
+        assert a.shape == b.shape and (a - b).norm() < tolerance * b.norm()
 
 
 def test_the_layouts_are_those_of_the_drawing():
@@ -321,6 +353,9 @@ def test_fast_layers_replace_the_plain_ones():
     layers = model[0], model[1]['inner']
     assert type(layers[0]) is type(layers[1]) is fast.Dropout and type(model[2]) is nn.AlphaDropout
     assert [(layer.p, layer.training) for layer in layers] == [(0.1, False), (0.2, True)]
+    for afn, kind in (('gelu', fast.MLP), ('relu', MLP)):
+        mlp = fast.use_fast_layers(nn.ModuleList([MLP(8, dotdict(TINY, afn=afn))]))[0]
+        assert [type(layer) for layer in (mlp, mlp.c_fc, mlp.dropout)] == [kind, fast.Conv1D, fast.Dropout]
 
 
 @pytest.mark.parametrize('p', [0.05, 0.1, 0.5])
