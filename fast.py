@@ -125,12 +125,12 @@ class MLP(nn.Module):
         self.c_fc, self.c_proj, self.dropout = mlp.c_fc, mlp.c_proj, mlp.dropout
 
     def forward(self, x):
-        rows = x.flatten(0, -2)                                        # (R, C)
-        if torch.is_grad_enabled() or not is_for_onednn(rows, self.c_fc.w, (torch.float32, torch.bfloat16)):
+        rows, w, b = x.flatten(0, -2), self.c_fc.w, self.c_fc.b        # (R, C)
+        is_few = len(rows) < len(w)                                    # then to cast w takes longer than gelu
+        if torch.is_grad_enabled() or is_few or not is_for_onednn(rows, w, (torch.float32, torch.bfloat16)):
             out = GeluProduct.apply(self.c_fc(rows), self.c_proj.w, self.c_proj.b)
         else:
-            dtype = product_dtype(x)
-            out = self.c_proj(Product.of(*(t.to(dtype) for t in (rows, self.c_fc.w, self.c_fc.b)), 'gelu'))
+            out = self.c_proj(Product.of(*(t.to(product_dtype(x)) for t in (rows, w, b)), 'gelu'))
         return self.dropout(out).view(x.shape)
 
 

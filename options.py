@@ -63,8 +63,8 @@ TABLES = {                              # tasks of a table, in the paper's order
     '5': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
     'figure2': ('race', 'mnli'),
 }
-SECTIONS = ('train', 'memory', 'pretrain', 'evaluate', 'correct', 'precision', 'load', 'startup', 'run', 'generate',
-            'curves')                   # of scripts/bench.py
+SECTIONS = ('train', 'memory', 'pretrain', 'evaluate', 'correct', 'precision', 'load', 'encode', 'startup', 'run',
+            'generate', 'curves')       # of scripts/bench.py
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

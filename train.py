@@ -372,7 +372,7 @@ def fine_tune(args, task, data, device, autocast, ranks):
                 if state['n_updates'] == begun[0] + TIMED:
                     seconds = (time.time() - begun[1]) / TIMED * (state['n_total'] - state['n_updates'])
                     if seconds > 60:
-                        run.print(f'training takes about {seconds / 60:.0f} minutes from here')
+                        run.print(f'training takes about {seconds / 60:.0f} min from here')
                 if len(pending) == fetch_every:                        # until then a GPU is not waited for
                     fetch(pending, run, per_epoch)
                     run.save_or_stop()

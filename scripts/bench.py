@@ -18,6 +18,7 @@ if __name__ == '__main__':
     args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
 import copy
+import importlib.util
 import multiprocessing
 import os
 import re
@@ -43,14 +44,17 @@ from device import Ranks, choose_device, grad_scaler, matmul_flops
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
 from pretrain import flops_of_token
 from scripts.contenders import (
+    ENCODER,
     LOADERS,
     N_TOKENS,
     T_DATA,
+    books,
     build,
     checkouts,
     drawn_stories,
     drawn_tokens,
     dtypes_of,
+    encoders,
     evaluators,
     get_batch,
     get_stories,
@@ -354,6 +358,19 @@ def bench_load(args, cfg, device):
             *ratio_table(seconds, n_bytes / 1e6, 'MB', more=['MiB beside the network'], cells=peaks)]
 
 
+def bench_encode(args, cfg, device):
+    """Encoding books"""
+    names, texts = encoders(args), books(args.rounds + 1, 20_000 if args.toy else 2_000_000)
+    ids = {name: encode(texts[0]) for name, encode in names.items()}
+    n_tokens = sum(map(len, ids[ENCODER]))
+    same = 100 * np.mean([a == b for a, b in zip(*ids.values(), strict=True)])
+    seconds = take_turns(names, lambda i: [texts[i]], args.rounds, device, 'encoding')
+    return [f'{len(texts[0])} lines of made-up books, {n_tokens:,} tokens, other lines in each round; one thread each, '
+            'while corpus.py has a process on each core. tokenizers has the tokenizer.json that convert.py writes, which '
+            f'gives the ids of 2018 for {same:.2f} % of these lines.', '',
+            *ratio_table(seconds, n_tokens, 'tokens', bases=['tokenizers'])]
+
+
 def bench_startup(args, cfg, device):
     """From the command to the first update"""
     seconds = []
@@ -478,11 +495,11 @@ class Section(NamedTuple):
 SECTIONS = {'train': Section(bench_train, 150, 250, True), 'memory': Section(bench_memory, 120, 460, False),
             'pretrain': Section(bench_pretrain, 60, 270, True), 'evaluate': Section(bench_evaluate, 20, 220, True),
             'correct': Section(bench_correct, 90, 90, False), 'precision': Section(bench_precision, 300, 0, False),
-            'load': Section(bench_load, 40, 0, False), 'startup': Section(bench_startup, 60, 0, False),
-            'run': Section(bench_run, 120, 3000, False), 'generate': Section(bench_generate, 20, 250, True),
-            'curves': Section(bench_curves, 200, 1100, False)}
+            'load': Section(bench_load, 40, 0, False), 'encode': Section(bench_encode, 60, 0, False),
+            'startup': Section(bench_startup, 60, 0, False), 'run': Section(bench_run, 120, 3000, False),
+            'generate': Section(bench_generate, 20, 250, True), 'curves': Section(bench_curves, 200, 1100, False)}
 NEEDS_STORIES = ('startup', 'run')
-NEEDS_NO_GPU = ('load',)                                # the weights are loaded before the network is moved
+NEEDS_NO_GPU = ('load', 'encode')                       # the weights are loaded before the network is moved
 
 
 def heading(name, kind):
@@ -524,6 +541,8 @@ def main(args):
     names, left_out = list(args.only or SECTIONS), {}
     if not has_stories(args):
         left_out = dict.fromkeys(NEEDS_STORIES, 'it needs the Story Cloze files, the released vocabulary and full size')
+    if not importlib.util.find_spec('tokenizers'):
+        left_out['encode'] = 'it compares with the library tokenizers: pip install -r requirements-dev.txt'
     if set(names) - set(left_out):
         kind, flops = run_apart(speed, args)
         if kind == 'cuda':

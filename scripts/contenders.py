@@ -1,4 +1,4 @@
-"""What bench.py measures: the stories, the training steps of this repository and of others, loading, generation.
+"""What bench.py measures: stories, training steps of this repository and of others, loading, encoding, generation.
 
 A training step is a function of a batch, which is on the CPU. It moves the batch, computes, and updates parameters.
 """
@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ import pretrain
 import train
 from datasets import SPECIAL, Examples, find_cloze_file
 from device import Ranks, choose_device, grad_scaler
+from hf_files import tokenizer_json
 from model_pytorch import (
     DEFAULT_CONFIG,
     LMModel,
@@ -34,10 +37,11 @@ from model_pytorch import (
 )
 from opt import OpenAIAdam
 from tasks import TASKS
-from text_utils import TextEncoder
+from text_utils import TextEncoder, load_merges
 from utils import read_text
 from zero_shot import with_positions
 
+ROOT = Path(__file__).resolve().parents[1]
 N_TOKENS, T_DATA = 40478, 77                            # the released vocabulary; n_ctx that ROCStories needs
 
 
@@ -364,6 +368,33 @@ def load_plainly(model, path):
 
 LOADERS = {'plain': load_plainly,
            'load_openai_pretrained_model': lambda model, path: load_openai_pretrained_model(model, path=path)}
+
+
+ENCODER = 'text_utils.TextEncoder'
+
+
+def books(n, size):
+    """n lists of lines of made-up books, each of about `size` bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        load_module(ROOT / 'tests', 'made_books.py').write_books(folder, 3 * n, size // 2)
+        lines = [line for path in Path(folder).rglob('*.txt')
+                 for line in path.read_text(encoding='utf-8').split('\n')]
+    step = int(len(lines) * size / sum(map(len, lines)))
+    return [lines[i * step:(i + 1) * step] for i in range(n)]
+
+
+def encoders(args):
+    """Name -> function that returns the ids of lines in one thread. Without the released vocabulary, both have that of
+    model/sample/."""
+    from tokenizers import Tokenizer
+    os.environ['TOKENIZERS_PARALLELISM'] = 'false'                     # the library reads it when it encodes
+    paths = args.encoder_path, args.bpe_path
+    if not all(map(os.path.isfile, paths)):
+        paths = [ROOT / 'model' / 'sample' / name for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
+    ours = TextEncoder(*paths)
+    theirs = Tokenizer.from_str(tokenizer_json(ours.encoder, load_merges(paths[1]), False))
+    return {'tokenizers': lambda lines: [text.ids for text in theirs.encode_batch(lines)],
+            ENCODER: lambda lines: ours.encode(lines, verbose=False)}
 
 
 def language_model(cfg, device):

@@ -309,6 +309,25 @@ def test_both_loaders_load_the_same(tmp_path, monkeypatch):
                      (tmp_path / 'B.md').read_text(), re.MULTILINE)
 
 
+def test_books_are_encoded_by_both_libraries(tmp_path, monkeypatch, capsys):
+    """With the vocabulary of the sample, where there is no other."""
+    pytest.importorskip('tokenizers', reason='needs pip install transformers')
+    args = toy_args(tmp_path, '--model_path', str(tmp_path))
+    bench.measure(args, 'encode')
+    text = (tmp_path / 'B.md').read_text()
+    speeds = dict(re.findall(r'^\| ([\w.]+) \| [\d.]+ \([^|]*\) \| [^|]* \| ([\d,.]+) \|$', text, re.MULTILINE))
+    assert [*speeds] == ['tokenizers', 'text_utils.TextEncoder']
+    assert all(float(speed.replace(',', '')) > 5000 for speed in speeds.values())
+    assert float(re.search(r'the ids of 2018 for ([\d.]+) % of these lines', text)[1]) > 95
+    lines = contenders.books(3, 5000)
+    assert len({len(part) for part in lines}) == 1 and 12_000 < sum(map(len, sum(lines, []))) < 18_000
+    assert len({*sum(lines, [])}) > 50
+
+    monkeypatch.setattr(bench.importlib.util, 'find_spec', {}.get)
+    bench.main(toy_args(tmp_path, '--only', 'encode'))
+    assert 'encode is left out: it compares with the library tokenizers' in capsys.readouterr().out
+
+
 def test_peaks_of_the_default_updates(tmp_path):
     args = toy_args(tmp_path)
     assert 100 < bench.default_peak(args, 'train.py') <= bench.default_peak(args, 'pretrain.py')       # of one process
