@@ -366,7 +366,7 @@ def bench_encode(args, cfg, device):
     same = 100 * np.mean([a == b for a, b in zip(*ids.values(), strict=True)])
     seconds = take_turns(names, lambda i: [texts[i]], args.rounds, device, 'encoding')
     return [f'{len(texts[0])} lines of made-up books, {n_tokens:,} tokens, other lines in each round; one thread each, '
-            'while corpus.py has a process on each core. tokenizers has the tokenizer.json that convert.py writes, which '
+            'while corpus.py has a process on each core. tokenizers has the tokenizer.json that convert.py writes; it '
             f'gives the ids of 2018 for {same:.2f} % of these lines.', '',
             *ratio_table(seconds, n_tokens, 'tokens', bases=['tokenizers'])]
 
