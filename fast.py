@@ -264,7 +264,7 @@ class ZeroAt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, positions, scale):
-        ctx.save_for_backward(positions)
+        ctx.save_for_backward(positions.int() if x.numel() < 2 ** 31 else positions)     # of half the size
         ctx.scale = scale
         out = torch.mul(x.contiguous(), scale)
         out.view(-1).index_fill_(0, positions, 0)
@@ -272,7 +272,8 @@ class ZeroAt(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return ZeroAt.apply(grad, *ctx.saved_tensors, ctx.scale), None, None
+        [positions] = ctx.saved_tensors
+        return ZeroAt.apply(grad, positions.long(), ctx.scale), None, None
 
 
 def use_fast_layers(model):
@@ -354,6 +355,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
             grad = probs.to(dtype)
             grad_h[lo:hi] = product(grad, we_)
             add_product(grad_we, grad.T, weighted_h[lo:hi])
+            del logits, probs, grad                                    # or they would stay while the next ones are made
         grad_h.mul_(shares)
         ctx.grads = grad_h, grad_we, scale
         ctx.mark_non_differentiable(losses)
