@@ -1,5 +1,6 @@
 """The tasks that train.py knows: where the examples of each lie, what their labels are called, how they are scored."""
 
+import itertools
 import math
 import os
 import re
@@ -114,15 +115,13 @@ def files_of(folder: str, source: Source, kind: str, part: str = '') -> list[str
 
     Raises ValueError if some of the shards are missing.
     """
-    for pattern in source.patterns:
-        for word in WORDS[kind]:
-            for ending in (f'_{part}', f'-{part}') if part else ('',):
-                stem = os.path.join(folder, pattern.format(word + ending))
-                for extension in ('',) * ('stsa' in pattern) + EXTENSIONS:
-                    if os.path.isfile(stem + extension):
-                        return [stem + extension]
-                if shards := shards_of(stem):
-                    return shards
+    endings = (f'_{part}', f'-{part}') if part else ('',)
+    for pattern, word, ending in itertools.product(source.patterns, WORDS[kind], endings):
+        stem = os.path.join(folder, pattern.format(word + ending))
+        extensions = ('', *EXTENSIONS) if 'stsa' in pattern else EXTENSIONS
+        whole = [stem + extension for extension in extensions if os.path.isfile(stem + extension)]
+        if found := whole[:1] or shards_of(stem):
+            return found
     return []
 
 

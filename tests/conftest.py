@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ['OMP_NUM_THREADS'] = '1'                     # faster for toy tensors, and sums are the same in the processes
                                                         # that tests start
@@ -8,6 +9,8 @@ import torch  # noqa: E402
 from toy import toy_run, with_stories  # noqa: E402
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)    # under nohup, and after & in a script, both are ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
