@@ -14,6 +14,7 @@ if __name__ == '__main__':
 import csv
 import json
 import os
+import re
 from contextlib import contextmanager, suppress
 from itertools import combinations, product
 
@@ -31,6 +32,7 @@ RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('perc
           dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))
 KINDS = ['validation', 'test']
 NAMES = dict(f1='F1', matthews='Matthews correlation', pearson='Pearson correlation', acc='accuracy')    # of scores
+LONGEST_NAME = 60                                       # characters of the name of a configuration
 MANY = 5                                                # seeds from which on figures show quartiles
 
 
@@ -121,7 +123,8 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
 
 def read_runs(paths):
     """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and messages about the
-    ignored logs. The column `name` has the options in which configurations differ.
+    ignored logs. The column `name` has the options in which configurations differ, or, if these are too many to read,
+    what the files of a configuration are called.
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
@@ -137,7 +140,17 @@ def read_runs(paths):
     left_out += [f'{path}: left out, {latest} is a later run of the same options and seed'
                  for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
     runs = runs[runs.path == runs.latest].sort_index()
+    if runs.name.map(len).max() > LONGEST_NAME:
+        of_files = runs.groupby('name').path.agg(common_name)
+        if of_files.is_unique and of_files.all():
+            runs['name'] = runs.name.map(of_files)
     return runs, evaluations.merge(runs[['path', 'name']]), left_out
+
+
+def common_name(paths) -> str:
+    """What the file names of some logs begin with, without the seeds; of one log its whole name, without .jsonl."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    return stems[0] if len(stems) == 1 else re.sub(r'-?\d*$', '', os.path.commonprefix(stems))
 
 
 def describe(accuracies) -> str:
@@ -211,10 +224,9 @@ def scale_costs(ax):
 
 def scale_scores(ax, least, metric):
     """Let the y axis of a panel end at 100 %, and begin at a multiple of ten with some room below the least score."""
-    from matplotlib.ticker import MaxNLocator
     bottom = 10 * np.floor((least - max(2, 0.15 * (100 - least))) / 10)
     ax.set(ylim=(bottom, 100), ylabel=f'{metric} (%)')
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
+    ax.locator_params(axis='y', nbins=6, steps=(1, 2, 5, 10))
 
 
 def draw(runs, evaluations, metric, folder):
@@ -232,7 +244,6 @@ def draw(runs, evaluations, metric, folder):
 
 def draw_curves(path, runs, evaluations, metric, styles):
     """Draw scores and costs over updates, for each value of runs.line the median and the range of its runs."""
-    from matplotlib.ticker import MaxNLocator
     evaluations = evaluations.merge(runs[['path', 'line']])
     evaluations['va_cost'] = evaluations.va_cost.clip(lower=1e-8)      # a logarithmic axis has no 0
     n_runs = runs.line.value_counts()
@@ -247,7 +258,7 @@ def draw_curves(path, runs, evaluations, metric, styles):
                 ax.fill_between(by_run.index, by_run.min(axis=1), by_run.max(axis=1), color=style['color'], alpha=0.2,
                                 linewidth=0)
             ax.set(xlabel='updates', xlim=(0, 1.05 * evaluations.n_updates.max()))
-            ax.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
+            ax.locator_params(axis='x', nbins=5, steps=(1, 2, 5, 10), integer=True)
         curve.set_title('validation: higher is better')
         scale_scores(curve, evaluations.score.min(), metric)
         unit = {'Pearson correlation': ' (squared error)', 'score': ''}.get(metric, ' (nats)')

@@ -140,6 +140,8 @@ class Run:
             if os.path.isfile(self.last_path) and not os.path.isfile(self.results_path):
                 raise ValueError(f'{self.folder} holds an interrupted run: add --resume to continue it, choose another '
                                  '--desc, or delete that folder')
+            if self.args.resume:
+                self.print(f'{self.folder} has no checkpoint: the run begins anew')
             for path in set_aside([self.log_path, self.folder, *files]):
                 self.print(f'the files of an earlier run are now in {path}')
         self.started = self.saved_at = time.time()

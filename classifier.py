@@ -50,7 +50,12 @@ def fit_lists(examples, labels, options):
 
 
 def load(folder, **options):
-    """The `Classifier` of a finished run of train.py: folder is its save/DESC. options: device, dtype, n_batch, ..."""
+    """The `Classifier` of a finished run of train.py: folder is its save/DESC. options: device, dtype, n_batch, ...
+
+    Raises FileNotFoundError or ValueError where files are missing, damaged, or do not belong together.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'{folder} is not the folder of a run, like save/DESC')
     save_dir, desc = os.path.split(os.path.abspath(folder))
     return Classifier(train.parse_args(argv_of(predict='-', save_dir=save_dir, desc=desc, **options)))
 

@@ -379,7 +379,7 @@ def read_shapes(path: str) -> list[list[int]]:
     """The array shapes in `path`/params_shapes.json, checked to be those of a release, and of the shards beside it."""
     name = os.path.join(path, 'params_shapes.json')
     if not os.path.isfile(name):
-        raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
+        raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}; model/sample/ holds a small model to try')
     try:
         with open(name, encoding='utf-8') as f:
             shapes = json.loads(f.read(2 ** 20))

@@ -67,13 +67,15 @@ def delimited(path, lines, delimiter, start):
                 yield number, row
             number = start + reader.line_num
     except csv.Error as e:
-        raise ValueError(f'{path}, line {number}: {e}') from None
+        hint = ': inside quotes, a quote is written twice' if 'expected after' in str(e) else ''
+        raise ValueError(f'{path}, line {number}: {e}{hint}') from None
 
 
 def wrong_width(path, line, row, header) -> ValueError:
     """The error for a row that has not as many fields as the header."""
-    return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a tab or line break '
-                      'inside a field?')
+    what = ('comma inside a field without quotes' if str(path).lower().endswith('.csv') else
+            'tab or line break inside a field')
+    return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a {what}?')
 
 
 def read_table(path):
@@ -112,7 +114,7 @@ def find_columns(path, header, columns) -> list[int]:
     if missing:
         found = ' '.join(', '.join(header).split())[:200]
         raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
-                         f'tabs in a .tsv file, else between commas; it is {found or "missing"}')
+                         f'tabs in a .tsv file, else between commas; it is {found or "missing: the file is empty"}')
     return indices
 
 

@@ -6,6 +6,7 @@ Vocabulary, merges and weights must belong together: their sizes are compared, a
 import argparse
 import math
 import os
+import sys
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,8 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
     if os.path.isfile(os.path.join(folder, 'params_shapes.json')):
         raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
     config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
+    if not os.path.isfile(os.path.join(folder, 'results.json')):
+        print(f'{folder}: the run is not complete; these are its best parameters so far', file=sys.stderr)
     options, n_special = argparse.Namespace(**config['options']), len(SPECIAL)
     for name in (encoder_path, bpe_path):
         if not os.path.isfile(name):

@@ -142,9 +142,9 @@ def draw(panels, path, heading):
 
     All axes are logarithmic with ticks at powers of two: a cost that doubles with the work is a straight line.
     """
-    from matplotlib.ticker import LogLocator
     names = list(dict.fromkeys(name for *_, lines in panels for name in lines))
-    with figure(path, (9, 3 * len(panels) / 2)) as fig:
+    with figure(path, (9, 3 * len(panels) / 2)) as fig:                # which says what to do without matplotlib
+        from matplotlib.ticker import LogLocator
         for ax, (x_label, title, x, lines) in zip(fig.subplots(len(panels) // 2, 2).flat, panels, strict=True):
             for name, y in lines.items():
                 ax.plot(x, y, **line_style(names.index(name)), clip_on=False, label=name)

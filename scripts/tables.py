@@ -181,7 +181,6 @@ def write_zip(args, results, folder):
 
 def draw(results, path):
     """Scores over the number of transferred blocks, two lines for each task: dev and training."""
-    from matplotlib.ticker import MaxNLocator
     n_seeds, least = max(map(len, results.values())), 100
     with figure(path, (9, 5)) as fig:
         ax = fig.subplots()
@@ -197,7 +196,7 @@ def draw(results, path):
                title='best epoch on dev (dashed: training), ' + (
                    f'median of {n_seeds} seeds' if n_seeds > 1 else 'one seed') + ': higher is better')
         scale_scores(ax, least, 'score')
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.locator_params(axis='x', integer=True)
         legend_below(fig)
 
 

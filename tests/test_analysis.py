@@ -121,6 +121,15 @@ def seeds_of(*logs) -> dict:
     return runs.groupby('name').seed.apply(list).to_dict()
 
 
+def test_configurations_that_differ_in_many_options_have_the_names_of_their_files(tmp_path):
+    paths = [log_of(tmp_path / f'{name}.jsonl', seed, [80., 81.], text=name[0] * 70)
+             for name, seed in (('mine-42', 42), ('mine-43', 43), ('other-1', 1), ('third', 1))]
+    assert seeds_of(*paths) == {'mine': [42, 43], 'other-1': [1], 'third': [1]}
+    (tmp_path / 'a').mkdir()
+    paths.append(log_of(tmp_path / 'a' / 'third.jsonl', 1, [80., 81.]))
+    assert [*seeds_of(*paths)] == [f'text={text}' for text in ('None', *(name * 70 for name in 'mot'))]
+
+
 def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
     assert seeds_of(*logs) == {'lm_coef=0.0': [1, 2, 3, 4], 'lm_coef=0.5': [1, 2, 3, 4]}
     out = capsys.readouterr().out
@@ -317,7 +326,8 @@ def test_figures_are_drawn(logs, tmp_path, monkeypatch):
     analysis.main(analysis.parse_args([*logs, '--figure_dir', str(folder)]))
     for name in ('learning_curves.png', 'accuracies.png'):
         assert (folder / name).read_bytes().startswith(b'\x89PNG') and (folder / name).stat().st_size > 10_000
-    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    for name in [name for name in sys.modules if name.split('.')[0] == 'matplotlib']:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match='pip install matplotlib'):
         analysis.main(analysis.parse_args(logs))
 

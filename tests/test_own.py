@@ -104,10 +104,16 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
     assert [line.split('\t')[1] for line in lines] == predicted
 
     shutil.move(tmp_path / 'save' / 'mine', tmp_path / 'moved')
+    with pytest.raises(FileNotFoundError, match='mine is not the folder of a run, like save/DESC'):
+        classifier.load('mine')
     model = classifier.load(tmp_path / 'moved', device='cpu')
     texts = [[row[name] for name in columns.split(',')] for row in rows]
     answers = model.predict(texts)
     assert model.classes == classes and model.predict([]) == [] and model.predict(texts) == answers
+    assert 'not complete' not in capsys.readouterr().err
+    (tmp_path / 'moved' / 'results.json').unlink()
+    assert classifier.load(tmp_path / 'moved', device='cpu').classes == classes
+    assert 'moved: the run is not complete; these are its best parameters so far' in capsys.readouterr().err
     if not classes:
         assert [f'{number:.3f}' for number in answers] == predicted
         assert abs(np.mean(answers) - np.mean(labels)) < 3             # in the unit of the labels, which are 9 or 12.5
