@@ -175,7 +175,8 @@ def add_run_args(parser, desc):
     group = parser.add_argument_group('run')
     group.add_argument('--desc', type=run_name, help=f'name of the run and of its files{desc}')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='seed of all random numbers')
-    group.add_argument('--resume', action='store_true', help='continue the run --desc where it was interrupted')
+    group.add_argument('--resume', action='store_true', help='continue the run --desc from its last checkpoint; '
+                       'without one it begins anew')
     group.add_argument('--checkpoint_minutes', type=number(float, 0), default=5, metavar='X', help='time between '
                        'checkpoints; 0: one after every update')
     return group
@@ -316,7 +317,8 @@ def train_options(argv=None):
     group = add_run_args(parser, ' (default: that of --dataset)')
     group.add_argument('--seeds', type=seed_list, metavar='LIST', help='several runs, each with files of its own, '
                        'DESC-SEED: 42-51, or 1,2,5')
-    group.add_argument('--submit', action='store_true', help='predict the test file with the best parameters')
+    group.add_argument('--submit', action='store_true', help='predict the test file with the best parameters; the '
+                       'file has the name that is usual for the task')
     group.add_argument('--analysis', action='store_true', help='print the scores of the best parameters on the '
                        'validation and test examples (implies --submit)')
     group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
