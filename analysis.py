@@ -122,35 +122,38 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
 
 
 def read_runs(paths):
-    """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and messages about the
-    ignored logs. The column `name` has the options in which configurations differ, or, if these are too many to read,
-    what the files of a configuration are called.
+    """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and lines to print.
+
+    The column `name` has the options in which configurations differ, or, if these are too many to read, what the files
+    of a configuration are called. The lines are about ignored logs, and say which options such a name stands for.
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
     evaluations = pd.DataFrame(sum(evaluations, []), columns=['path', 'n_updates', 'va_cost', 'metric', 'score'])
     runs = pd.DataFrame(rows).astype(dict.fromkeys(KINDS, float))
-    left_out = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
+    notes = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
     runs = runs[runs.complete].sort_values('time', kind='stable')
     options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS, 'wrong']).fillna('None').sort_index(axis=1)
     differing = options.loc[:, options.nunique() > 1]
     runs['name'] = [' '.join(f'{key}={value[:8] if key in HASHES else value}' for key, value in row.items())
                     or 'all runs' for _, row in differing.iterrows()]
     runs['latest'] = runs.groupby(['name', 'seed']).path.transform('last')
-    left_out += [f'{path}: left out, {latest} is a later run of the same options and seed'
+    notes += [f'{path}: left out, {latest} is a later run of the same options and seed'
                  for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
     runs = runs[runs.path == runs.latest].sort_index()
     if runs.name.map(len).max() > LONGEST_NAME:
         of_files = runs.groupby('name').path.agg(common_name)
         if of_files.is_unique and of_files.all():
+            notes += [f'{short}: {long}' for long, short in of_files.items()]
             runs['name'] = runs.name.map(of_files)
-    return runs, evaluations.merge(runs[['path', 'name']]), left_out
+    return runs, evaluations.merge(runs[['path', 'name']]), notes
 
 
 def common_name(paths) -> str:
-    """What the file names of some logs begin with, without the seeds; of one log its whole name, without .jsonl."""
+    """The name of a log without .jsonl; of several logs the name without seeds, or '' if they have no common one."""
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    return stems[0] if len(stems) == 1 else re.sub(r'-?\d*$', '', os.path.commonprefix(stems))
+    names = {*stems} if len(stems) == 1 else {re.sub(r'-\d+$', '', stem) for stem in stems}
+    return names.pop() if len(names) == 1 else ''
 
 
 def describe(accuracies) -> str:
@@ -332,8 +335,8 @@ def main(args):
 
 def compare(args, logs):
     """Summarise logs of train.py; returns the frame of runs."""
-    runs, evaluations, left_out = read_runs(logs)
-    for line in left_out:
+    runs, evaluations, notes = read_runs(logs)
+    for line in notes:
         print(line)
     if runs.empty:
         raise ValueError(f'none of {len(logs)} logs is of a complete run')

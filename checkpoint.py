@@ -141,7 +141,7 @@ class Run:
                 raise ValueError(f'{self.folder} holds an interrupted run: add --resume to continue it, choose another '
                                  '--desc, or delete that folder')
             if self.args.resume:
-                self.print(f'{self.folder} has no checkpoint: the run begins anew')
+                self.print(f'nothing to resume in {self.folder}: the run begins')
             for path in set_aside([self.log_path, self.folder, *files]):
                 self.print(f'the files of an earlier run are now in {path}')
         self.started = self.saved_at = time.time()

@@ -42,7 +42,9 @@ def onednn_is_faster() -> bool:
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which x is multiplied on a CPU: its own or that of autocast."""
+    """The dtype in which x is multiplied on a CPU: its own or that of autocast, which leaves float64 alone."""
+    if x.dtype == torch.float64:
+        return x.dtype
     try:
         return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
     except (AttributeError, TypeError):                                # before torch 2.4
@@ -50,7 +52,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_for_onednn(x: Tensor, w: Tensor, dtypes=(torch.float32,)) -> bool:
-    """Whether x and w are multiplied by oneDNN, which this file asks for one of `dtypes`: for large ones on a CPU."""
+    """Whether oneDNN is to multiply x and w: large ones, on a CPU, in one of `dtypes`."""
     return (USE_ONEDNN and max(x.numel(), w.numel()) >= LARGE and x.device.type == 'cpu' and product_dtype(x) in dtypes)
 
 
@@ -125,12 +127,12 @@ class MLP(nn.Module):
         self.c_fc, self.c_proj, self.dropout = mlp.c_fc, mlp.c_proj, mlp.dropout
 
     def forward(self, x):
-        rows, w, b = x.flatten(0, -2), self.c_fc.w, self.c_fc.b        # (R, C)
-        is_few = len(rows) < len(w)                                    # then to cast w takes longer than gelu
-        if torch.is_grad_enabled() or is_few or not is_for_onednn(rows, w, (torch.float32, torch.bfloat16)):
-            out = GeluProduct.apply(self.c_fc(rows), self.c_proj.w, self.c_proj.b)
+        rows, w, b, dtype = x.flatten(0, -2), self.c_fc.w, self.c_fc.b, product_dtype(x)           # (R, C)
+        pays = dtype == w.dtype or len(rows) >= len(w)                 # to cast w takes as long as gelu of so many rows
+        if pays and not torch.is_grad_enabled() and is_for_onednn(rows, w, (torch.float32, torch.bfloat16)):
+            out = self.c_proj(Product.of(*(t.to(dtype) for t in (rows, w, b)), 'gelu'))
         else:
-            out = self.c_proj(Product.of(*(t.to(product_dtype(x)) for t in (rows, w, b)), 'gelu'))
+            out = GeluProduct.apply(self.c_fc(rows), self.c_proj.w, self.c_proj.b)
         return self.dropout(out).view(x.shape)
 
 
@@ -146,9 +148,10 @@ class GeluProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
-        grad_w = product(gelu(x).T, grad)
         grad_x = torch.ops.aten.gelu_backward(product(grad, w.T.to(grad.dtype)), x, approximate='tanh')
-        return grad_x, grad_w.to(w.dtype), grad.sum(0).to(w.dtype)
+        if not ctx.needs_input_grad[1]:                                # a frozen layer
+            return grad_x, None, None
+        return grad_x, product(gelu(x).T, grad).to(w.dtype), grad.sum(0).to(w.dtype)
 
 
 class Packing(NamedTuple):
@@ -281,12 +284,16 @@ def use_fast_layers(model):
     parameters; returns the model."""
     for parent in reversed(list(model.modules())):                     # an MLP after its own layers
         for name, child in list(parent.named_children()):
+            layer = None
             if type(child) is nn.Dropout:
-                setattr(parent, name, Dropout(child.p).train(child.training))
+                layer = Dropout(child.p)
             elif type(child) is model_pytorch.Conv1D:
-                setattr(parent, name, Conv1D(child).train(child.training))
+                layer = Conv1D(child)
             elif type(child) is model_pytorch.MLP and child.act is gelu:
-                setattr(parent, name, MLP(child).train(child.training))
+                layer = MLP(child)
+            if layer:
+                layer.training = child.training                        # .train() would change the layers inside too
+                setattr(parent, name, layer)
     return model
 
 

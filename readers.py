@@ -73,8 +73,8 @@ def delimited(path, lines, delimiter, start):
 
 def wrong_width(path, line, row, header) -> ValueError:
     """The error for a row that has not as many fields as the header."""
-    what = ('comma inside a field without quotes' if str(path).lower().endswith('.csv') else
-            'tab or line break inside a field')
+    is_tsv = str(path).lower().endswith('.tsv')
+    what = 'tab or line break inside a field' if is_tsv else 'delimiter inside a field without quotes'
     return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a {what}?')
 
 

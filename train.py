@@ -133,14 +133,16 @@ def needed_memory(args, data, n_batch):
     """Bytes, about, that a training step of n_batch examples takes, of which one is the longest.
 
     Parameters, their gradients and Adam's two moments; three more tables for the embedding dropout and the decoder's
-    gradient; and in each block 20 times n_embd numbers for each real token, and 4.3 for each attention weight, of which
-    padding has some too (measured at full size; where dropout keeps no masks, see `fast.Dropout`, a quarter less).
+    gradient; and in each block 20 times n_embd numbers for each real token (24 without gelu, see `fast.MLP`), and 4.3
+    for each attention weight, of which padding has some too. Measured at full size; where dropout keeps no masks, see
+    `fast.Dropout`, the blocks need a quarter less.
     """
     table, lengths = (data.n_vocab + len(SPECIAL) + data.n_ctx) * args.n_embd, data.train.lengths    # (N, K)
     tokens = lengths.sum(1)                                            # (N,)
     n_rows = float(tokens.max()) + (n_batch - 1) * float(tokens.mean())
     n_weights = n_batch * lengths.shape[1] * args.n_head * float(lengths.max()) ** 2
-    activations = args.n_layer * (20 * n_rows * args.n_embd + 4.3 * n_weights)
+    kept = 20 if args.afn == 'gelu' else 24
+    activations = args.n_layer * (kept * n_rows * args.n_embd + 4.3 * n_weights)
     return 4 * (4 * (table + 12 * args.n_layer * args.n_embd ** 2) + 3 * table + activations)
 
 

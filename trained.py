@@ -58,8 +58,6 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
     if os.path.isfile(os.path.join(folder, 'params_shapes.json')):
         raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
     config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
-    if not os.path.isfile(os.path.join(folder, 'results.json')):
-        print(f'{folder}: the run is not complete; these are its best parameters so far', file=sys.stderr)
     options, n_special = argparse.Namespace(**config['options']), len(SPECIAL)
     for name in (encoder_path, bpe_path):
         if not os.path.isfile(name):
@@ -79,6 +77,8 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
     head = head_type(config['form'], config['classes'])
     model = DoubleHeadModel(options, config['clf_token'], head, vocab=n_rows, n_ctx=config['n_ctx'])
     load_into(model, state, path)
+    if not os.path.isfile(os.path.join(folder, 'results.json')):
+        print(f'{folder} has no results.json: perhaps the run is not complete', file=sys.stderr)
     return Trained(model, encoder, options, n_special, config, encoder_path, bpe_path)
 
 

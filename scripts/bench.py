@@ -18,6 +18,7 @@ if __name__ == '__main__':
     args = begin_script(parse_args)                                    # before the slow imports: --help is quick
 
 import copy
+import importlib.metadata
 import importlib.util
 import multiprocessing
 import os
@@ -360,14 +361,16 @@ def bench_load(args, cfg, device):
 
 def bench_encode(args, cfg, device):
     """Encoding books"""
-    names, texts = encoders(args), books(args.rounds + 1, 20_000 if args.toy else 2_000_000)
-    ids = {name: encode(texts[0]) for name, encode in names.items()}
-    n_tokens = sum(map(len, ids[ENCODER]))
+    contenders, n_vocab = encoders(args)
+    texts = books(args.rounds + 1, 20_000 if args.toy else 2_000_000)
+    ids = {name: encode(texts[0]) for name, encode in contenders.items()}
     same = 100 * np.mean([a == b for a, b in zip(*ids.values(), strict=True)])
-    seconds = take_turns(names, lambda i: [texts[i]], args.rounds, device, 'encoding')
-    return [f'{len(texts[0])} lines of made-up books, {n_tokens:,} tokens, other lines in each round; one thread each, '
-            'while corpus.py has a process on each core. tokenizers has the tokenizer.json that convert.py writes; it '
-            f'gives the ids of 2018 for {same:.2f} % of these lines.', '',
+    seconds = take_turns(contenders, lambda i: [texts[i]], args.rounds, device, 'encoding')
+    n_tokens = np.mean([sum(map(len, contenders[ENCODER](text))) for text in texts[1:]])
+    return [f'{len(texts[0])} lines of made-up books, about {n_tokens:,.0f} tokens of a vocabulary of {n_vocab:,}, '
+            'other lines in each round; one thread each, while corpus.py has a process on each core. tokenizers '
+            f'{importlib.metadata.version("tokenizers")} has the tokenizer.json that convert.py writes; it gives the '
+            f'ids of 2018 for {same:.2f} % of these lines.', '',
             *ratio_table(seconds, n_tokens, 'tokens', bases=['tokenizers'])]
 
 
@@ -499,7 +502,7 @@ SECTIONS = {'train': Section(bench_train, 150, 250, True), 'memory': Section(ben
             'startup': Section(bench_startup, 60, 0, False), 'run': Section(bench_run, 120, 3000, False),
             'generate': Section(bench_generate, 20, 250, True), 'curves': Section(bench_curves, 200, 1100, False)}
 NEEDS_STORIES = ('startup', 'run')
-NEEDS_NO_GPU = ('load', 'encode')                       # the weights are loaded before the network is moved
+NEEDS_NO_GPU = ('load', 'encode')                       # files are read and texts encoded on the CPU
 
 
 def heading(name, kind):

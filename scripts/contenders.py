@@ -377,15 +377,15 @@ def books(n, size):
     """n lists of lines of made-up books, each of about `size` bytes."""
     with tempfile.TemporaryDirectory() as folder:
         load_module(ROOT / 'tests', 'made_books.py').write_books(folder, 3 * n, size // 2)
-        lines = [line for path in Path(folder).rglob('*.txt')
+        lines = [line for path in sorted(Path(folder).rglob('*.txt'))
                  for line in path.read_text(encoding='utf-8').split('\n')]
     step = int(len(lines) * size / sum(map(len, lines)))
     return [lines[i * step:(i + 1) * step] for i in range(n)]
 
 
 def encoders(args):
-    """Name -> function that returns the ids of lines in one thread. Without the released vocabulary, both have that of
-    model/sample/."""
+    """Name -> function that returns the ids of lines in one thread; and the size of their vocabulary, which is that of
+    model/sample/ where there is no released one."""
     from tokenizers import Tokenizer
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'                     # the library reads it when it encodes
     paths = args.encoder_path, args.bpe_path
@@ -394,7 +394,7 @@ def encoders(args):
     ours = TextEncoder(*paths)
     theirs = Tokenizer.from_str(tokenizer_json(ours.encoder, load_merges(paths[1]), False))
     return {'tokenizers': lambda lines: [text.ids for text in theirs.encode_batch(lines)],
-            ENCODER: lambda lines: ours.encode(lines, verbose=False)}
+            ENCODER: lambda lines: ours.encode(lines, verbose=False)}, ours.n_vocab
 
 
 def language_model(cfg, device):

@@ -121,10 +121,11 @@ def seeds_of(*logs) -> dict:
     return runs.groupby('name').seed.apply(list).to_dict()
 
 
-def test_configurations_that_differ_in_many_options_have_the_names_of_their_files(tmp_path):
+def test_configurations_that_differ_in_many_options_have_the_names_of_their_files(tmp_path, capsys):
     paths = [log_of(tmp_path / f'{name}.jsonl', seed, [80., 81.], text=name[0] * 70)
              for name, seed in (('mine-42', 42), ('mine-43', 43), ('other-1', 1), ('third', 1))]
     assert seeds_of(*paths) == {'mine': [42, 43], 'other-1': [1], 'third': [1]}
+    assert f'mine: text={"m" * 70}\n' in capsys.readouterr().out
     (tmp_path / 'a').mkdir()
     paths.append(log_of(tmp_path / 'a' / 'third.jsonl', 1, [80., 81.]))
     assert [*seeds_of(*paths)] == [f'text={text}' for text in ('None', *(name * 70 for name in 'mot'))]

@@ -156,8 +156,9 @@ def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
 
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-6), ('bfloat16', 0.01)])
 @pytest.mark.parametrize('onednn', [False, True])
-def test_an_mlp_is_that_of_the_plain_network_and_keeps_gelu_once(dtype, tolerance, onednn):
-    """Output without and with gradients, the gradients, and the bytes that its backward pass needs."""
+def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance, onednn):
+    """Output without and with gradients, the gradients, the bytes that its backward pass needs, and oneDNN's own gelu
+    where the processor has it."""
     torch.manual_seed(0)
     x = torch.randn(3, 50, 64, requires_grad=True)
     plain = MLP(256, dotdict(TINY, n_embd=64)).eval()
@@ -171,14 +172,17 @@ def test_an_mlp_is_that_of_the_plain_network_and_keeps_gelu_once(dtype, toleranc
         kept[t.data_ptr()] = t.numel() * t.element_size()
         return t
 
-    with by_onednn(onednn), choose_device('cpu', dtype)[1]:
-        with torch.no_grad():
+    if dtype == 'bfloat16':
+        onednn = onednn and fast.HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with by_onednn(onednn), patch.object(fast.Product, 'of', side_effect=fast.Product.of) as of:
+        with choose_device('cpu', dtype)[1], torch.no_grad():
             out = layer(x)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        assert any('gelu' in call.args for call in of.mock_calls) == (onednn and fast.HAS_ONEDNN)
+        with choose_device('cpu', dtype)[1], torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             y = layer(x)
         y.float().square().sum().backward()
     weights = {p.data_ptr() for p in (*layer.parameters(), x)}
-    if dtype == 'float32':                              # the products of c_fc, of 150 rows, and the square's y
+    if dtype == 'float32':                              # what c_fc makes of 150 rows
         assert sum(size for at, size in kept.items() if at not in weights) == 150 * 256 * 4
     for a, b in zip((out, y, x.grad, *(p.grad for p in layer.parameters())), (expected, expected, *gradients),
                     strict=True):
@@ -354,7 +358,10 @@ def test_fast_layers_replace_the_plain_ones():
     assert type(layers[0]) is type(layers[1]) is fast.Dropout and type(model[2]) is nn.AlphaDropout
     assert [(layer.p, layer.training) for layer in layers] == [(0.1, False), (0.2, True)]
     for afn, kind in (('gelu', fast.MLP), ('relu', MLP)):
-        mlp = fast.use_fast_layers(nn.ModuleList([MLP(8, dotdict(TINY, afn=afn))]))[0]
+        mlp = MLP(8, dotdict(TINY, afn=afn))
+        mlp.dropout.eval()
+        mlp = fast.use_fast_layers(nn.ModuleList([mlp]))[0]
+        assert mlp.training and not mlp.dropout.training
         assert [type(layer) for layer in (mlp, mlp.c_fc, mlp.dropout)] == [kind, fast.Conv1D, fast.Dropout]
 
 
@@ -381,4 +388,5 @@ def test_gradients_of_fast_dropout_are_those_of_the_kept_numbers():
     out.backward(torch.ones_like(out) * 2)
     assert_close(x.grad, 2 * (out != 0) / 0.7, atol=1e-6)
     assert_close(out, x * x.grad / 2, atol=1e-6)
+    assert [t.dtype for t in layer(x).grad_fn.saved_tensors] == [torch.int32]            # half of what int64 takes
     assert layer.eval()(x) is x

@@ -123,7 +123,7 @@ def test_json_and_parquet_numbers_nulls_and_truth_values(tmp_path):
     ('x.tsv', b'\xef\xbb\xbf\xe9', 'line 1: byte 0xe9 is not UTF-8'),
     ('x.tsv', rte_tsv(TWO).encode('utf-16'), 'UTF-16: save it as UTF-8'), ('x.tsv', b'\x1f\x8b\x08', 'gunzip it'),
     ('x.csv', 'sentence1,sentence2,label\na,"b\nc",0\n"d,e,1\n', 'line 4: unexpected end of data'),
-    ('x.csv', 'sentence1,sentence2,label\na,"b",0\na, b,c,1\n', 'line 3: 4 columns, the header has 3: a comma in'),
+    ('x.csv', 'sentence1,sentence2,label\na,"b",0\na, b,c,1\n', 'line 3: 4 columns, the header has 3: a delimiter in'),
     ('x.csv', 'sentence1,sentence2,label\n"a "b" c",d,1\n', 'inside quotes, a quote is written twice'),
     ('x.csv', '', 'line 1: no column sentence1, sentence2'), ('x.csv', '', 'it is missing: the file is empty'),
     ('x.jsonl', jsonl(TWO) + '{"sentence1": "a"', 'line 3: not json'),

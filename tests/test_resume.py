@@ -151,9 +151,9 @@ def test_a_complete_run_is_left_alone(folder, stopped, capsys):
 def test_resuming_what_was_never_begun_begins_it_and_says_so(folder, capsys):
     argv = toy_argv(folder, '--desc', 'new', '--resume')
     assert train.main(train.parse_args(argv)).n_updates == 20
-    assert f'{folder}/save/new has no checkpoint: the run begins anew\n' in capsys.readouterr().out
+    assert f'nothing to resume in {folder}/save/new: the run begins\n' in capsys.readouterr().out
     train.main(train.parse_args(toy_argv(folder, '--desc', 'other')))
-    assert 'no checkpoint' not in capsys.readouterr().out
+    assert 'nothing to resume' not in capsys.readouterr().out
 
 
 def test_a_full_disk_loses_nothing(folder, stopped, whole):
