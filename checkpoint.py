@@ -396,6 +396,8 @@ def environment() -> dict:
 def set_aside(paths) -> list[str]:
     """Rename the files and folders that exist, all with the first number that is free: a.jsonl -> a.1.jsonl."""
     paths = [path.rstrip('/') for path in paths if os.path.lexists(path)]
+    folders = tuple(os.path.join(os.path.abspath(path), '') for path in paths)
+    paths = [path for path in paths if not os.path.abspath(path).startswith(folders)]      # the others go with a folder
     n = 1
     while any(os.path.lexists(numbered(path, n)) for path in paths):
         n += 1

@@ -132,6 +132,16 @@ def test_a_second_run_keeps_the_files_of_the_first(toy, tmp_path, capsys):
     assert 'earlier run are now in' in capsys.readouterr().out
 
 
+def test_a_second_run_sets_the_first_aside_where_all_files_are_in_one_folder(folder, toy):
+    """Its predictions lie in its folder, which is renamed."""
+    for _ in range(3):
+        toy('--desc', 'a', '--seeds', '1-2', '--n_iter', '1', '--submit',
+            *(f'--{kind}_dir={folder}/all' for kind in ('log', 'save', 'submission')))
+    names = {path.relative_to(folder / 'all').as_posix() for path in (folder / 'all').rglob('*')}
+    assert {f'a-{seed}{n}/ROCStories.tsv' for seed in (1, 2) for n in ('', '.1', '.2')} <= names
+    assert {f'a-{seed}{n}.jsonl' for seed in (1, 2) for n in ('', '.1', '.2')} <= names
+
+
 def test_options_of_the_task_and_the_model_folder():
     args = train.parse_args(['--dataset', 'sample'])
     assert args.data_dir == 'data/sample/' and args.desc == 'sample'
