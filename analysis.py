@@ -73,8 +73,9 @@ def score(line: dict, kind='va'):
 
 
 def metric_of(line: dict) -> str:
-    """The name of the metric whose value is the `score` of an evaluation."""
-    return next((name for key, name in NAMES.items() if line.get(f'va_{key}') == score(line)), 'score')
+    """The name of the first metric whose value is the `score` of an evaluation; the task's own comes first."""
+    names = {f'va_{key}': name for key, name in NAMES.items()}
+    return next((names[key] for key, value in line.items() if key in names and value == score(line)), 'score')
 
 
 def report(name: str, valid: float, test: float | None, metric='accuracy'):

@@ -131,6 +131,14 @@ def test_configurations_that_differ_in_many_options_have_the_names_of_their_file
     assert [*seeds_of(*paths)] == [f'text={text}' for text in ('None', *(name * 70 for name in 'mot'))]
 
 
+@pytest.mark.parametrize('line, name', [
+    (dict(va_score=100., va_acc=100., va_f1=100.), 'accuracy'), (dict(va_score=100., va_f1=100., va_acc=100.), 'F1'),
+    (dict(va_score=50., va_acc=60., va_f1=50.), 'F1'), (dict(va_acc=60.), 'accuracy'), (dict(va_score=1.), 'score')])
+def test_a_score_has_the_name_of_the_metric_of_the_task(line, name):
+    """Also where several metrics have the same value, as at 100 %."""
+    assert analysis.metric_of(line) == name
+
+
 def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
     assert seeds_of(*logs) == {'lm_coef=0.0': [1, 2, 3, 4], 'lm_coef=0.5': [1, 2, 3, 4]}
     out = capsys.readouterr().out
