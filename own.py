@@ -211,7 +211,7 @@ def own_task(options: Namespace, classes: tuple) -> Task:
     if len(classes) == 2 and options.form != 'choices':
         metrics = 'accuracy', 'f1'                                     # F1 of the second class
     return Task(None, partial(read_file, classes), COLUMNS[options.form][0], classes, metrics,
-                {'': f'{options.desc}.tsv'})
+                {'': f'{options.desc}.tsv'}, ties_by_cost=True)        # small validation sets have many equal scores
 
 
 def task_of_run(config: dict) -> Task:

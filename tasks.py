@@ -42,6 +42,7 @@ class Task(NamedTuple):
     files: dict             # part of the test examples, '' for all -> name of the file of predictions
     written: tuple = ()     # what is written for each class; empty: its name
     limits: tuple = ()      # the least and the greatest number that is written
+    ties_by_cost: bool = False      # of epochs with equal scores, the best has the least cost; False: it is the first
 
     @property
     def head(self):

@@ -282,6 +282,11 @@ def fetch(pending, run, per_epoch):
     pending.clear()
 
 
+def merit(task, line) -> tuple:
+    """By this the evaluations in a log are compared; the best epoch has the greatest."""
+    return line['va_score'], -line['va_cost'] if task.ties_by_cost else 0
+
+
 def evaluate_and_log(n_epochs, task, data, module, run, autocast):
     """Evaluate, print and log; keep the parameters if they are the best so far on the validation examples."""
     n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
@@ -292,7 +297,7 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
         line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
     line['va_constant'] = is_constant(predictions_of(task, logits))
-    is_best = line['va_score'] > max((earlier['va_score'] for earlier in run.state['log'][1:]), default=-math.inf)
+    is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
         run.check_parameters()
@@ -390,7 +395,7 @@ def fine_tune(args, task, data, device, autocast, ranks):
 def finish(args, task, data, run, module, autocast):
     """Predict the test file with the best parameters; write and return the results of the run."""
     best_path, lines = run.path('best_params.pt'), run.state['log'][1:]
-    best = max(lines, key=lambda line: line['va_score'])               # the first of equals, whose parameters are kept
+    best = max(lines, key=lambda line: merit(task, line))              # the first of equals, whose parameters are kept
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],

@@ -11,6 +11,7 @@ from toy import NO_DROPOUT, TOY, WORDS
 
 import classifier
 import own
+import tasks
 import train
 
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
@@ -122,6 +123,17 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
     for line, (_, probabilities) in zip(lines, answers, strict=True):
         assert list(probabilities) == list(classes)
         assert [float(p) for p in line.split('\t')[2:]] == pytest.approx(list(probabilities.values()), abs=1e-5)
+
+
+def test_of_epochs_with_equal_scores_the_one_with_the_least_cost_is_kept(tmp_path):
+    """The paper's tasks keep the first, as OpenAI's code does."""
+    path = write_rows(tmp_path / 'train.csv', made_up(60, 0))
+    results = run(tmp_path, path, 'text', '--n_iter', '6', '--lr', '1e-5')
+    best = max(line['va_score'] for line in results.log)
+    equal = [line for line in results.log if line['va_score'] == best]
+    least = min(equal, key=lambda line: line['va_cost'])
+    assert len(equal) > 1 and least is not equal[0] and results.best_epoch == least['n_epochs']
+    assert train.merit(tasks.TASKS['sst2'], least) == train.merit(tasks.TASKS['sst2'], equal[0])
 
 
 def test_what_a_file_says_is_learned(tmp_path):
