@@ -271,6 +271,8 @@ def take_defaults_of_model(parser, argv):
             raise ValueError(f'{name}: {key!r} is no option of the network')
         if type(value) is not kind and (type(value), kind) != (int, float):
             raise ValueError(f'{name}: {key} is {value!r}, but must be of type {kind.__name__}')
+        if kind is int and abs(value) >= 2 ** 31:
+            raise ValueError(f'{name}: {key} is {value!r}, which is too large')
     parser.set_defaults(**{key: str(value) for key, value in defaults.items()})      # argparse checks text defaults
 
 

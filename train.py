@@ -529,7 +529,7 @@ def task_of_run(trained):
     if dataset == 'own':
         return own.task_of_run(config)
     if dataset not in TASKS:
-        raise ValueError(f'the run was trained on {dataset}, which this program does not know')
+        raise ValueError(f'config.json: the run was trained on {dataset}, which this program does not know')
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))
 
 

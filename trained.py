@@ -125,7 +125,7 @@ def read_config(folder) -> dict:
             wrong.append('clf_token')
         if config['form'] not in FORMS or {*map(type, config['classes'])} - {str}:
             wrong.append('task')
-        if not config['classes'] and not is_scale(config.get('scale')):
+        if not (config.get('scale') is None if config['classes'] else is_scale(config.get('scale'))):
             wrong.append('scale')
     if wrong:
         raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')

@@ -107,6 +107,7 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(tmp_path, op
 
 
 @pytest.mark.parametrize('text, words', [
+    (f'{{"n_ctx": {10 ** 30}}}', 'n_ctx is 1000000000000000000000000000000, which is too large'),
     ('[]', 'not a json object'), ('{"n_embd": "wide"}', "n_embd is 'wide', but must be of type int"),
     ('{"n_embd": [16]}', 'n_embd is'), ('{"submit": true}', "'submit' is no option"), ('{"afn": "foo"}', "afn='foo'"),
     ('{"n_embd": 0}', 'n_embd')])

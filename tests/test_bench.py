@@ -372,8 +372,8 @@ def test_all_sections_and_the_pictures(tmp_path):
     sections = report.read_report(tmp_path / 'B.md')
     assert (tmp_path / 'bench_cpu.png').stat().st_size > 10_000
     assert '![' in sections['Costs as the work grows (CPU)']
-    assert '| train.py, bfloat16 | ' in sections['What --dtype does to the numbers (CPU)']
-    assert '| plain | ' in sections['Peak memory, training at batch 20 (CPU)']
+    assert '| train.py, bfloat16 | ' in sections['Numbers in each --dtype (CPU)']
+    assert '| plain | ' in sections['Peak memory in training (CPU)']
 
 
 @pytest.mark.slow
@@ -382,4 +382,4 @@ def test_the_cache_is_worth_having(tmp_path):
     args = bench.parse_args(['--rounds', '1', '--device', 'cpu'])
     lines = bench.bench_generate(args, *bench.setup(args))
     assert 'the same tokens' in lines[0]
-    assert float(re.search(r'generate.py .* ([\d.]+) \([^|]*\) \|$', lines[-1])[1]) >= 5
+    assert float(re.search(r'generate.py \| ([\d.]+) \(', lines[-1])[1]) >= 5

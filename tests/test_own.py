@@ -115,6 +115,12 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
     (tmp_path / 'moved' / 'results.json').unlink()
     assert classifier.load(tmp_path / 'moved', device='cpu').classes == classes
     assert 'moved has no results.json: perhaps the run is not complete' in capsys.readouterr().err
+    config = json.loads((tmp_path / 'moved' / 'config.json').read_text())
+    for scale in (-1, 'x', [], {'x': 3}, [1., 0.], None if form == 'number' else [0., 1.]):
+        (tmp_path / 'moved' / 'config.json').write_text(json.dumps(config | dict(scale=scale)))
+        with pytest.raises(ValueError, match='config.json is damaged, .* scale'):
+            classifier.load(tmp_path / 'moved', device='cpu')
+    (tmp_path / 'moved' / 'config.json').write_text(json.dumps(config))
     if not classes:
         assert [f'{number:.3f}' for number in answers] == predicted
         assert abs(np.mean(answers) - np.mean(labels)) < 3             # in the unit of the labels, which are 9 or 12.5
