@@ -140,7 +140,7 @@ def read_runs(paths):
                     or 'all runs' for _, row in differing.iterrows()]
     runs['latest'] = runs.groupby(['name', 'seed']).path.transform('last')
     notes += [f'{path}: left out, {latest} is a later run of the same options and seed'
-                 for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
+              for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
     runs = runs[runs.path == runs.latest].sort_index()
     if runs.name.map(len).max() > LONGEST_NAME:
         of_files = runs.groupby('name').path.agg(common_name)

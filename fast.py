@@ -280,8 +280,8 @@ class ZeroAt(torch.autograd.Function):
 
 
 def use_fast_layers(model):
-    """Replace each nn.Dropout and each convolution in a model by one of this file, with the same rate, mode and
-    parameters; returns the model."""
+    """Replace each nn.Dropout, each convolution and each MLP with gelu in a model by one of this file, with the same
+    rate, mode and parameters; returns the model."""
     for parent in reversed(list(model.modules())):                     # an MLP after its own layers
         for name, child in list(parent.named_children()):
             layer = None

@@ -28,6 +28,11 @@ def lines_of(path):
                 raise ValueError(f'{path}, line {number}: byte 0x{byte:02x} is not UTF-8: save it as UTF-8') from None
 
 
+def is_tsv(path) -> bool:
+    """Whether the name of a file says that tabs separate its columns."""
+    return str(path).lower().endswith('.tsv')
+
+
 def table_rows(path, widths=()):
     """Line number and fields of each row of a table that is not blank. The header, if it has one, is the first row.
 
@@ -45,7 +50,7 @@ def table_rows(path, widths=()):
         start += 1
     else:
         return
-    tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
+    tabs = is_tsv(path) or first.count('\t') + 1 in widths
     delimiter = '\t' if tabs else max(',;\t', key=first.count)
     yield from delimited(path, itertools.chain([first], lines), delimiter, start)
 
@@ -73,8 +78,7 @@ def delimited(path, lines, delimiter, start):
 
 def wrong_width(path, line, row, header) -> ValueError:
     """The error for a row that has not as many fields as the header."""
-    is_tsv = str(path).lower().endswith('.tsv')
-    what = 'tab or line break inside a field' if is_tsv else 'delimiter inside a field without quotes'
+    what = 'tab or line break inside a field' if is_tsv(path) else 'delimiter inside a field without quotes'
     return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a {what}?')
 
 
