@@ -264,11 +264,11 @@ class Run:
             with write_whole(self.path(name)) as f:
                 json.dump(value, f, indent=1)
 
-    def keep_vocabulary(self, encoder_path, bpe_path):
-        """Copy vocabulary and merges into the folder of the run."""
+    def keep_vocabulary(self, encoder_path, bpe_path, folder=''):
+        """Copy vocabulary and merges into the folder of the run, or into one in it."""
         if self.ranks.rank == 0:
             for source, name in ((encoder_path, VOCABULARY), (bpe_path, MERGES)):
-                with open(source, 'rb') as f, write_whole(self.path(name), 'wb') as g:
+                with open(source, 'rb') as f, write_whole(self.path(folder + name), 'wb') as g:
                     g.write(f.read())
 
     def finish(self, results):

@@ -437,6 +437,8 @@ def pretrain_options(argv=None):
     group = add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
+    group.add_argument('--snapshots', type=number(int, 0), default=0, metavar='N', help='keep the network after 0, 1 '
+                       'and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
     group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000)
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '

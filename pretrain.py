@@ -2,6 +2,7 @@
 
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
+With --snapshots N, so are save/DESC/snapshots/0, 1, 2, 4, ...: the network after so many updates (figure 2 of the paper).
 With --model_path training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
 va_loss va_ppl tokens/s; and each minute how fast it is and how long it still takes. Interrupted, it goes on with the
 same command and --resume. Under torchrun processes share each update.
@@ -197,6 +198,11 @@ class Progress:
                        f'{hours} h {minutes} min left')
 
 
+def snapshots_of(n_snapshots, n_total) -> set[int]:
+    """The updates after which a snapshot is written: 0, 1, n_total, and others in between at a constant ratio."""
+    return {0, *(round(n_total ** (i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))} if n_snapshots else set()
+
+
 def train(args, device, autocast, ranks):
     """One run, or what is left of it; returns the folder of the result, the log and the model."""
     with Run(args, ranks, device) as run:
@@ -218,7 +224,9 @@ def train(args, device, autocast, ranks):
             raise ValueError(f'{run.last_path} is damaged')
         state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
         progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast, fast.product))
-        since, n_tokens = time.time(), 0
+        since, n_tokens, snapshots = time.time(), 0, snapshots_of(args.snapshots, n_total)
+        if 0 in snapshots and not state['n_updates']:
+            write_network(args, run, module.model, 'snapshots/0/')
 
         while state['n_updates'] < n_total:
             batch = data.batch(state['n_updates']).to(device)
@@ -236,19 +244,26 @@ def train(args, device, autocast, ranks):
                 run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
                           .format(**state['log'][-1]))
                 state['losses'], since, n_tokens = [], time.time(), 0
+            if state['n_updates'] in snapshots:                        # before a checkpoint that comes after this update
+                write_network(args, run, module.model, f'snapshots/{state["n_updates"]}/')
             run.save_or_stop()
         progress.bar.close()
         return finish(args, run, module.model)
 
 
-def finish(args, run, model):
-    """Write the weights, the vocabulary and the network's options, which is all that --model_path needs."""
-    run.save()                                                         # refuses parameters that are not finite
-    run.keep_vocabulary(args.encoder_path, args.bpe_path)
-    run.write_json('hparams.json', {name: getattr(args, name)
-                                    for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
+def write_network(args, run, model, folder=''):
+    """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run."""
     if run.ranks.rank == 0:
-        save_openai_pretrained_model(model, run.folder)
+        save_openai_pretrained_model(model, run.path(folder))
+    run.keep_vocabulary(args.encoder_path, args.bpe_path, folder)
+    run.write_json(f'{folder}hparams.json', {name: getattr(args, name)
+                                             for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
+
+
+def finish(args, run, model):
+    """Write the network and results.json; the run is complete."""
+    run.save()                                                         # refuses parameters that are not finite
+    write_network(args, run, model)
     results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder) if run.ranks.rank == 0 else None))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
