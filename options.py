@@ -182,10 +182,10 @@ def add_run_args(parser, desc):
     return group
 
 
-def add_training_args(parser, n_iter, lr, lr_warmup):
-    """Options of training, with these defaults; returns the group."""
+def add_training_args(parser, n_iter, lr, lr_warmup, epochs=number(int, 1)):
+    """Options of training, with these defaults; returns the group. epochs: the type of --n_iter."""
     group = parser.add_argument_group('training')
-    group.add_argument('--n_iter', type=number(int, 1), default=n_iter, help='epochs')
+    group.add_argument('--n_iter', type=epochs, default=n_iter, help='epochs')
     group.add_argument('--lr', type=number(float, 0), default=lr, help='peak learning rate')
     group.add_argument('--lr_warmup', type=warmup, default=lr_warmup, metavar='X', help='updates until the peak: their '
                        'fraction of all, or from 1 on their number, at most a tenth of all')
@@ -439,7 +439,7 @@ def pretrain_options(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--snapshots', type=number(int, 0), default=0, metavar='N', help='keep the network after 0, 1 '
                        'and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
-    group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000)
+    group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
                        'time, with dropout of their own; for the memory there is')

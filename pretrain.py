@@ -214,7 +214,7 @@ def train(args, device, autocast, ranks):
         run.print(f'{n_vocab:,} tokens in the vocabulary'
                   + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
         data = Sequences(tokens, args, ranks)
-        n_total = data.per_epoch * args.n_iter
+        n_total = max(round(data.per_epoch * args.n_iter), 1)
         module, runner, opt = build(args, n_vocab, n_total, device, ranks)
         scaler = grad_scaler(device, args.dtype)
         state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
