@@ -35,7 +35,7 @@ DATASETS = {
     **{f'sample-{name}': SAMPLE | dict(n_iter=6) for name in ('cola', 'rte', 'mrpc', 'stsb', 'race')},
     'own': dict(n_batch=32, n_gpu=1, n_valid=None),
 }
-ZERO_SHOT = ('rocstories', 'cola', 'race', 'sst2', 'winograd')          # --dataset of zero_shot.py
+ZERO_SHOT = ('rocstories', 'cola', 'race', 'sst2', 'winograd', 'blimp', 'perplexity')      # --dataset of zero_shot.py
 SCHEDULES = ('warmup_cosine', 'warmup_constant', 'warmup_linear')
 DTYPES = ('float32', 'tf32', 'bfloat16', 'float16')
 

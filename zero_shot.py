@@ -8,10 +8,12 @@
     race        the answer with the highest mean log-probability after the article and the question
     sst2        `positive` or `negative`, whichever is more probable after the sentence and `very`
     winograd    the candidate in place of the pronoun after which the rest has the higher mean log-probability
+    blimp       of two sentences that differ in grammar the one with the higher log-probability after a newline token
+    perplexity  no task: how well the network predicts the *.txt files of a folder, per token, word and byte
 
-Prints scores in percent, beside that of the best constant answer. The paper has all of them but rocstories. Logarithms
-are natural (nats). The first token of a text has no probability, because there is no start token; special and position
-rows have none either.
+Prints scores in percent, beside that of the best constant answer. The paper has cola, race, sst2 and winograd (section
+5); blimp is that of Warstadt et al., 2020 (simple LM method). Logarithms are natural (nats). The first token of a text
+has no probability, because there is no start token; special and position rows have none either.
 """
 
 from options import zero_shot_options as parse_args
@@ -25,14 +27,18 @@ import math
 import os
 import re
 import sys
+from collections import defaultdict
 from functools import partial
+from glob import glob
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import fast
+from corpus import text_files
 from datasets import find_cloze_file, read_cloze
 from device import device_of
 from metrics import scores, trivial_score
@@ -40,7 +46,7 @@ from readers import lines_of, read_rows
 from tasks import COLA, RACE, SST2, find_folder, race_files, read_kind, read_race, read_test
 from text_utils import has_tokens
 from trained import open_trained
-from utils import iter_data
+from utils import iter_data, read_text
 
 N_BATCH = 16                                            # examples in a batch
 
@@ -59,7 +65,7 @@ def with_positions(transformer, ids: Tensor, start: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
+def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH) -> list[list[Tensor]]:
     """Log-probability of each token given the tokens before it.
 
     examples: lists of K choices (ids, first), with the same K everywhere and at most n_ctx ids. ids[first:] are scored,
@@ -72,7 +78,7 @@ def log_probs(transformer, n_vocab: int, examples: list) -> list[list[Tensor]]:
     we = transformer.embed.weight
     results = [None] * len(examples)
     longest_first = sorted(range(len(examples)), key=lambda i: -max(len(ids) for ids, _ in examples[i]))
-    for batch in iter_data(longest_first, n_batch=N_BATCH, verbose=sys.stderr.isatty()):
+    for batch in iter_data(longest_first, n_batch=n_batch, verbose=sys.stderr.isatty()):
         choices = [choice for i in batch for choice in examples[i]]
         N, K, T = len(choices), len(examples[batch[0]]), max(len(ids) for ids, _ in choices)
         X, M = torch.zeros(N, T, dtype=torch.long), torch.zeros(N, T)
@@ -306,6 +312,66 @@ def text_means(transformer, encoder, texts) -> np.ndarray:
     return np.array([p.double().mean().item() if len(p) else 0. for p in found])
 
 
+def read_blimp(data_dir: str) -> list[tuple[str, list, list]]:
+    """The paradigms of BLiMP, *.jsonl in a folder: the phenomenon, good sentences and bad sentences of each."""
+    folder = next((path for path in (os.path.join(data_dir, 'data'), data_dir) if glob(os.path.join(path, '*.jsonl'))),
+                  None)
+    if folder is None:
+        raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
+    paradigms = []
+    for path in sorted(glob(os.path.join(folder, '*.jsonl'))):
+        rows = [row for _, row in read_rows(path, ('linguistics_term', 'sentence_good', 'sentence_bad'))]
+        if not rows:
+            raise ValueError(f'{path} has no sentences')
+        terms, good, bad, _ = zip(*rows, strict=True)
+        paradigms.append((terms[0], list(good), list(bad)))
+    return paradigms
+
+
+def blimp(transformer, encoder, data_dir: str) -> list[float]:
+    """Print and return the accuracy of each phenomenon of BLiMP, the mean of its paradigms, and the mean of all."""
+    newline, of_phenomenon, found = encoder.encoder['\n</w>'], defaultdict(list), []
+    for phenomenon, *sides in tqdm(read_blimp(data_dir), ncols=80, leave=False, disable=None):
+        good, bad = (encoder.encode(side, verbose=False) for side in sides)
+        pairs = [[([newline, *ids][:transformer.n_ctx], 1) for ids in pair] for pair in zip(good, bad, strict=True)]
+        sums = np.array([[p.double().sum().item() for p in pair]
+                         for pair in log_probs(transformer, encoder.n_vocab, pairs, n_batch=256)])
+        found.append(100 * float((sums[:, 0] > sums[:, 1]).mean()))
+        of_phenomenon[phenomenon].append(found[-1])
+    means = {phenomenon: float(np.mean(values)) for phenomenon, values in sorted(of_phenomenon.items())}
+    for phenomenon, mean in means.items():
+        print(f'blimp {phenomenon} {mean:.2f} on {len(of_phenomenon[phenomenon])} paradigms')
+    mean = float(np.mean(found))
+    print(f'blimp accuracy {mean:.2f}, mean of {len(found)} paradigms (by chance: 50.00)')
+    return [*means.values(), mean]
+
+
+def perplexity(transformer, encoder, data_dir: str) -> list[float]:
+    """Print how well the texts of a folder are predicted; returns nats a token, nats a word and bits a byte of all.
+
+    As pretrain.py reads them: a text is one sequence with a newline token after each line that has tokens. After the
+    first n_ctx tokens each scored token follows n_ctx // 2 tokens or more. Words are what is between white space.
+    """
+    newline, totals = encoder.encoder.get('\n</w>', 0), np.zeros(4)
+    for path in tqdm(text_files(data_dir), ncols=80, leave=False, disable=None):
+        text = read_text(path)
+        ids = [token for line in encoder.encode(text.split('\n'), verbose=False) if line for token in (*line, newline)]
+        [scores] = score_texts(transformer, encoder.n_vocab, [ids])
+        row = np.array([-scores.double().sum().item(), len(scores), len(text.split()), len(text.encode())])
+        totals += row
+        print_perplexity(os.path.basename(path), *row)
+    print_perplexity('all texts', *totals)
+    nats, n_tokens, n_words, n_bytes = totals
+    return [nats / n_tokens, nats / n_words, nats / math.log(2) / n_bytes]
+
+
+def print_perplexity(name, nats, n_tokens, n_words, n_bytes):
+    print(f'{name}: {n_tokens:.0f} tokens, {nats / n_tokens:.3f} nats a token (perplexity '
+          f'{math.exp(min(nats / n_tokens, 700)):.2f}), {nats / n_words:.3f} nats a word (perplexity '
+          f'{math.exp(min(nats / n_words, 700)):.1f}), {nats / math.log(2) / n_bytes:.3f} bits a byte')
+
+
+WHOLE = {'blimp': blimp, 'perplexity': perplexity}      # each takes the network, the encoder and data_dir
 TASKS = {'rocstories': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}   # each takes data_dir
 
 
@@ -322,10 +388,14 @@ def report(task: str, metric: str, problems: Problems, predictions) -> float:
 
 
 def main(args) -> list[float]:
-    """Print and return the accuracy, or for cola the Matthews correlation, in percent, on each file of the task."""
+    """Print and return the accuracy, or for cola the Matthews correlation, in percent, on each file of the task; for
+    blimp and perplexity what these functions return."""
     device, autocast = device_of(args)
     trained = open_trained(args)
     transformer, found = fast.use_fast_layers(trained.model.to(device).transformer), []
+    if args.dataset in WHOLE:
+        with autocast:
+            return WHOLE[args.dataset](transformer, trained.encoder, args.data_dir)
     files = TASKS[args.dataset](args.data_dir)
     if args.dataset == 'cola':
         with autocast:

@@ -1,4 +1,4 @@
-"""Make clean text for pretrain.py from a collection of books: `python data/make_books.py classic-books-markdown books/`.
+"""Make clean text for pretrain.py: `python data/make_books.py classic-books-markdown/ books/`.
 
 The collection is github.com/mlschmitt/classic-books-markdown at commit 9448827: one Markdown file a book,
 Author/Title.md, all in the public domain. What is kept is narrative prose, as in the paper's BooksCorpus (section 4.1):
@@ -25,14 +25,18 @@ from utils import make_path
 LAST_AUTHOR = 'Samuel Butler'
 
 # Books that the network does not read: 16 authors drawn by random.Random(0).sample from those with one book.
-HELD_OUT = ('Anna Adolph', 'Boyd Ellanby', 'Charlotte Dacre', 'Emma Orczy', 'Gaston Leroux', 'Giovanni Boccaccio', 'Harriet Jacobs', 'Ivan Bunin', 'Jean Toomer', 'John Ames Mitchell', 'John Reed', 'Marcel Proust', 'Mary E. Bradley Lane', 'Mary Johnston', 'Mary Kingsley', 'R.D. Blackmore')
+HELD_OUT = (
+    'Anna Adolph', 'Boyd Ellanby', 'Charlotte Dacre', 'Emma Orczy', 'Gaston Leroux', 'Giovanni Boccaccio',
+    'Harriet Jacobs', 'Ivan Bunin', 'Jean Toomer', 'John Ames Mitchell', 'John Reed', 'Marcel Proust',
+    'Mary E. Bradley Lane', 'Mary Johnston', 'Mary Kingsley', 'R.D. Blackmore')
 
 LEFT_OUT = {
     'treatises, essays, pamphlets, histories': [
-        'A.W. Tozer/The Pursuit of God', 'Adam Smith/The Wealth of Nations', 'Alexis de Tocqueville/Democracy in America',
-        'André Breton/Surrealist Manifesto', 'Aristotle/Nicomachean Ethics', 'Aristotle/Poetics',
-        'Arrian/Enchiridion of Epictetus', 'Augustine of Hippo/Confessions of St. Augustine',
-        'Benedict de Spinoza/The Ethics', 'Carl von Clausewitz/On War', 'Charles Darwin/On the Origin of Species',
+        'A.W. Tozer/The Pursuit of God', 'Adam Smith/The Wealth of Nations',
+        'Alexis de Tocqueville/Democracy in America', 'André Breton/Surrealist Manifesto',
+        'Aristotle/Nicomachean Ethics', 'Aristotle/Poetics', 'Arrian/Enchiridion of Epictetus',
+        'Augustine of Hippo/Confessions of St. Augustine', 'Benedict de Spinoza/The Ethics',
+        'Carl von Clausewitz/On War', 'Charles Darwin/On the Origin of Species',
         'Charles Fort/The Book of the Damned', 'Charlotte Perkins Gilman/Women and Economics',
         'Confucius/The Analects', 'David Hume/A Treatise of Human Nature',
         'Donald Keyhoe/The Flying Saucers Are Real', 'Edward J. Ruppelt/The Report on Unidentified Flying Objects',
@@ -54,9 +58,9 @@ LEFT_OUT = {
         'Ralph Waldo Emerson/Essays', 'Ralph Waldo Emerson/Nature', 'Rene Descartes/Discourse on the Method',
         'Sabine Baring-Gould/The Book of Were-wolves'],
     'verse, or half of it': [
-        'Anonymous/Beowulf', 'Anonymous/Bhagavad Gita', 'Anonymous/The Dhammapada', 'Charles Baudelaire/Les Fleurs du mal',
-        'Dante/Paradiso', 'Dante/Purgatorio', 'Dante/The Inferno', 'Edgar Allan Poe/Poems',
-        'Edmund Spenser/The Faerie Queene', 'Elizabeth Barrett Browning/Aurora Leigh',
+        'Anonymous/Beowulf', 'Anonymous/Bhagavad Gita', 'Anonymous/The Dhammapada',
+        'Charles Baudelaire/Les Fleurs du mal', 'Dante/Paradiso', 'Dante/Purgatorio', 'Dante/The Inferno',
+        'Edgar Allan Poe/Poems', 'Edmund Spenser/The Faerie Queene', 'Elizabeth Barrett Browning/Aurora Leigh',
         'Emily Dickinson/Poems: Three Series', 'Ernest Hemingway/Three Stories and Ten Poems',
         'Geoffrey Chaucer/The Canterbury Tales', 'Gertrude Stein/Tender Buttons',
         'Henry Wadsworth Longfellow/Tales of a Wayside Inn', 'John Milton/Paradise Lost', 'Kahlil Gibran/The Prophet',
@@ -68,8 +72,8 @@ LEFT_OUT = {
         'Henrik Ibsen/An Enemy of the People', 'Johann Wolfgang von Goethe/Faust', 'Karel Capek/R.U.R.',
         'Molière/Tartuffe', 'Oscar Wilde/An Ideal Husband', 'Oscar Wilde/The Importance of Being Earnest'],
     'old English': [
-        'Anonymous/Volsunga Saga', 'Cotton Mather/Wonders of the Invisible World', 'Francis Godwin/The Man in the Moone',
-        'Margaret Cavendish/The Blazing World',
+        'Anonymous/Volsunga Saga', 'Cotton Mather/Wonders of the Invisible World',
+        'Francis Godwin/The Man in the Moone', 'Margaret Cavendish/The Blazing World',
         'Mary Rowlandson/A Narrative of the Captivity and Restoration of Mrs. Mary Rowlandson'],
     'doubles of stories in a collection by the same author': [
         'James Joyce/The Dead', 'F. Scott Fitzgerald/The Curious Case of Benjamin Button', 'M.R. James/Count Magnus',

@@ -403,3 +403,41 @@ def test_options_without_effect_are_refused():
         zero_shot.parse_args(['--dataset', 'sst2', '--desc', 'x', '--model_path', 'model/'])
     with pytest.raises(ValueError, match='--dataset'):
         zero_shot.parse_args([])
+
+
+def test_blimp_compares_sums_after_a_newline_by_phenomenon(toy, tmp_path, capsys):
+    """Two paradigms of one phenomenon and one of another; unlike a mean, a sum prefers the shorter of two sentences."""
+    def row(term, good, bad):
+        return json.dumps(dict(linguistics_term=term, sentence_good=good, sentence_bad=bad)) + '\n'
+
+    (tmp_path / 'data').mkdir()
+    pairs = {'a_1': [('agreement', 'the cat sat', 'the cat sat and dad'), ('agreement', 'dad and the cat sat', 'dad')],
+             'a_2': [('agreement', 'mom sad', 'mom sad day'), ('agreement', 'old', 'old day')],
+             'b': [('islands', 'the ball and the day', 'ball')]}
+    for name, rows in pairs.items():
+        (tmp_path / 'data' / f'{name}.jsonl').write_text(''.join(row(*pair) for pair in rows))
+    found = zero_shot.main(task_args('blimp', tmp_path))
+    assert found == [75, 0, 50] and zero_shot.main(task_args('blimp', tmp_path / 'data')) == found
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        'blimp agreement 75.00 on 2 paradigms', 'blimp islands 0.00 on 1 paradigms',
+        'blimp accuracy 50.00, mean of 3 paradigms (by chance: 50.00)']
+    transformer, encoder = toy
+    newline = encoder.encoder['\n</w>']
+    [ids] = encoder.encode(['the cat sat'])
+    [[p]] = log_probs(transformer, N_VOCAB, [[([newline, *ids], 1)]], n_batch=3)
+    assert_close(p, plain_log_probs(transformer, [newline, *ids], 1))
+
+
+def test_perplexity_of_a_folder_by_token_word_and_byte(toy, tmp_path, capsys):
+    """Two lines and a blank one between them: their tokens and newlines are one sequence, longer than n_ctx."""
+    text = 'The cat sat and dad found the ball in the park.\n\nMom like to play in the rain, oh yes.\n'
+    (tmp_path / 'a.txt').write_text(text)
+    transformer, encoder = toy
+    first, _, second, _ = encoder.encode(text.split('\n'))
+    ids = [*first, encoder.encoder['\n</w>'], *second, encoder.encoder['\n</w>']]
+    assert len(ids) > transformer.n_ctx
+    [scores] = score_texts(transformer, N_VOCAB, [ids])
+    nats = -scores.double().sum().item()
+    found = zero_shot.main(task_args('perplexity', tmp_path))
+    assert found == pytest.approx([nats / (len(ids) - 1), nats / 20, nats / math.log(2) / len(text)], rel=1e-5)
+    assert f'a.txt: {len(ids) - 1} tokens' in capsys.readouterr().out
