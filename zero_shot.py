@@ -362,7 +362,7 @@ def perplexity(transformer, encoder, data_dir: str) -> list[float]:
         print_perplexity(os.path.basename(path), *row)
     print_perplexity('all texts', *totals)
     nats, n_tokens, n_words, n_bytes = totals
-    return [nats / n_tokens, nats / n_words, nats / math.log(2) / n_bytes]
+    return [float(nats / n_tokens), float(nats / n_words), float(nats / math.log(2) / n_bytes)]
 
 
 def print_perplexity(name, nats, n_tokens, n_words, n_bytes):

@@ -428,11 +428,12 @@ def test_blimp_compares_sums_after_a_newline_by_phenomenon(toy, tmp_path, capsys
     assert_close(p, plain_log_probs(transformer, [newline, *ids], 1))
 
 
-def test_perplexity_of_a_folder_by_token_word_and_byte(toy, tmp_path, capsys):
+def test_perplexity_of_a_folder_by_token_word_and_byte(tmp_path, capsys):
     """Two lines and a blank one between them: their tokens and newlines are one sequence, longer than n_ctx."""
     text = 'The cat sat and dad found the ball in the park.\n\nMom like to play in the rain, oh yes.\n'
     (tmp_path / 'a.txt').write_text(text)
-    transformer, encoder = toy
+    trained = open_trained(task_args('perplexity', tmp_path))
+    transformer, encoder = trained.model.transformer, trained.encoder
     first, _, second, _ = encoder.encode(text.split('\n'))
     ids = [*first, encoder.encoder['\n</w>'], *second, encoder.encoder['\n</w>']]
     assert len(ids) > transformer.n_ctx
