@@ -1,7 +1,6 @@
 """The device, the dtype of matrix products, random seeds, and the processes of torchrun."""
 
 import contextlib
-import ctypes
 import gc
 import json
 import math
@@ -15,6 +14,8 @@ import warnings
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from cpu import cpu_flags, keep_freed_memory
 
 PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # in errors of gloo, NCCL
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
@@ -87,32 +88,6 @@ def best_dtype(device) -> tuple[str, str]:
     if not (rounded - exact).norm() < 0.01 * exact.norm():             # also where it is not a number
         return 'float32', f'as products of bfloat16 come out wrong on this {device.type}'
     return 'bfloat16', f'as its products are fast on this {device.type}, and right within 1 %'
-
-
-def cpu_flags() -> list[str]:
-    """What the processor can do, in Linux's words; empty elsewhere."""
-    return cpu_info('flags')
-
-
-def cpu_info(field: str) -> list[str]:
-    """The words of 'flags' or another field in which Linux describes the processor; empty elsewhere."""
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8') as f:
-            return next((line.split() for line in f if line.startswith(field)), [])
-    except OSError:
-        return []
-
-
-def keep_freed_memory():
-    """Let this process keep the memory that it frees, for its next tensors. Does nothing where there is no glibc.
-
-    Otherwise glibc gives tensors of more than 32 MB back to the system, which must clear each page of the next one
-    (on a virtual machine 0.4 of the 6 s of processor time that a training step with 4 stories takes).
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):      # other C libraries, and Windows
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)                                                 # M_MMAP_MAX: no block gets pages of its own
-        mallopt(-1, -1)                                                # M_TRIM_THRESHOLD: free pages stay here
 
 
 def grad_scaler(device, dtype: str):

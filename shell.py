@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 
+import cpu
+
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
-SMALL = 512                             # width of a network from which on threads wait for each other by spinning
 
 
 def end_interrupted(*_):
@@ -24,10 +25,8 @@ def begin_script(parse_args):
         signal.signal(signal.SIGINT, end_interrupted)
     with one_line_errors():
         args = parse_args()
-    if getattr(args, 'n_embd', SMALL) < SMALL and 'OMP_WAIT_POLICY' not in os.environ:
-        # Torch's threads spin for milliseconds at each barrier: on a busy machine they take the core from the thread
-        # that they wait for, which made two threads six times slower than one. At full size spinning gains a tenth.
-        os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+    if getattr(args, 'n_embd', cpu.WIDE) < cpu.WIDE:
+        cpu.let_threads_sleep()
     return args
 
 

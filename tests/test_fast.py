@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Golden, assert_close, assert_dropped, needs_float16, record_dropout
 
+import cpu
 import fast
 from device import choose_device
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
@@ -74,7 +75,7 @@ def plain_logits(model, X, M):
 
 def by_onednn(yes):
     """On any processor: large and small products by oneDNN, or none."""
-    return patch.multiple(fast, USE_ONEDNN=yes and fast.HAS_ONEDNN, LARGE=1)
+    return patch.multiple(cpu, uses_onednn=lambda: yes and cpu.has_onednn(), LARGE=1)
 
 
 @pytest.mark.parametrize('losses, logits, onednn', [
@@ -129,12 +130,11 @@ def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chu
     ('avx2 avx512f avx512bw avx512dq avx512vl', 'AuthenticAMD', True), ('avx2', 'AuthenticAMD', False),
     ('avx2 avx512f avx512bw avx512dq avx512vl', 'GenuineIntel', False), ('', '', False)])
 def test_onednn_multiplies_where_mkl_is_slow(monkeypatch, flags, vendor, expected):
-    monkeypatch.setattr(fast, 'cpu_flags', flags.split)
-    monkeypatch.setattr(fast, 'cpu_info', {'vendor_id': vendor.split()}.get)
-    assert fast.onednn_is_faster() == expected
+    monkeypatch.setattr(cpu, 'cpu_info', {'flags': flags.split(), 'vendor_id': vendor.split()}.get)
+    assert cpu.onednn_is_faster() == expected
 
 
-@pytest.mark.skipif(not fast.HAS_ONEDNN, reason='this torch was built without oneDNN')
+@pytest.mark.skipif(not cpu.has_onednn(), reason='this torch was built without oneDNN')
 @pytest.mark.parametrize('n, dtype', [(600, torch.float32), (4, torch.float32), (600, torch.float64)])
 def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
     """Also of slices and of transposed matrices, which oneDNN may take for others."""
@@ -144,8 +144,8 @@ def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
     for w in (whole[:, n:2 * n], whole[:, :n].T, whole[:, :n].contiguous()):
         ours, theirs = ([t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, b)]
                         + [w.detach().requires_grad_()] for _ in range(2))
-        with patch.object(fast, 'USE_ONEDNN', True):
-            y = fast.product(ours[0], ours[2], ours[1])
+        with patch.object(cpu, 'uses_onednn', lambda: True):
+            y = cpu.product(ours[0], ours[2], ours[1])
             y.square().sum().backward()
         expected = theirs[0] @ theirs[2] + theirs[1]
         expected.square().sum().backward()
@@ -173,11 +173,11 @@ def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance,
         return t
 
     if dtype == 'bfloat16':
-        onednn = onednn and fast.HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    with by_onednn(onednn), patch.object(fast.Product, 'of', side_effect=fast.Product.of) as of:
+        onednn = onednn and cpu.has_onednn() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with by_onednn(onednn), patch.object(cpu, 'onednn', side_effect=cpu.onednn) as by_library:
         with choose_device('cpu', dtype)[1], torch.no_grad():
             out = layer(x)
-        assert any('gelu' in call.args for call in of.mock_calls) == (onednn and fast.HAS_ONEDNN)
+        assert any('gelu' in call.args for call in by_library.mock_calls) == (onednn and cpu.has_onednn())
         with choose_device('cpu', dtype)[1], torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             y = layer(x)
         y.float().square().sum().backward()
