@@ -17,18 +17,19 @@ import torch.distributed as dist
 
 from cpu import cpu_flags, keep_freed_memory
 
-PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # in errors of gloo, NCCL
-DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
+PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')  # in errors of gloo, NCCL
+DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}  # dtype of autocast
 
 
 def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context in which the forward passes of --dtype run.
 
     tf32 rounds the inputs of matrix products on CUDA; float32 does not. bfloat16 and float16 use autocast.
-    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a missing device.
+    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a device or dtype
+    that torch does not have.
     """
     if deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads the variable when it starts
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads the variable when it starts
         torch.use_deterministic_algorithms(True)
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
@@ -37,7 +38,7 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
         device = torch.device(name)
         torch.empty(1, device=device)
         if DTYPES[dtype]:
-            with warnings.catch_warnings(action='ignore'):             # of a dtype that torch then refuses
+            with warnings.catch_warnings(action='ignore'):  # old versions warn of a dtype before they refuse it
                 context = torch.autocast(device.type, dtype=DTYPES[dtype])
                 with context:
                     pass
@@ -75,25 +76,25 @@ def recorded_dtype(args):
 
 
 def best_dtype(device) -> tuple[str, str]:
-    """What --dtype auto is on a device, and why: bfloat16 where its matrix products are several times as fast as those
-    of float32 and come out right, otherwise float32."""
+    """The dtype for --dtype auto on a device, and the reason: bfloat16 where its matrix products are several times as
+    fast as those of float32 and their results are right, otherwise float32."""
     if device.type == 'cuda':
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()   # elsewhere it gains little, or is far slower
+        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()  # elsewhere it gains little, or is far slower
     if not is_fast:
         return 'float32', f'as this {"processor has no AMX" if device.type == "cpu" else "device has no fast bfloat16"}'
     a = torch.randn(256, 256, device=device, generator=torch.Generator(device).manual_seed(0))
     exact, rounded = a @ a, (a.bfloat16() @ a.bfloat16()).float()
-    if not (rounded - exact).norm() < 0.01 * exact.norm():             # also where it is not a number
+    if not (rounded - exact).norm() < 0.01 * exact.norm():  # NaN counts as wrong
         return 'float32', f'as products of bfloat16 come out wrong on this {device.type}'
     return 'bfloat16', f'as its products are fast on this {device.type}, and right within 1 %'
 
 
 def grad_scaler(device, dtype: str):
-    """Scales the loss in float16, because small gradients would become zero. Does nothing for other dtypes."""
+    """A scaler of the loss for float16, in which small gradients become zero. It does nothing for other dtypes."""
     enabled = dtype == 'float16'
-    if not hasattr(torch.amp, 'GradScaler'):                           # before torch 2.3: on CUDA alone
+    if not hasattr(torch.amp, 'GradScaler'):  # before torch 2.3 there is one for CUDA alone
         return torch.cuda.amp.GradScaler(enabled=enabled)
     return torch.amp.GradScaler(device.type, enabled=enabled)
 
@@ -125,13 +126,13 @@ def memory_of(device) -> int:
 
 
 def matmul_flops(device, autocast, product=torch.matmul) -> float:
-    """Operations a second of a product of two large square matrices, the most that the network could reach here."""
-    size = 1024 if device.type == 'cpu' else 8192                      # long enough to hide the start of a GPU's work
+    """Operations a second in the product of two large square matrices: the network cannot be faster on this device."""
+    size = 1024 if device.type == 'cpu' else 8192  # long enough to hide the start of a GPU's work
     a, best = torch.ones(size, size, device=device), math.inf
     with torch.no_grad(), autocast:
         for _ in range(4):
             started = time.perf_counter()
-            product(a, a)[0, 0].item()                                 # waits for the device
+            product(a, a)[0, 0].item()  # waits for the device
             best = min(best, time.perf_counter() - started)
     return 2 * size ** 3 / best
 
@@ -152,7 +153,7 @@ class Ranks:
         """Begin the process group, which uses NCCL between GPUs and gloo otherwise."""
         if self.size > 1 and not dist.is_initialized():
             if device.type == 'cuda':
-                torch.cuda.set_device(device)                          # where NCCL moves the objects of `gather`
+                torch.cuda.set_device(device)  # where NCCL moves the objects of `gather`
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):

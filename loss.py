@@ -65,8 +65,8 @@ class MultipleChoiceLossCompute:
         T = X.size(-2)
         if X.shape[:-1] != M.shape or len(lm_logits) * T != M.numel() * (T - 1):
             raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)}, lm_logits {tuple(lm_logits.shape)} do not fit')
-        targets = X.reshape(-1, T, 2)[:, 1:, 0].long()                           # (N, T-1)  the next token
-        mask = M.reshape(-1, T)[:, 1:]                                           # (N, T-1)  1 on real tokens
+        targets = X.reshape(-1, T, 2)[:, 1:, 0].long()  # (N, T-1)  the next token
+        mask = M.reshape(-1, T)[:, 1:]  # (N, T-1)  1 on real tokens
         losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
         return (losses * mask).sum(1) / mask.sum(1).where(mask.any(1), 1)
 
