@@ -13,8 +13,9 @@ def at_least_float32(logits):
 
 
 def task_losses(logits: Tensor, Y: Tensor) -> Tensor:
-    """The loss of each example, (B,): cross-entropy for class numbers, integer Y (B,) and logits (B, n_class), squared
-    error for other numbers, floating Y (B,) and logits (B, 1). Raises ValueError for other shapes.
+    """The loss of each example, (B,): cross-entropy of class numbers, squared error of other numbers.
+
+    Y (B,) is integer and logits (B, n_class), or Y floating and logits (B, 1). Raises ValueError for other shapes.
     """
     if Y.shape != logits.shape[:1] or Y.is_floating_point() != (logits.size(1) == 1):
         raise ValueError(f'logits {tuple(logits.shape)} do not fit Y {tuple(Y.shape)} of {Y.dtype}: '
