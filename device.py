@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import math
 import os
 import random
@@ -51,28 +50,16 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
 
 
 def device_of(args, name: str = ''):
-    """`choose_device` for the options, or with another name of the device. Where --dtype is auto, args.dtype becomes
-    the dtype of the run to resume, or the one of `best_dtype`, and a line says so; files of the run then have it.
+    """`choose_device(args)`, or with another name of the device. Where --dtype is auto, args.dtype becomes the one of
+    `best_dtype`, and a line says so; files of the run then have it.
     """
     name = name or args.device
     if args.dtype == 'auto':
         device, _ = choose_device(name, 'float32')
-        recorded = recorded_dtype(args) if getattr(args, 'resume', False) else None
-        args.dtype, reason = (recorded, 'as the run to resume') if recorded else best_dtype(device)
+        args.dtype, reason = best_dtype(device)
         if os.environ.get('RANK', '0') == '0':
             print(f'--dtype auto: {args.dtype}, {reason}', file=sys.stderr)
     return choose_device(name, args.dtype, args.deterministic)
-
-
-def recorded_dtype(args):
-    """The dtype that the log of a run has, or of the first one of --seeds; None without a readable log."""
-    seed = f'-{args.seeds[0]}' if getattr(args, 'seeds', None) else ''
-    try:
-        with open(os.path.join(args.log_dir, f'{args.desc}{seed}.jsonl'), encoding='utf-8') as f:
-            dtype = json.loads(f.readline())['dtype']
-        return dtype if dtype in DTYPES else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def best_dtype(device) -> tuple[str, str]:
@@ -107,22 +94,6 @@ def set_seed(seed: int):
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def memory_of(device) -> int:
-    """Bytes of memory of the device. For a CPU: the memory of the machine, or of the container if that is less."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == 'mps':
-        return torch.mps.recommended_max_memory()
-    if not hasattr(os, 'sysconf'):                                     # on Windows the size is unknown: no limit
-        return sys.maxsize
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    try:
-        with open('/sys/fs/cgroup/memory.max', encoding='ascii') as f:
-            return min(memory, int(f.read()))
-    except (OSError, ValueError):                                      # the file is missing, or says 'max'
-        return memory
 
 
 def matmul_flops(device, autocast, product=torch.matmul) -> float:

@@ -56,7 +56,7 @@ def one_line_errors():
         message, status = 'interrupted', 130
     except Exception as e:
         if is_out_of_memory(e):
-            message, status = f'error: not enough memory: {e}', 2
+            message, status = ': '.join(['error: not enough memory', str(e), *getattr(e, '__notes__', ())]), 2
         elif isinstance(e, (ValueError, OSError, ArithmeticError)):
             message, status = f'error: {e}', 2
         elif hasattr(e, 'status'):
@@ -71,6 +71,17 @@ def one_line_errors():
     except OSError:                                                    # at exit Python would flush again and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str):
+    """In this context, an error that says that there is not enough memory gets a note, with which its line ends."""
+    try:
+        yield
+    except Exception as e:
+        if advice and is_out_of_memory(e):
+            e.add_note(advice)
+        raise
 
 
 def is_out_of_memory(e) -> bool:

@@ -152,14 +152,6 @@ def test_the_options_name_what_there_is():
         assert options.train_options(['--afn', afn]).afn == afn
 
 
-def test_former_names_of_options_are_accepted():
-    assert options.zero_shot_options(['--task', 'cloze']).dataset == 'rocstories'
-    assert options.generate_options(['--num_samples=3']).n_samples == 3
-    args = options.pretrain_options(['--data_dir', 'x', '--init', 'model/sample', '--n_warmup', '7'])
-    assert (args.model_path, args.lr_warmup) == ('model/sample', 7)
-    assert options.tables_options(['5', '--tasks', 'cola']).datasets == ['cola']
-
-
 def test_a_warm_up_is_a_fraction_or_a_number_of_updates():
     assert options.warmup_of(0.002, 500) == 0.002 and options.warmup_of(0, 500) == 0
     assert options.warmup_of(20, 500) == 20 / 500
