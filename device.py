@@ -50,16 +50,19 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
 
 
 def device_of(args, name: str = ''):
-    """`choose_device(args)`, or with another name of the device. Where --dtype is auto, args.dtype becomes the one of
-    `best_dtype`, and a line says so; files of the run then have it.
-    """
+    """`choose_device` with the options, or with another name of the device. First settles args.dtype if it is auto."""
     name = name or args.device
     if args.dtype == 'auto':
-        device, _ = choose_device(name, 'float32')
-        args.dtype, reason = best_dtype(device)
-        if os.environ.get('RANK', '0') == '0':
-            print(f'--dtype auto: {args.dtype}, {reason}', file=sys.stderr)
+        settle_dtype(args, name)
     return choose_device(name, args.dtype, args.deterministic)
+
+
+def settle_dtype(args, name: str):
+    """Set args.dtype to the best one on a device, because the files of a run record it, and print the reason."""
+    device, _ = choose_device(name, 'float32')
+    args.dtype, reason = best_dtype(device)
+    if Ranks().rank == 0:
+        print(f'--dtype auto: {args.dtype}, {reason}', file=sys.stderr)
 
 
 def best_dtype(device) -> tuple[str, str]:

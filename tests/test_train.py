@@ -201,7 +201,7 @@ def test_a_complete_run_of_the_original(name, n_close, tolerance, tmp_path, monk
     """The reference's runs on the real files, from small random weights. Each takes minutes.
 
     Training is chaotic: beside a run in float64, two correct runs in float32 are off by 5e-7 at update 120, 7e-5 at 140
-    and 1e-3 at 160. So the first losses are compared, and of the rest the accuracy at the end.
+    and 1e-3 at 160. So the first losses are compared; the rest is judged by costs and accuracies of whole sets.
     """
     golden = json.loads((E2E / name / 'run.json').read_text())
     theirs = np.load(E2E / name / 'arrays.npz')
@@ -236,7 +236,8 @@ def test_a_complete_run_of_the_original(name, n_close, tolerance, tmp_path, monk
         first = [float(x) for x in golden['epoch_lines'][0].split()]
         log = results.log[0]
         ours = [log[key] for key in ('n_epochs', 'n_updates', 'tr_cost', 'va_cost', 'tr_acc', 'va_acc')]
-        np.testing.assert_allclose(ours, first, atol=0.5, rtol=0)
+        np.testing.assert_allclose(ours[:4], first[:4], atol=0.02, rtol=0)
+        np.testing.assert_allclose(ours[4:], first[4:], atol=2.5, rtol=0)  # accuracies in percent
     accuracy = float(golden['printed'][1].split()[-1])
     assert results.test_accuracy == pytest.approx(accuracy, abs=2.5)
 
