@@ -73,8 +73,8 @@ def uses_onednn() -> bool:
 
 def product_dtype(x):
     """The dtype in which torch multiplies x (R, nx) here: that of autocast where it is on, otherwise that of x."""
-    row = x[:1].detach()
-    return (row @ row.T).dtype
+    one = x[:1, :1].detach()
+    return (one @ one.T).dtype
 
 
 def is_for_onednn(x, w, dtypes=('torch.float32',)) -> bool:
@@ -91,8 +91,8 @@ def product(x, w, b=None):
 
 
 def add_product(out, x, w):
-    """out += x @ w. Where torch has no such operation, the rows of out come in turn on a CPU, so that there is no
-    second matrix as large as out."""
+    """out += x @ w. Torch adds to out only in the dtype of x, and oneDNN never does. Otherwise the rows of out come in
+    turn on a CPU, so that there is no second matrix as large as out."""
     if x.dtype == out.dtype and not is_for_onednn(x, w):
         out.addmm_(x, w)
         return

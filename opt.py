@@ -23,7 +23,6 @@ def warmup_linear(x: float, warmup: float = 0.002) -> float:
 
 SCHEDULES = {'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant, 'warmup_linear': warmup_linear}
 
-
 FUSED = torch.__version__ >= (2, 4)  # older versions have the fused kernel of AdamW on CUDA alone
 
 

@@ -126,34 +126,6 @@ def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chu
     assert_close(logits, plain_logits(plain.eval(), X, M))
 
 
-@pytest.mark.parametrize('flags, vendor, expected', [
-    ('avx2 avx512f avx512bw avx512dq avx512vl', 'AuthenticAMD', True), ('avx2', 'AuthenticAMD', False),
-    ('avx2 avx512f avx512bw avx512dq avx512vl', 'GenuineIntel', False), ('', '', False)])
-def test_onednn_multiplies_where_mkl_is_slow(monkeypatch, flags, vendor, expected):
-    monkeypatch.setattr(cpu, 'cpu_info', {'flags': flags.split(), 'vendor_id': vendor.split()}.get)
-    assert cpu.onednn_is_faster() == expected
-
-
-@pytest.mark.skipif(not cpu.has_onednn(), reason='this torch was built without oneDNN')
-@pytest.mark.parametrize('n, dtype', [(600, torch.float32), (4, torch.float32), (600, torch.float64)])
-def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
-    """Also of slices and of transposed matrices, which oneDNN may take for others."""
-    g = torch.Generator().manual_seed(0)
-    whole, b = torch.randn(n, 3 * n, generator=g, dtype=dtype), torch.randn(n, generator=g, dtype=dtype)
-    x = torch.randn(2 * n, n, generator=g, dtype=dtype)
-    for w in (whole[:, n:2 * n], whole[:, :n].T, whole[:, :n].contiguous()):
-        ours, theirs = ([t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, b)]
-                        + [w.detach().requires_grad_()] for _ in range(2))
-        with patch.object(cpu, 'uses_onednn', lambda: True):
-            y = cpu.product(ours[0], ours[2], ours[1])
-            y.square().sum().backward()
-        expected = theirs[0] @ theirs[2] + theirs[1]
-        expected.square().sum().backward()
-        assert y.dtype == dtype and ('Product' in y.grad_fn.name()) == (n == 600 and dtype == torch.float32)
-        for a, c in zip((y, *(t.grad for t in ours)), (expected, *(t.grad for t in theirs)), strict=True):
-            assert (a - c).norm() < 1e-6 * c.norm()
-
-
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-6), ('bfloat16', 0.01)])
 @pytest.mark.parametrize('onednn', [False, True])
 def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance, onednn):
