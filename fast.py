@@ -110,7 +110,7 @@ def cut_to_longest(X, M, clf_token):
 
 
 def row_numbers(mask):
-    """The numbers 0, 1, 2 and so on where the mask is True, elsewhere that of the last True before; same shape."""
+    """The numbers 0, 1, 2 and so on where the mask is True, elsewhere the number of the last True before it."""
     return (mask.flatten().cumsum(0) - 1).view_as(mask)
 
 

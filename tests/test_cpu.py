@@ -15,7 +15,7 @@ from device import choose_device
 def test_freed_memory_serves_the_next_tensor():
     choose_device('cpu', 'float32')
     faults = []
-    for _ in range(8):                                  # 64 MiB are 16,384 pages; some must still be made to fit
+    for _ in range(8):  # 64 MiB are 16,384 pages; some must still be made to fit
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(2 ** 24)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

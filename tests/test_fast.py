@@ -18,7 +18,7 @@ from model_pytorch import DEFAULT_CONFIG, MLP, DoubleHeadModel, dotdict
 
 TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
 STILL = dotdict(TINY, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
-START, DELIM, CLF = 30, 31, 32                          # tokens 0..29, special 30..32, positions 33..48
+START, DELIM, CLF = 30, 31, 32  # tokens 0..29, special 30..32, positions 33..48
 ROWS, T = 49, 16
 HEADS = ['multiple_choice', ('classification', 3), 'similarity', ('similarity', 2)]
 
@@ -40,7 +40,7 @@ def ragged(B, form='choices', K=2, seed=0, n_tokens=30):
             ids = [START, *text, CLF]
             X[b, k, :len(ids), 0], M[b, k, :len(ids)] = torch.tensor(ids), 1
     X[..., 1] = torch.arange(ROWS - T, ROWS)
-    assert (M[..., :int(M.sum(-1).max())] == 0).any()   # even the longest sequence has padding
+    assert (M[..., :int(M.sum(-1).max())] == 0).any()  # even the longest sequence has padding
     return X, M
 
 
@@ -154,7 +154,7 @@ def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance,
             y = layer(x)
         y.float().square().sum().backward()
     weights = {p.data_ptr() for p in (*layer.parameters(), x)}
-    if dtype == 'float32':                              # what c_fc makes of 150 rows
+    if dtype == 'float32':  # what c_fc makes of 150 rows
         assert sum(size for at, size in kept.items() if at not in weights) == 150 * 256 * 4
     for a, b in zip((out, y, x.grad, *(p.grad for p in layer.parameters())), (expected, expected, *gradients),
                     strict=True):
@@ -168,7 +168,7 @@ def test_the_layouts_are_those_of_the_drawing():
     packing = fast.pack(X, M, 5)
     assert packing.ids[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 6]
     assert packing.grid.tolist() == packing.row_of.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]]
-    assert packing.clf_row.tolist() == [4, 5]           # the first, if there is no classify token
+    assert packing.clf_row.tolist() == [4, 5]  # the first, if there is no classify token
     packing = fast.pack_shared(X, M, 6)
     assert packing.ids.tolist() == [[1, 20], [2, 21], [3, 22], [4, 23], [5, 24], [6, 23]]
     assert packing.grid.tolist() == [[0, 1, 2, 3, 4, 5]]
@@ -196,7 +196,7 @@ def test_rows_hold_the_real_tokens_and_come_back_from_the_slots(pack, form, K):
     assert torch.equal(packing.to_rows(packing.to_slots(rows)), rows)
     assert torch.equal(packing.ids[packing.row_of][M[..., :packing.row_of.size(1)].flatten(0, 1).bool()], X[M.bool()])
     assert (packing.ids[packing.clf_row, 0] == CLF).all()
-    if pack is fast.pack_shared:                        # a row for each of the different beginnings
+    if pack is fast.pack_shared:  # a row for each of the different beginnings
         beginnings = {(b, *X[b, k, :t + 1, 0].tolist()) for b, k, t in M.nonzero().tolist()}
         assert len(packing.ids) == len(beginnings) and (len(beginnings) < M.sum()) == (K > 1)
     else:
@@ -213,7 +213,7 @@ def test_only_choices_are_shared(monkeypatch, head):
 def test_choices_that_are_the_same_get_the_same_logits():
     model = build('multiple_choice').eval()
     X, M = ragged(4)
-    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]                 # pack_shared has no row for the second
+    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]  # pack_shared has no row for the second
     logits = fast.task_logits(model, X, M)
     assert_close(logits, plain_logits(model, X, M))
     assert logits[1, 0] == logits[1, 1]
@@ -259,7 +259,7 @@ def test_half_precision_has_finite_losses_and_the_gradients_of_float32(head, dty
         losses = fast.double_head_losses(model, X, M, Y, 0.5)
         logits = fast.task_logits(model.eval(), X, M)
     assert all(loss.isfinite().all() and loss.dtype == torch.float32 for loss in losses) and logits.isfinite().all()
-    (losses[0] * 2**12).backward()                      # as GradScaler scales it
+    (losses[0] * 2**12).backward()  # as GradScaler scales it
     for p, grad in zip(model.parameters(), expected, strict=True):
         assert (p.grad / 2**12 - grad).norm() < error * expected[0].norm()
 
@@ -355,11 +355,11 @@ def test_fast_dropout_drops_each_number_by_itself(n, p):
 
 def test_gradients_of_fast_dropout_are_those_of_the_kept_numbers():
     layer = fast.Dropout(0.3).train()
-    x = torch.rand(8, 9).T.requires_grad_()             # not contiguous
+    x = torch.rand(8, 9).T.requires_grad_()  # not contiguous
     out = layer(x)
     out.backward(torch.ones_like(out) * 2)
     assert_close(x.grad, 2 * (out != 0) / 0.7, atol=1e-6)
     assert_close(out, x * x.grad / 2, atol=1e-6)
     again = layer(x)
-    assert [t.dtype for t in again.grad_fn.saved_tensors] == [torch.int32]               # half of what int64 takes
+    assert [t.dtype for t in again.grad_fn.saved_tensors] == [torch.int32]  # half of what int64 takes
     assert layer.eval()(x) is x
