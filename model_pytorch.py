@@ -381,11 +381,8 @@ def read_shapes(path: str) -> list[list[int]]:
 
 
 def open_release(path: str) -> tuple[list[list[int]], list[Tensor]]:
-    """The array shapes in `path`/params_shapes.json, and the ten shards beside it, mapped and not read.
-
-    Raises FileNotFoundError or ValueError where they are not those of one model, before anything of its size is
-    allocated.
-    """
+    """The array shapes in `path`/params_shapes.json, and the ten shards beside it, mapped and not read. Raises
+    FileNotFoundError or ValueError where they are not one model, before anything of its size is allocated."""
     name = os.path.join(path, 'params_shapes.json')
     if not os.path.isfile(name):
         raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}; model/sample/ holds a small model to try')
@@ -409,7 +406,7 @@ def shard_lengths(n_total: int) -> list[int]:
 
 
 def open_shard(path: str, i: int, length: int) -> Tensor:
-    """Shard i of a release, which must have so many numbers, as a memory map."""
+    """Shard i of a release, checked to have so many numbers, as a memory map."""
     name = os.path.join(path, f'params_{i}.npy')
     if not os.path.isfile(name):
         raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')

@@ -23,7 +23,8 @@ def warmup_linear(x: float, warmup: float = 0.002) -> float:
 
 SCHEDULES = {'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant, 'warmup_linear': warmup_linear}
 
-FUSED = torch.__version__ >= (2, 4)  # older versions have the fused kernel of AdamW on CUDA alone
+VERSION = tuple(map(int, torch.__version__.split('.')[:2]))
+FUSED = VERSION >= (2, 4)  # older versions have the fused kernel of AdamW on CUDA alone
 
 
 class OpenAIAdam(torch.optim.AdamW):
