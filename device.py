@@ -1,9 +1,7 @@
 """The device, the dtype of matrix products, random seeds, and the processes of torchrun."""
 
 import contextlib
-import ctypes
 import gc
-import json
 import math
 import os
 import random
@@ -16,18 +14,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')       # in errors of gloo, NCCL
-DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}     # dtype of autocast
+from cpu import cpu_flags, keep_freed_memory
+
+PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')  # in errors of gloo, NCCL
+DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}  # dtype of autocast
 
 
 def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context in which the forward passes of --dtype run.
 
     tf32 rounds the inputs of matrix products on CUDA; float32 does not. bfloat16 and float16 use autocast.
-    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a missing device.
+    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a device or dtype
+    that torch does not have.
     """
     if deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')    # cuBLAS reads the variable when it starts
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads the variable when it starts
         torch.use_deterministic_algorithms(True)
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
@@ -36,7 +37,7 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
         device = torch.device(name)
         torch.empty(1, device=device)
         if DTYPES[dtype]:
-            with warnings.catch_warnings(action='ignore'):             # of a dtype that torch then refuses
+            with warnings.catch_warnings(action='ignore'):  # old versions warn of a dtype before they refuse it
                 context = torch.autocast(device.type, dtype=DTYPES[dtype])
                 with context:
                     pass
@@ -49,76 +50,41 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
 
 
 def device_of(args, name: str = ''):
-    """`choose_device` for the options, or with another name of the device. Where --dtype is auto, args.dtype becomes
-    the dtype of the run to resume, or the one of `best_dtype`, and a line says so; files of the run then have it.
-    """
+    """`choose_device` with the options, or with another name of the device. First settles args.dtype if it is auto."""
     name = name or args.device
     if args.dtype == 'auto':
-        device, _ = choose_device(name, 'float32')
-        recorded = recorded_dtype(args) if getattr(args, 'resume', False) else None
-        args.dtype, reason = (recorded, 'as the run to resume') if recorded else best_dtype(device)
-        if os.environ.get('RANK', '0') == '0':
-            print(f'--dtype auto: {args.dtype}, {reason}', file=sys.stderr)
+        settle_dtype(args, name)
     return choose_device(name, args.dtype, args.deterministic)
 
 
-def recorded_dtype(args):
-    """The dtype that the log of a run has, or of the first one of --seeds; None without a readable log."""
-    seed = f'-{args.seeds[0]}' if getattr(args, 'seeds', None) else ''
-    try:
-        with open(os.path.join(args.log_dir, f'{args.desc}{seed}.jsonl'), encoding='utf-8') as f:
-            dtype = json.loads(f.readline())['dtype']
-        return dtype if dtype in DTYPES else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+def settle_dtype(args, name: str):
+    """Set args.dtype to the best one on a device, because the files of a run record it, and print the reason."""
+    device, _ = choose_device(name, 'float32')
+    args.dtype, reason = best_dtype(device)
+    if Ranks().rank == 0:
+        print(f'--dtype auto: {args.dtype}, {reason}', file=sys.stderr)
 
 
 def best_dtype(device) -> tuple[str, str]:
-    """What --dtype auto is on a device, and why: bfloat16 where its matrix products are several times as fast as those
-    of float32 and come out right, otherwise float32."""
+    """The dtype for --dtype auto on a device, and the reason: bfloat16 where its matrix products are several times as
+    fast as those of float32 and their results are right, otherwise float32."""
     if device.type == 'cuda':
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()   # elsewhere it gains little, or is far slower
+        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()  # elsewhere it gains little, or is far slower
     if not is_fast:
         return 'float32', f'as this {"processor has no AMX" if device.type == "cpu" else "device has no fast bfloat16"}'
     a = torch.randn(256, 256, device=device, generator=torch.Generator(device).manual_seed(0))
     exact, rounded = a @ a, (a.bfloat16() @ a.bfloat16()).float()
-    if not (rounded - exact).norm() < 0.01 * exact.norm():             # also where it is not a number
+    if not (rounded - exact).norm() < 0.01 * exact.norm():  # NaN counts as wrong
         return 'float32', f'as products of bfloat16 come out wrong on this {device.type}'
     return 'bfloat16', f'as its products are fast on this {device.type}, and right within 1 %'
 
 
-def cpu_flags() -> list[str]:
-    """What the processor can do, in Linux's words; empty elsewhere."""
-    return cpu_info('flags')
-
-
-def cpu_info(field: str) -> list[str]:
-    """The words of 'flags' or another field in which Linux describes the processor; empty elsewhere."""
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8') as f:
-            return next((line.split() for line in f if line.startswith(field)), [])
-    except OSError:
-        return []
-
-
-def keep_freed_memory():
-    """Let this process keep the memory that it frees, for its next tensors. Does nothing where there is no glibc.
-
-    Otherwise glibc gives tensors of more than 32 MB back to the system, which must clear each page of the next one
-    (on a virtual machine 0.4 of the 6 s of processor time that a training step with 4 stories takes).
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):      # other C libraries, and Windows
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)                                                 # M_MMAP_MAX: no block gets pages of its own
-        mallopt(-1, -1)                                                # M_TRIM_THRESHOLD: free pages stay here
-
-
 def grad_scaler(device, dtype: str):
-    """Scales the loss in float16, because small gradients would become zero. Does nothing for other dtypes."""
+    """A scaler of the loss for float16, in which small gradients become zero. It does nothing for other dtypes."""
     enabled = dtype == 'float16'
-    if not hasattr(torch.amp, 'GradScaler'):                           # before torch 2.3: on CUDA alone
+    if not hasattr(torch.amp, 'GradScaler'):  # before torch 2.3 there is one for CUDA alone
         return torch.cuda.amp.GradScaler(enabled=enabled)
     return torch.amp.GradScaler(device.type, enabled=enabled)
 
@@ -133,30 +99,14 @@ def set_seed(seed: int):
     torch.manual_seed(seed)
 
 
-def memory_of(device) -> int:
-    """Bytes of memory of the device. For a CPU: the memory of the machine, or of the container if that is less."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == 'mps':
-        return torch.mps.recommended_max_memory()
-    if not hasattr(os, 'sysconf'):                                     # on Windows the size is unknown: no limit
-        return sys.maxsize
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    try:
-        with open('/sys/fs/cgroup/memory.max', encoding='ascii') as f:
-            return min(memory, int(f.read()))
-    except (OSError, ValueError):                                      # the file is missing, or says 'max'
-        return memory
-
-
 def matmul_flops(device, autocast, product=torch.matmul) -> float:
-    """Operations a second of a product of two large square matrices, the most that the network could reach here."""
-    size = 1024 if device.type == 'cpu' else 8192                      # long enough to hide the start of a GPU's work
+    """Operations a second in the product of two large square matrices: the network cannot be faster on this device."""
+    size = 1024 if device.type == 'cpu' else 8192  # long enough to hide the start of a GPU's work
     a, best = torch.ones(size, size, device=device), math.inf
     with torch.no_grad(), autocast:
         for _ in range(4):
             started = time.perf_counter()
-            product(a, a)[0, 0].item()                                 # waits for the device
+            product(a, a)[0, 0].item()  # waits for the device
             best = min(best, time.perf_counter() - started)
     return 2 * size ** 3 / best
 
@@ -177,7 +127,7 @@ class Ranks:
         """Begin the process group, which uses NCCL between GPUs and gloo otherwise."""
         if self.size > 1 and not dist.is_initialized():
             if device.type == 'cuda':
-                torch.cuda.set_device(device)                          # where NCCL moves the objects of `gather`
+                torch.cuda.set_device(device)  # where NCCL moves the objects of `gather`
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
 
     def leave(self):

@@ -1,9 +1,16 @@
 """The results of `model_pytorch.py` and `loss.py` with less arithmetic: train.py trains and evaluates with this file.
 
-`model_pytorch.py` is the network to read, and `train.py --plain` runs it. This file calls the same layers, and tests
-hold it to the same numbers. Only attention computes on padding. Language-model logits are made only where
-the loss needs them, a few rows at a time. Evaluation computes the last block only at the classify token, and what
-several choices of an example begin with only once: without dropout, causal attention gives it the same states in each.
+`model_pytorch.py` is the network to read, and `train.py --plain` runs it. This file leaves out only work on which no
+result depends, so it has the same numbers up to rounding, and tests hold the two together:
+
+- No real token sees padding. Only attention computes on it.
+- The loss needs the logits of the language model at real tokens alone. They are made there, a few rows at a time.
+- A prediction needs the last block at the classify token alone.
+- What several choices of an example begin with is evaluated once: without dropout, causal attention gives it the same
+  states in each choice.
+- Dropout draws only the positions of its zeros: other random numbers than torch's, with the same distribution.
+
+cpu.py says which library multiplies matrices on a CPU.
 
 A *row* is one real token: all layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L):
 attention works on slots, on each line of the grid separately. There are two layouts, here for one example, the story
@@ -26,157 +33,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import model_pytorch
-from device import cpu_flags, cpu_info
+from cpu import add_product, gelu_of_product, product, product_dtype
 from loss import task_losses, train_loss
 from model_pytorch import gelu
 
-LM_CHUNK = 256                              # rows of language-model logits in memory at a time
-LARGE = 2 ** 18                             # numbers in a matrix; with fewer, oneDNN's start of 15 us is too long
-
-
-def onednn_is_faster() -> bool:
-    """Whether oneDNN multiplies matrices of float32 faster than MKL, which torch uses for them. So it is with AVX-512
-    on processors of AMD, where MKL computes with AVX2: measured, twice as fast."""
-    has_avx512 = {'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'} <= set(cpu_flags())
-    return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id')
-
-
-def product_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which x is multiplied on a CPU: its own or that of autocast, which leaves float64 alone."""
-    if x.dtype == torch.float64:
-        return x.dtype
-    try:
-        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
-    except (AttributeError, TypeError):                                # before torch 2.4
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else x.dtype
-
-
-def is_for_onednn(x: Tensor, w: Tensor, dtypes=(torch.float32,)) -> bool:
-    """Whether oneDNN is to multiply x and w: large ones, on a CPU, in one of `dtypes`."""
-    return (USE_ONEDNN and max(x.numel(), w.numel()) >= LARGE and x.device.type == 'cpu' and product_dtype(x) in dtypes)
-
-
-def product(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """x @ w, or x @ w + b, on the faster one of torch's two libraries: x (R, nx), w (nx, nf), b (nf,)."""
-    if is_for_onednn(x, w):
-        return Product.apply(x, w, b)
-    return x @ w if b is None else torch.addmm(b, x, w)
-
-
-class Product(torch.autograd.Function):
-    """`product` by oneDNN, in float32; torch has it for its compiler, hence the underscore, and without gradients."""
-
-    @staticmethod
-    def of(x, w, b=None, act='none'):
-        if not (w.is_contiguous() or w.T.is_contiguous()):             # of a slice it would take minutes
-            w = w.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(x, w.T, b, act, [], 'tanh')
-
-    @staticmethod
-    def forward(ctx, x, w, b):
-        ctx.save_for_backward(x, w)
-        return Product.of(x, w, b)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, w = ctx.saved_tensors
-        needs_x, needs_w, needs_b = ctx.needs_input_grad
-        return (Product.of(grad, w.T) if needs_x else None, Product.of(x.T, grad) if needs_w else None,
-                grad.sum(0) if needs_b else None)
-
-
-def has_onednn() -> bool:
-    """Whether this torch multiplies by oneDNN as `Product` asks for it."""
-    try:
-        return Product.of(torch.ones(1, 1), torch.ones(1, 1)).item() == 1
-    except (AttributeError, RuntimeError):                             # built without it, or before torch 2.1
-        return False
-
-
-HAS_ONEDNN = has_onednn()
-USE_ONEDNN = HAS_ONEDNN and onednn_is_faster()
-
-
-def add_product(out: Tensor, x: Tensor, w: Tensor):
-    """out += x @ w. On a CPU rows of out come in turn, so that there is no second matrix as large as out."""
-    if x.dtype == out.dtype and not is_for_onednn(x, w):
-        out.addmm_(x, w)
-        return
-    n_rows = 4096 if out.device.type == 'cpu' else len(out)
-    for piece, rows in zip(out.split(n_rows), x.split(n_rows), strict=True):
-        piece += product(rows, w)
-
-
-class Conv1D(nn.Module):
-    """The layer `model_pytorch.Conv1D` with the same parameters, by `product`."""
-
-    def __init__(self, conv: model_pytorch.Conv1D):
-        super().__init__()
-        self.w, self.b = conv.w, conv.b
-
-    def forward(self, x):
-        return product(x.flatten(0, -2), self.w, self.b).view(*x.shape[:-1], -1)
-
-
-class MLP(nn.Module):
-    """The layer `model_pytorch.MLP` with gelu and the same parameters. Without gradients, oneDNN applies gelu before it
-    writes its product."""
-
-    def __init__(self, mlp: model_pytorch.MLP):
-        super().__init__()
-        self.c_fc, self.c_proj, self.dropout = mlp.c_fc, mlp.c_proj, mlp.dropout
-
-    def forward(self, x):
-        rows, w, b, dtype = x.flatten(0, -2), self.c_fc.w, self.c_fc.b, product_dtype(x)           # (R, C)
-        pays = dtype == w.dtype or len(rows) >= len(w)                 # to cast w takes as long as gelu of so many rows
-        if pays and not torch.is_grad_enabled() and is_for_onednn(rows, w, (torch.float32, torch.bfloat16)):
-            out = self.c_proj(Product.of(*(t.to(dtype) for t in (rows, w, b)), 'gelu'))
-        else:
-            out = GeluProduct.apply(self.c_fc(rows), self.c_proj.w, self.c_proj.b)
-        return self.dropout(out).view(x.shape)
-
-
-class GeluProduct(torch.autograd.Function):
-    """gelu(x) @ w + b, as `product`. It keeps x alone: gelu(x), a fifth of what a block would keep, is computed again
-    in the backward pass, in 1 % of the time of a training step."""
-
-    @staticmethod
-    def forward(ctx, x, w, b):
-        ctx.save_for_backward(x, w)
-        return product(gelu(x), w, b)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, w = ctx.saved_tensors
-        grad_x = torch.ops.aten.gelu_backward(product(grad, w.T.to(grad.dtype)), x, approximate='tanh')
-        if not ctx.needs_input_grad[1]:                                # a frozen layer
-            return grad_x, None, None
-        return grad_x, product(gelu(x).T, grad).to(w.dtype), grad.sum(0).to(w.dtype)
+LM_CHUNK = 256  # rows of language-model logits in memory at a time
 
 
 class Packing(NamedTuple):
     """R rows of N = B * K sequences of at most T tokens, and a grid of G lines of L slots. A slot of padding holds the
     number of some row; no real token sees that slot."""
-    ids: Tensor             # (R, 2)  token and position id of each row
-    row_of: Tensor          # (N, T)  the row of each token
-    clf_row: Tensor         # (N,)    the row of each classify token
-    grid: Tensor            # (G, L)  the row in each slot
-    slot_of: Tensor         # (R,)    the slot of each row: line * L + column
+    ids: Tensor  # (R, 2)  token and position id of each row
+    row_of: Tensor  # (N, T)  the row of each token
+    clf_row: Tensor  # (N,)  the row of each classify token
+    grid: Tensor  # (G, L)  the row in each slot
+    slot_of: Tensor  # (R,)  the slot of each row: line * L + column
     visible: Tensor | None  # (G, 1, L, L)  the slots that each slot sees; None: itself and all before it
 
     # F.embedding(index, rows) is rows[index]; on a CPU its backward pass is faster than that of indexing.
     def to_slots(self, rows):
-        return F.embedding(self.grid, rows)                            # (R, C) -> (G, L, C)
+        return F.embedding(self.grid, rows)  # (R, C) -> (G, L, C)
 
     def to_rows(self, slots):
-        return F.embedding(self.slot_of, slots.flatten(0, 1))          # (G, L, C) -> (R, C)
+        return F.embedding(self.slot_of, slots.flatten(0, 1))  # (G, L, C) -> (R, C)
 
     def visible_at_clf(self):
         """The slots that each classify token sees, in its line of the grid: (N, L), bool"""
-        slot, L = self.slot_of[self.clf_row], self.grid.size(1)        # (N,)
+        slot, L = self.slot_of[self.clf_row], self.grid.size(1)  # (N,)
         if self.visible is None:
             return torch.arange(L, device=slot.device) <= (slot % L)[:, None]
-        return self.visible.flatten(0, 2)[slot]                        # (G, 1, L, L) -> (G * L, L) -> (N, L)
+        return self.visible.flatten(0, 2)[slot]  # (G, 1, L, L) -> (G * L, L) -> (N, L)
 
 
 def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
@@ -185,9 +71,9 @@ def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     X (B, K, T, 2) ids, M (B, K, T) 1 on real tokens. Raises ValueError for other shapes, and if M is anything but ones,
     which include the classify token, followed by zeros.
     """
-    X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
-    row_of = row_numbers(real)                                            # (B, K, T)
-    grid, clf_row = row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten()          # (N, T), (N,)
+    X, real, clf_step = cut_to_longest(X, M, clf_token)  # (B, K, T, 2), (B, K, T), (B, K, 1)
+    row_of = row_numbers(real)  # (B, K, T)
+    grid, clf_row = row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten()  # (N, T), (N,)
     return Packing(X[real], grid, clf_row, grid, real.flatten().nonzero().squeeze(1), None)
 
 
@@ -195,18 +81,18 @@ def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     """The layout for evaluation: what several choices of an example begin with is in the rows once, and each example is
     a line of the grid. A choice sees its own tokens and no others. Arguments and errors as in `pack`.
     """
-    X, real, clf_step = cut_to_longest(X, M, clf_token)                # (B, K, T, 2), (B, K, T), (B, K, 1)
+    X, real, clf_step = cut_to_longest(X, M, clf_token)  # (B, K, T, 2), (B, K, T), (B, K, 1)
     alike = (X[:, :, None] == X[:, None]).all(-1) & (real[:, :, None] == real[:, None])  # (B, K, K, T)
-    first = alike.int().cumprod(-1).argmax(2)                          # (B, K, T)  the first choice that begins so
-    has_row = real & (first == torch.arange(X.size(1), device=X.device)[:, None])        # (B, K, T)
-    row_of = row_numbers(has_row).gather(1, first)                     # (B, K, T)
-    example, choice, step = has_row.nonzero().unbind(1)                # each (R,)
-    n_rows = has_row.sum((1, 2))                                       # (B,)
-    filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]          # (B, L)
-    grid = row_numbers(filled)                                         # (B, L)
-    line = torch.arange(len(X), device=X.device)[:, None]              # (B, 1)
-    sees = row_of.transpose(1, 2)[line, step[grid]] == grid[:, :, None]                  # (B, L, K)  slots of a choice
-    visible = sees.transpose(1, 2)[line, choice[grid]]                 # (B, L, L)  of the choice of each slot
+    first = alike.int().cumprod(-1).argmax(2)  # (B, K, T)  the first choice that begins so
+    has_row = real & (first == torch.arange(X.size(1), device=X.device)[:, None])  # (B, K, T)
+    row_of = row_numbers(has_row).gather(1, first)  # (B, K, T)
+    example, choice, step = has_row.nonzero().unbind(1)  # each (R,)
+    n_rows = has_row.sum((1, 2))  # (B,)
+    filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]  # (B, L)
+    grid = row_numbers(filled)  # (B, L)
+    line = torch.arange(len(X), device=X.device)[:, None]  # (B, 1)
+    sees = row_of.transpose(1, 2)[line, step[grid]] == grid[:, :, None]  # (B, L, K)  slots of a choice
+    visible = sees.transpose(1, 2)[line, choice[grid]]  # (B, L, L)  of the choice of each slot
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
                    filled.flatten().nonzero().squeeze(1), visible.tril()[:, None])
 
@@ -215,8 +101,8 @@ def cut_to_longest(X, M, clf_token):
     """Drop the steps that are padding everywhere: X (B, K, T, 2), M as bool (B, K, T), classify steps (B, K, 1)."""
     if X.ndim != 4 or X.size(-1) != 2 or X.shape[:-1] != M.shape:
         raise ValueError(f'X {tuple(X.shape)} and M {tuple(M.shape)}: must be (B, K, T, 2) and (B, K, T)')
-    real = M.bool()                                                    # (B, K, T)
-    clf_step = (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)                   # (B, K, 1)
+    real = M.bool()  # (B, K, T)
+    clf_step = (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)  # (B, K, 1)
     if (real[..., 1:] > real[..., :-1]).any() or not real.gather(-1, clf_step).all():
         raise ValueError('M must have ones and then zeros in each sequence, and the classify token under a one')
     T = int(real.sum(-1).max())
@@ -224,7 +110,7 @@ def cut_to_longest(X, M, clf_token):
 
 
 def row_numbers(mask):
-    """The numbers 0, 1, 2 and so on where the mask is True, elsewhere that of the last True before; same shape."""
+    """The numbers 0, 1, 2 and so on where the mask is True, elsewhere the number of the last True before it."""
     return (mask.flatten().cumsum(0) - 1).view_as(mask)
 
 
@@ -255,7 +141,7 @@ class Dropout(nn.Dropout):
 
 def dropped_positions(n: int, p: float) -> Tensor:
     """Positions of the dropped ones among n numbers, each dropped with probability p: their gaps are geometric."""
-    n_draws = int(n * p + 6 * math.sqrt(n * p)) + 6                    # too few with a probability of about 1e-9
+    n_draws = int(n * p + 6 * math.sqrt(n * p)) + 6  # too few with a probability of about 1e-9
     ends = torch.zeros(1, dtype=torch.float64)
     while ends[-1] <= n:
         ends = torch.cat([ends, ends[-1] + torch.empty(n_draws, dtype=torch.float64).geometric_(p).cumsum(0)])
@@ -267,7 +153,7 @@ class ZeroAt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, positions, scale):
-        ctx.save_for_backward(positions.int() if x.numel() < 2 ** 31 else positions)     # of half the size
+        ctx.save_for_backward(positions.int() if x.numel() < 2 ** 31 else positions)  # of half the size
         ctx.scale = scale
         out = torch.mul(x.contiguous(), scale)
         out.view(-1).index_fill_(0, positions, 0)
@@ -279,10 +165,55 @@ class ZeroAt(torch.autograd.Function):
         return ZeroAt.apply(grad, positions.long(), ctx.scale), None, None
 
 
+class Conv1D(nn.Module):
+    """The layer `model_pytorch.Conv1D` with the same parameters, by the `product` of cpu.py."""
+
+    def __init__(self, conv: model_pytorch.Conv1D):
+        super().__init__()
+        self.w, self.b = conv.w, conv.b
+
+    def forward(self, x):
+        return product(x.flatten(0, -2), self.w, self.b).view(*x.shape[:-1], -1)
+
+
+class MLP(nn.Module):
+    """The layer `model_pytorch.MLP` with gelu and the same parameters."""
+
+    def __init__(self, mlp: model_pytorch.MLP):
+        super().__init__()
+        self.c_fc, self.c_proj, self.dropout = mlp.c_fc, mlp.c_proj, mlp.dropout
+
+    def forward(self, x):
+        rows = x.flatten(0, -2)  # (R, C)
+        if torch.is_grad_enabled():
+            out = GeluProduct.apply(self.c_fc(rows), self.c_proj.w, self.c_proj.b)
+        else:
+            out = self.c_proj(gelu_of_product(rows, self.c_fc.w, self.c_fc.b))
+        return self.dropout(out).view(x.shape)
+
+
+class GeluProduct(torch.autograd.Function):
+    """gelu(x) @ w + b, which keeps x alone for the backward pass and computes gelu(x) again there. That saves a fifth
+    of the memory that a block keeps, and takes 1 % of the time of a training step."""
+
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w)
+        return product(gelu(x), w, b)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        grad_x = torch.ops.aten.gelu_backward(product(grad, w.T.to(grad.dtype)), x, approximate='tanh')
+        if not ctx.needs_input_grad[1]:  # a frozen layer
+            return grad_x, None, None
+        return grad_x, product(gelu(x).T, grad).to(w.dtype), grad.sum(0).to(w.dtype)
+
+
 def use_fast_layers(model):
     """Replace each nn.Dropout, each convolution and each MLP with gelu in a model by one of this file, with the same
     rate, mode and parameters; returns the model."""
-    for parent in reversed(list(model.modules())):                     # an MLP after its own layers
+    for parent in reversed(list(model.modules())):  # an MLP after its own layers
         for name, child in list(parent.named_children()):
             layer = None
             if type(child) is nn.Dropout:
@@ -292,16 +223,16 @@ def use_fast_layers(model):
             elif type(child) is model_pytorch.MLP and child.act is gelu:
                 layer = MLP(child)
             if layer:
-                layer.training = child.training                        # .train() would change the layers inside too
+                layer.training = child.training  # .train() would change the layers inside too
                 setattr(parent, name, layer)
     return model
 
 
 def attention(attn, rows, packing):
     """`Attention.forward` on rows (R, C)."""
-    q, k, v = attn.split_heads(packing.to_slots(attn.c_attn(rows)))    # each (G, H, L, C/H)
+    q, k, v = attn.split_heads(packing.to_slots(attn.c_attn(rows)))  # each (G, H, L, C/H)
     if packing.visible is None:
-        a = attn.attend(q, k, v)                                       # (G, H, L, C/H)
+        a = attn.attend(q, k, v)  # (G, H, L, C/H)
     else:
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=packing.visible)
     return attn.resid_dropout(attn.c_proj(packing.to_rows(attn.merge_heads(a))))
@@ -309,7 +240,7 @@ def attention(attn, rows, packing):
 
 def hidden_rows(transformer, packing, we, n_layer=None):
     """`TransformerModel.forward` on rows, with the table we (V, C), through n_layer blocks, by default all: (R, C)."""
-    h = F.embedding(packing.ids, we).sum(dim=1)                        # (R, C)
+    h = F.embedding(packing.ids, we).sum(dim=1)  # (R, C)
     for block in transformer.h[:n_layer]:
         n = block.ln_1(h + attention(block.attn, h, packing))
         h = block.ln_2(n + block.mlp(n))
@@ -320,13 +251,13 @@ def block_at_clf(block, rows, packing):
     """`Block.forward` without dropout on rows (R, C), only for the classify tokens: (N, C)."""
     w, b, C = block.attn.c_attn.w, block.attn.c_attn.b, rows.size(1)
     G, L = packing.grid.shape
-    x = F.embedding(packing.clf_row, rows)                             # (N, C)
-    q = product(x, w[:, :C], b[:C]).view(G, -1, C)                     # (G, N/G, C)
-    k, v = packing.to_slots(product(rows, w[:, C:], b[C:])).chunk(2, dim=-1)             # each (G, L, C)
+    x = F.embedding(packing.clf_row, rows)  # (N, C)
+    q = product(x, w[:, :C], b[:C]).view(G, -1, C)  # (G, N/G, C)
+    k, v = packing.to_slots(product(rows, w[:, C:], b[C:])).chunk(2, dim=-1)  # each (G, L, C)
     q, k, v = (t.unflatten(-1, (block.attn.n_head, -1)).transpose(1, 2) for t in (q, k, v))
-    visible = packing.visible_at_clf().view(G, 1, -1, L)               # (G, 1, N/G, L)
-    a = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)     # (G, H, N/G, C/H)
-    n = block.ln_1(x + block.attn.c_proj(block.attn.merge_heads(a)).flatten(0, 1))       # (N, C)
+    visible = packing.visible_at_clf().view(G, 1, -1, L)  # (G, 1, N/G, L)
+    a = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # (G, H, N/G, C/H)
+    n = block.ln_1(x + block.attn.c_proj(block.attn.merge_heads(a)).flatten(0, 1))  # (N, C)
     return block.ln_2(n + block.mlp(n))
 
 
@@ -339,30 +270,30 @@ class WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, h, we, targets, weights):
-        dtype = (h[:1] @ we[:1].T).dtype                               # that of autocast, where it is on
+        dtype = product_dtype(h)
         wide = torch.promote_types(h.dtype, torch.float32)
-        h_, we_ = h.to(dtype), we.to(dtype)                            # (R, C), (V, C)
-        # small weights would make gradients that float16 rounds to zero: they come in with the backward pass
+        h_, we_ = h.to(dtype), we.to(dtype)  # (R, C), (V, C)
+        # the size of the weights is applied in the backward pass: times small weights, float16 gradients become 0
         scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
-        shares = (weights / scale)[:, None]                            # (R, 1)
-        weighted_h = (h_ * shares).to(dtype)                           # (R, C)
-        grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)        # (R, C), (V, C)
-        losses = torch.empty_like(weights, dtype=wide)                 # (R,)
+        shares = (weights / scale)[:, None]  # (R, 1)
+        weighted_h = (h_ * shares).to(dtype)  # (R, C)
+        grad_h, grad_we = torch.empty_like(h, dtype=wide), torch.zeros_like(we, dtype=wide)  # (R, C), (V, C)
+        losses = torch.empty_like(weights, dtype=wide)  # (R,)
         wants_gradients = any(ctx.needs_input_grad[:2])
         n_chunks = max(math.ceil(len(h) / LM_CHUNK), 1)
-        for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):     # of equal length
-            logits = product(h_[lo:hi], we_.T)                         # (chunk, V)
-            probs = logits.softmax(1, dtype=wide)                      # (chunk, V)
+        for lo, hi in pairwise(len(h) * i // n_chunks for i in range(n_chunks + 1)):  # of equal length
+            logits = product(h_[lo:hi], we_.T)  # (chunk, V)
+            probs = logits.softmax(1, dtype=wide)  # (chunk, V)
             at_target = torch.arange(hi - lo, device=h.device), targets[lo:hi]
             # - log p of the target, from the largest p of the row: that of the target may be rounded to 0
             losses[lo:hi] = logits.amax(1).to(wide) - logits[at_target] - probs.amax(1).log()
-            if not wants_gradients:                                    # as in validation
+            if not wants_gradients:  # as in validation
                 continue
-            probs[at_target] -= 1                                      # now the gradient of the logits
+            probs[at_target] -= 1  # now the gradient of the logits
             grad = probs.to(dtype)
             grad_h[lo:hi] = product(grad, we_)
             add_product(grad_we, grad.T, weighted_h[lo:hi])
-            del logits, probs, grad                                    # or they would stay while the next ones are made
+            del logits, probs, grad  # or they would stay while the next ones are made
         grad_h.mul_(shares)
         ctx.grads = grad_h, grad_we, scale
         ctx.mark_non_differentiable(losses)
@@ -378,9 +309,9 @@ class WeightedCrossEntropy(torch.autograd.Function):
 def lm_targets(packing):
     """The rows of a `pack` that have a next token, these next tokens, the sequences that they belong to, and weights,
     1 / number of targets in the sequence: each (L,)."""
-    sequence = packing.slot_of // packing.grid.size(1)                 # (R,)
-    rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)        # (L,)  rows of a sequence lie side by side
-    sequence = sequence[rows]                                          # (L,)
+    sequence = packing.slot_of // packing.grid.size(1)  # (R,)
+    rows = (sequence[:-1] == sequence[1:]).nonzero().squeeze(1)  # (L,)  rows of a sequence lie side by side
+    sequence = sequence[rows]  # (L,)
     return rows, packing.ids[rows + 1, 0].long(), sequence, 1 / torch.bincount(sequence)[sequence]
 
 
@@ -392,19 +323,19 @@ def double_head_losses(model, X, M, Y, lm_coef: float):
     Returns the training loss, which carries the gradient, the losses of the task (B,) and those of the language model
     (B*K,), None where lm_coef is 0. Raises ValueError as `pack` and `task_losses` do.
     """
-    head, we = model.task_head, model.transformer.dropped_table()      # we (V, C)
+    head, we = model.task_head, model.transformer.dropped_table()  # we (V, C)
     packed = pack(X, M, head.clf_token)
     packing = to_device(packed, we.device)
-    h = hidden_rows(model.transformer, packing, we)                    # (R, C)
-    logits = head.score(F.embedding(packing.clf_row, h), X.size(1))    # (B, n_out)
+    h = hidden_rows(model.transformer, packing, we)  # (R, C)
+    logits = head.score(F.embedding(packing.clf_row, h), X.size(1))  # (B, n_out)
     clf_losses = task_losses(logits, move(torch.as_tensor(Y), we.device))
     if lm_coef == 0:
         return train_loss(clf_losses, None, lm_coef), clf_losses, None
-    rows, tokens, sequence, weights = (move(t, we.device) for t in lm_targets(packed))   # each (L,)
+    rows, tokens, sequence, weights = (move(t, we.device) for t in lm_targets(packed))  # each (L,)
     N = len(packing.row_of)
     lm_loss, losses = WeightedCrossEntropy.apply(F.embedding(rows, h), we, tokens, weights / N)
     lm_losses = losses.new_zeros(N).index_add_(0, sequence, losses * weights)
-    return train_loss(clf_losses, lm_loss, lm_coef), clf_losses, lm_losses               # lm_loss is lm_losses.mean()
+    return train_loss(clf_losses, lm_loss, lm_coef), clf_losses, lm_losses  # lm_loss is lm_losses.mean()
 
 
 @torch.no_grad()
@@ -416,7 +347,7 @@ def task_logits(model, X, M):
     # both orders of a pair differ from their second token on: sharing would only make lines of twice the length
     share = isinstance(head, model_pytorch.MultipleChoiceHead) and X.size(1) > 1
     packing = pack_shared(X, M, head.clf_token) if share else pack(X, M, head.clf_token)
-    we = transformer.embed.weight                                      # (V, C)
+    we = transformer.embed.weight  # (V, C)
     packing = to_device(packing, we.device)
-    rows = hidden_rows(transformer, packing, we, n_layer=len(transformer.h) - 1)         # (R, C)
+    rows = hidden_rows(transformer, packing, we, n_layer=len(transformer.h) - 1)  # (R, C)
     return head.score(block_at_clf(transformer.h[-1], rows, packing), X.size(1))

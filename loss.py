@@ -13,8 +13,9 @@ def at_least_float32(logits):
 
 
 def task_losses(logits: Tensor, Y: Tensor) -> Tensor:
-    """The loss of each example, (B,): cross-entropy for class numbers, integer Y (B,) and logits (B, n_class), squared
-    error for other numbers, floating Y (B,) and logits (B, 1). Raises ValueError for other shapes.
+    """The loss of each example, (B,): cross-entropy of class numbers, squared error of other numbers.
+
+    Y (B,) is integer and logits (B, n_class), or Y floating and logits (B, 1). Raises ValueError for other shapes.
     """
     if Y.shape != logits.shape[:1] or Y.is_floating_point() != (logits.size(1) == 1):
         raise ValueError(f'logits {tuple(logits.shape)} do not fit Y {tuple(Y.shape)} of {Y.dtype}: '
@@ -65,8 +66,8 @@ class MultipleChoiceLossCompute:
         T = X.size(-2)
         if X.shape[:-1] != M.shape or len(lm_logits) * T != M.numel() * (T - 1):
             raise ValueError(f'X {tuple(X.shape)}, M {tuple(M.shape)}, lm_logits {tuple(lm_logits.shape)} do not fit')
-        targets = X.reshape(-1, T, 2)[:, 1:, 0].long()                           # (N, T-1)  the next token
-        mask = M.reshape(-1, T)[:, 1:]                                           # (N, T-1)  1 on real tokens
+        targets = X.reshape(-1, T, 2)[:, 1:, 0].long()  # (N, T-1)  the next token
+        mask = M.reshape(-1, T)[:, 1:]  # (N, T-1)  1 on real tokens
         losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
         return (losses * mask).sum(1) / mask.sum(1).where(mask.any(1), 1)
 

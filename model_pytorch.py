@@ -376,7 +376,13 @@ def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list
 
 
 def read_shapes(path: str) -> list[list[int]]:
-    """The array shapes in `path`/params_shapes.json, checked to be those of a release, and of the shards beside it."""
+    """The array shapes of the released model in a folder. Raises as `open_release` does where there is none."""
+    return open_release(path)[0]
+
+
+def open_release(path: str) -> tuple[list[list[int]], list[Tensor]]:
+    """The array shapes in `path`/params_shapes.json, and the ten shards beside it, mapped and not read. Raises
+    FileNotFoundError or ValueError where they are not one model, before anything of its size is allocated."""
     name = os.path.join(path, 'params_shapes.json')
     if not os.path.isfile(name):
         raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}; model/sample/ holds a small model to try')
@@ -390,8 +396,8 @@ def read_shapes(path: str) -> list[list[int]]:
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(f'{name} does not list the shapes of a released model (positions, tokens, '
                          f'12 arrays a block): {how_to_get(path)}') from None
-    list(open_shards(path, sum(map(math.prod, shapes))))               # before anything of such a size is allocated
-    return shapes
+    lengths = shard_lengths(sum(map(math.prod, shapes)))
+    return shapes, [open_shard(path, i, length) for i, length in enumerate(lengths)]
 
 
 def shard_lengths(n_total: int) -> list[int]:
@@ -399,24 +405,22 @@ def shard_lengths(n_total: int) -> list[int]:
     return [(n_total + N_SHARDS - 1 - i) // N_SHARDS for i in range(N_SHARDS)]
 
 
-def open_shards(path: str, n_total: int):
-    """Yields the ten shards of n_total numbers as memory maps, each checked and opened when it is asked for."""
-    for i, length in enumerate(shard_lengths(n_total)):
-        name = os.path.join(path, f'params_{i}.npy')
-        if not os.path.isfile(name):
-            raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
-        try:
-            shard = np.lib.format.open_memmap(name, mode='c')          # never unpickles or writes
-        except Exception as e:                                         # a damaged header raises a dozen kinds
-            reason = (str(e) or type(e).__name__).splitlines()[0][:80]
-            raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): '
-                             f'{how_to_get(path)}') from None
-        if os.path.getsize(name) != shard.offset + shard.nbytes:
-            raise ValueError(f'{name} goes on after its array: {how_to_get(path)}')
-        if shard.dtype != np.float32 or shard.shape != (length,):
-            raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '
-                             f'[{length}]: the files do not belong together, or were swapped; {how_to_get(path)}')
-        yield shard
+def open_shard(path: str, i: int, length: int) -> Tensor:
+    """Shard i of a release, checked to have so many numbers, as a memory map."""
+    name = os.path.join(path, f'params_{i}.npy')
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
+    try:
+        shard = np.lib.format.open_memmap(name, mode='c')  # never unpickles or writes
+    except Exception as e:  # a damaged header raises a dozen kinds
+        reason = (str(e) or type(e).__name__).splitlines()[0][:80]
+        raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {how_to_get(path)}') from None
+    if os.path.getsize(name) != shard.offset + shard.nbytes:
+        raise ValueError(f'{name} goes on after its array: {how_to_get(path)}')
+    if shard.dtype != np.float32 or shard.shape != (length,):
+        raise ValueError(f'{name} holds {shard.dtype} {list(shard.shape)}, params_shapes.json wants float32 '
+                         f'[{length}]: the files do not belong together, or were swapped; {how_to_get(path)}')
+    return torch.from_numpy(shard)
 
 
 def pieces(shards, sizes):
@@ -484,13 +488,12 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
         return
     if n_transfer < -1:
         raise ValueError(f'n_transfer={n_transfer}: give a number of blocks, or -1 for none and no embeddings')
-    shapes = read_shapes(path)
+    shapes, shards = open_release(path)
     sizes = [math.prod(shape) for shape in shapes]
     n_ctx = shapes[0][0] if n_ctx == -1 else n_ctx
     check_fits(model, shapes, n_ctx, n_special, n_blocks, path)
-    shards = [torch.from_numpy(shard) for shard in open_shards(path, sum(sizes))]
     for i, shard in enumerate(shards):
-        if not torch.stack(shard.aminmax()).isfinite().all():          # quicker than to ask each number
+        if not torch.stack(shard.aminmax()).isfinite().all():  # quicker than to ask each number
             raise ValueError(f'{os.path.join(path, f"params_{i}.npy")} holds numbers that are not finite: '
                              f'{how_to_get(path)}')
 
@@ -499,7 +502,7 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
     for i, offset, piece in pieces(shards, sizes):
         if i == len(targets):
             break
-        target = targets[i].view(-1)[offset:offset + len(piece)]       # shorter: the positions after n_ctx stay out
+        target = targets[i].view(-1)[offset:offset + len(piece)]  # shorter: the positions after n_ctx stay out
         target.copy_(piece[:len(target)])
 
 
@@ -530,12 +533,12 @@ def write_file(name, write):
     """Call `write` on a new file beside `name`, put it on the disk, then give it that name."""
     part = f'{name}.{secrets.token_hex(8)}.part'
     try:
-        with open(part, 'xb') as f:                                    # x: refuses a link that was put in its place
+        with open(part, 'xb') as f:  # x: refuses a link that was put in its place
             write(f)
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, name)
-    except OSError as e:                                               # numpy names neither the file nor the reason
+    except OSError as e:  # numpy names neither the file nor the reason
         raise OSError(e.errno or errno.ENOSPC, e.strerror or 'the disk took only a part', name) from None
     finally:
         if os.path.exists(part):

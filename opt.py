@@ -23,26 +23,8 @@ def warmup_linear(x: float, warmup: float = 0.002) -> float:
 
 SCHEDULES = {'warmup_cosine': warmup_cosine, 'warmup_constant': warmup_constant, 'warmup_linear': warmup_linear}
 
-
-# These methods of torch.optim without wrappers that import torch.compile, a second and 90 MB, to tell it to keep out.
-# Before torch 2.1 they have none.
-add_param_group, zero_grad, step = (getattr(method, '__wrapped__', method) for method in (
-    torch.optim.AdamW.add_param_group, torch.optim.AdamW.zero_grad, torch.optim.AdamW.step))
-
-
-def has_fused_kernel() -> bool:
-    """Whether torch's AdamW has its fused kernel on every device, which it lacks before torch 2.4."""
-    class Probe(torch.optim.AdamW):
-        add_param_group = add_param_group                              # without the import of torch.compile
-
-    try:
-        Probe([torch.zeros(1)], fused=True)
-    except RuntimeError:
-        return False
-    return True
-
-
-FUSED = has_fused_kernel()
+VERSION = tuple(map(int, torch.__version__.split('.')[:2]))
+FUSED = VERSION >= (2, 4)  # older versions have the fused kernel of AdamW on CUDA alone
 
 
 class OpenAIAdam(torch.optim.AdamW):
@@ -62,10 +44,10 @@ class OpenAIAdam(torch.optim.AdamW):
     lr' = lr * schedule, eps = e / sqrt(1 - b2^k) and wd = l2 * sqrt(1 - b2^k) / (1 - b1^k): `step` sets these and
     leaves the arithmetic to the fused kernel or, in a torch that has none for CPUs, to the plain AdamW.
 
-    schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the updates the schedule is spread over.
+    schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the number of updates in the schedule.
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
-    kwargs: ignored with a warning, as the port took any. `grad_norm`: the norm of the last step's gradients before
-    clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
+    kwargs: ignored with a warning, because the port accepts any. `grad_norm`: the norm of the last step's gradients
+    before clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
     Raises ValueError, with the value in it, for an argument out of range, and for an update past t_total.
     """
 
@@ -87,7 +69,7 @@ class OpenAIAdam(torch.optim.AdamW):
                         vector_l2=vector_l2, max_grad_norm=max_grad_norm, t=0)
         self.grad_norm = None
         super().__init__(params, lr=lr, fused=FUSED, foreach=False)
-        self._step_supports_amp_scaling = False        # so GradScaler unscales the gradients and skips what overflowed
+        self._step_supports_amp_scaling = False  # GradScaler then unscales the gradients and skips an overflow
 
     def add_param_group(self, param_group):
         """Add parameters, as one group with decay and one without."""
@@ -96,12 +78,11 @@ class OpenAIAdam(torch.optim.AdamW):
         for decays in (True, False):
             part = [p for p in params if (p.ndim > 1 or bool(group['vector_l2'])) == decays]
             if part:
-                add_param_group(self, {**group, 'l2': group['l2'] if decays else 0, 'params': part})
-
-    zero_grad = zero_grad
+                super().add_param_group({**group, 'l2': group['l2'] if decays else 0, 'params': part})
 
     def clip(self):
-        """By what gradients are to be divided for the global-norm clipping, in float32; None where nothing is."""
+        """The number by which all gradients are to be divided, max(norm, max_grad_norm) / max_grad_norm, in float32;
+        None without clipping."""
         limit = self.param_groups[0]['max_grad_norm']
         grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
         if limit <= 0 or not grads:
@@ -111,7 +92,7 @@ class OpenAIAdam(torch.optim.AdamW):
         return (self.grad_norm.clamp(min=limit) / limit).float()
 
     def divide_gradients(self, scale):
-        """What the fused kernel does with `grad_scale`: divide in place, computing in float32 at least."""
+        """Divide the gradients in place, in float32 at least, as the fused kernel does with `grad_scale`."""
         for group in self.param_groups:
             for p in group['params']:
                 if p.grad is not None:
@@ -119,11 +100,11 @@ class OpenAIAdam(torch.optim.AdamW):
                     p.grad.copy_(wide / scale.to(p.grad.device))
 
     def settings(self, groups) -> list[dict]:
-        """What is not torch's in `param_groups`, here or of a state dict; torch's part depends on its version."""
+        """Our entries in the `param_groups` of an optimizer or a state dict; torch's differ between its versions."""
         return [{name: group[name] for name in (*self.own, 'lr', 'params')} for group in groups]
 
     def load_state_dict(self, state_dict):
-        """Take over moments and settings, also where another version of torch wrote them."""
+        """Load moments and settings, also those that another version of torch wrote."""
         settings = self.settings(state_dict['param_groups'])
         groups = [{**group, **own} for group, own in zip(self.param_groups, settings, strict=True)]
         super().load_state_dict({**state_dict, 'param_groups': groups})
@@ -152,7 +133,7 @@ class OpenAIAdam(torch.optim.AdamW):
             group['eps'] = group['e'] / math.sqrt(1 - b2 ** k)
             group['weight_decay'] = group['l2'] * math.sqrt(1 - b2 ** k) / (1 - b1 ** k)
         try:
-            step(self)
+            super().step()
             for group in self.param_groups:
                 group['t'] += 1
         finally:

@@ -8,7 +8,6 @@ import argparse
 import csv
 import math
 import os
-import sys
 
 from utils import read_json, read_text
 
@@ -83,19 +82,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class Parser(argparse.ArgumentParser):
     """The parser of a script: help begins with the script's docstring, and a wrong option raises ValueError.
 
-    usage: what is required. renamed: {former name of an option: its name}; the former is accepted too.
+    usage: what is required.
     """
 
-    def __init__(self, script, usage='', renamed=()):
+    def __init__(self, script, usage=''):
         text = read_text(os.path.join(ROOT, script))                   # importing the script would import torch
         super().__init__(os.path.basename(script), f'python {script} {usage}[options]', text.split('"""')[1],
                          formatter_class=HelpFormatter)
-        self.renamed = dict(renamed)
-
-    def parse_known_args(self, args=None, namespace=None):
-        words = (word.partition('=') for word in (sys.argv[1:] if args is None else args))
-        return super().parse_known_args([self.renamed.get(name, name) + equals + value
-                                         for name, equals, value in words], namespace)
 
     def error(self, message):
         raise ValueError(message)
@@ -182,7 +175,7 @@ def add_run_args(parser, desc):
     return group
 
 
-def add_training_args(parser, n_iter, lr, lr_warmup, epochs=number(int, 1)):
+def add_training_args(parser, n_iter, lr, lr_warmup, epochs):
     """Options of training, with these defaults; returns the group. epochs: the type of --n_iter."""
     group = parser.add_argument_group('training')
     group.add_argument('--n_iter', type=epochs, default=n_iter, help='epochs')
@@ -325,7 +318,7 @@ def train_options(argv=None):
                        'validation and test examples (implies --submit)')
     group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
                        'probabilities for the examples in FILE')
-    group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002)
+    group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002, epochs=number(int, 1))
     group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower, which is computed at a '
                        'time, with dropout of its own')
     group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
@@ -426,7 +419,7 @@ def columns_of(text: str) -> list[str]:
 
 def pretrain_options(argv=None):
     """The options of a pre-training run. hparams.json in the model folder changes defaults."""
-    parser = Parser('pretrain.py', '--data_dir FOLDER ', {'--init': '--model_path', '--n_warmup': '--lr_warmup'})
+    parser = Parser('pretrain.py', '--data_dir FOLDER ')
     group = parser.add_argument_group('data')
     group.add_argument('--data_dir', required=True, metavar='FOLDER', help='the text: all *.txt in it and below it, '
                        'UTF-8')
@@ -460,7 +453,7 @@ def pretrain_options(argv=None):
 
 
 def generate_options(argv=None):
-    parser = Parser('generate.py', '[--prompt TEXT | --score FILE] ', {'--num_samples': '--n_samples'})
+    parser = Parser('generate.py', '[--prompt TEXT | --score FILE] ')
     group = parser.add_argument_group('what to do').add_mutually_exclusive_group()
     group.add_argument('--prompt', metavar='TEXT', help='text to continue; without it, each line of standard input is '
                        'a prompt')
@@ -489,10 +482,9 @@ def generate_options(argv=None):
 
 
 def zero_shot_options(argv=None):
-    parser = Parser('zero_shot.py', '--dataset NAME ', {'--task': '--dataset'})
+    parser = Parser('zero_shot.py', '--dataset NAME ')
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', required=True, choices=ZERO_SHOT, metavar='NAME',
-                       type=lambda name: 'rocstories' if name == 'cloze' else name,      # cloze: its former name
                        help=f'task to evaluate: {", ".join(ZERO_SHOT)}')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, the files of '
                        'CoLA, RACE or SST-2 (see tasks.py), or for winograd DPRD (train.c.txt, test.c.txt), '
@@ -551,7 +543,7 @@ def bench_options(argv=None):
 
 def tables_options(argv=None):
     """The options of scripts/tables.py, with those of train.py as `rest`."""
-    parser = Parser('scripts/tables.py', '{2,3,4,5,figure2} ', {'--tasks': '--datasets'})
+    parser = Parser('scripts/tables.py', '{2,3,4,5,figure2} ')
     parser.allow_abbrev = False                                        # --seed is an option of train.py, not --seeds
     group = parser.add_argument_group('what to make')
     group.add_argument('what', choices=TABLES, help='table of the paper, or figure2')

@@ -2,7 +2,7 @@
 
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
-With --snapshots N, so are save/DESC/snapshots/0, 1, 2, 4, ...: the network after so many updates (figure 2 of the paper).
+With --snapshots N, so are save/DESC/snapshots/0, 1, ...: the network after so many updates (for figure 2 of the paper).
 With --model_path training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
 va_loss va_ppl tokens/s; and each minute how fast it is and how long it still takes. Interrupted, it goes on with the
 same command and --resume. Under torchrun processes share each update.
@@ -10,7 +10,7 @@ same command and --resume. Under torchrun processes share each update.
 
 from options import pretrain_options as parse_args
 from options import warmup_of
-from shell import begin_script, run_script
+from shell import begin_script, memory_advice, run_script
 
 if __name__ == '__main__':
     args = begin_script(parse_args)                                    # before the slow imports: --help is quick
@@ -39,8 +39,8 @@ from model_pytorch import (
 )
 from opt import OpenAIAdam
 from trained import hash_model
+from utils import TimeLeft
 
-SAY_EVERY = 60                                          # seconds between two lines about the progress
 MAX_VALID = 1000                                        # sequences held out, at most
 
 
@@ -166,17 +166,17 @@ def flops_of_token(model) -> int:
 
 
 class Progress:
-    """How fast the run is, on a terminal or not: a line each SAY_EVERY seconds, and a bar where there is a terminal."""
+    """How fast the run is: a line each minute, and a bar with the loss where there is a terminal."""
 
     def __init__(self, run, model, data, flops):
         self.run, self.flops = run, flops                              # flops: operations a second, see `matmul_flops`
         self.flops_of_token, n_parameters = flops_of_token(model), sum(p.numel() for p in model.parameters())
         self.n_tokens = data.n_batch * data.n_ctx                      # of an update
-        self.first, n_total = run.state['n_updates'], run.state['n_total']
-        self.bar = tqdm(total=n_total, initial=self.first, ncols=80, disable=True if run.ranks.rank else None)
-        self.begun = self.said = time.time()
+        first, n_total = run.state['n_updates'], run.state['n_total']
+        self.bar = tqdm(total=n_total, initial=first, ncols=80, disable=True if run.ranks.rank else None)
+        self.time_left = TimeLeft(n_total, first)
         run.print(f'{data.n_train_tokens:,} tokens to train on, {data.n_valid * data.n_ctx:,} held out; updates '
-                  f'{self.first + 1:,} to {n_total:,} of {self.n_tokens:,} tokens; {n_parameters:,} parameters on '
+                  f'{first + 1:,} to {n_total:,} of {self.n_tokens:,} tokens; {n_parameters:,} parameters on '
                   f'{run.device}' + (f', {run.ranks.size} processes' if run.ranks.size > 1 else ''))
         run.print('epochs updates tr_loss va_loss va_ppl tokens/s')
 
@@ -186,21 +186,20 @@ class Progress:
 
     def step(self, loss):
         """After each update, whose loss is a tensor."""
-        self.bar.update()
-        now, state = time.time(), self.run.state
-        if now - self.said < SAY_EVERY:
-            return
-        self.said, n_done = now, state['n_updates'] - self.first
-        tokens_per_s = n_done * self.n_tokens / (now - self.begun)
-        hours, minutes = divmod(round((now - self.begun) / n_done * (state['n_total'] - state['n_updates']) / 60), 60)
-        self.run.print(f'update {state["n_updates"]:,}: loss {loss.item():.3f}, {tokens_per_s:,.0f} tokens/s, '
-                       f'{100 * self.utilisation(tokens_per_s):.0f} % of what matrix products reach here, '
-                       f'{hours} h {minutes} min left')
+        if self.bar.update():                                          # True when the bar was drawn: a GPU seldom waits
+            self.bar.set_postfix_str(f'loss {loss.item():.3f}', refresh=False)
+        n_updates = self.run.state['n_updates']
+        if left := self.time_left.say(n_updates):
+            tokens_per_s = self.n_tokens * self.time_left.rate(n_updates)
+            self.run.print(f'update {n_updates:,}: loss {loss.item():.3f}, {tokens_per_s:,.0f} tokens/s, '
+                           f'{100 * self.utilisation(tokens_per_s):.0f} % of what matrix products reach here, {left}')
 
 
 def snapshots_of(n_snapshots, n_total) -> set[int]:
     """The updates after which a snapshot is written: 0, 1, n_total, and others in between at a constant ratio."""
-    return {0, *(round(n_total ** (i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))} if n_snapshots else set()
+    if n_snapshots == 0:
+        return set()
+    return {0, *(round(n_total ** (i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))}
 
 
 def train(args, device, autocast, ranks):
@@ -244,7 +243,7 @@ def train(args, device, autocast, ranks):
                 run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
                           .format(**state['log'][-1]))
                 state['losses'], since, n_tokens = [], time.time(), 0
-            if state['n_updates'] in snapshots:                        # before a checkpoint that comes after this update
+            if state['n_updates'] in snapshots:                        # before the checkpoint of this update
                 write_network(args, run, module.model, f'snapshots/{state["n_updates"]}/')
             run.save_or_stop()
         progress.bar.close()
@@ -279,8 +278,10 @@ def main(args):
         raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
     device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
+    smaller = args.micro_batch // 2
     try:
-        return train(args, device, autocast, ranks)
+        with memory_advice(smaller and f'--micro_batch {smaller} is the same training and takes less memory'):
+            return train(args, device, autocast, ranks)
     finally:
         ranks.leave()
 

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 
+import cpu
+
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
-SMALL = 512                             # width of a network from which on threads wait for each other by spinning
 
 
 def end_interrupted(*_):
@@ -24,10 +25,8 @@ def begin_script(parse_args):
         signal.signal(signal.SIGINT, end_interrupted)
     with one_line_errors():
         args = parse_args()
-    if getattr(args, 'n_embd', SMALL) < SMALL and 'OMP_WAIT_POLICY' not in os.environ:
-        # Torch's threads spin for milliseconds at each barrier: on a busy machine they take the core from the thread
-        # that they wait for, which made two threads six times slower than one. At full size spinning gains a tenth.
-        os.environ.setdefault('GOMP_SPINCOUNT', '1000')
+    if getattr(args, 'n_embd', cpu.WIDE) < cpu.WIDE:
+        cpu.let_threads_sleep()
     return args
 
 
@@ -57,7 +56,7 @@ def one_line_errors():
         message, status = 'interrupted', 130
     except Exception as e:
         if is_out_of_memory(e):
-            message, status = f'error: not enough memory: {e}', 2
+            message, status = ': '.join(['error: not enough memory', str(e), *getattr(e, '__notes__', ())]), 2
         elif isinstance(e, (ValueError, OSError, ArithmeticError)):
             message, status = f'error: {e}', 2
         elif hasattr(e, 'status'):
@@ -72,6 +71,17 @@ def one_line_errors():
     except OSError:                                                    # at exit Python would flush again and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str):
+    """In this context, an error that says that there is not enough memory gets a note, with which its line ends."""
+    try:
+        yield
+    except Exception as e:
+        if advice and is_out_of_memory(e):
+            e.add_note(advice)
+        raise
 
 
 def is_out_of_memory(e) -> bool:

@@ -90,14 +90,14 @@ EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39
 LONGEST_EXCEPTION = 12
 
 # Text in which ftfy changes only line ends and quotes: printable ASCII without entities, typographic quotes, dashes and
-# dots, and small Latin letters that stand alone among ASCII. In no encoding that ftfy tries are these characters, thus
-# placed, bytes of UTF-8 (even if a space was the byte A0), so it finds nothing that was decoded wrongly.
+# dots, and small Latin letters that stand alone among ASCII. ftfy looks for UTF-8 that was decoded as something else.
+# Placed like this, these characters are not UTF-8 in any encoding that it tries, even if a space was the byte A0.
 PLAIN = re.compile(r"""(?:[\n\r -%'-~‘’“”—…]++|&(?!\#?\w{0,8};)
                        |(?<![^\n\r -~])[ß-öø-ÿ](?=[\n\r!-~]|\ [\n\r -~]|\ ?\Z))*+""", re.VERBOSE).fullmatch
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
 HOW_TO_GET = ': python model/download.py --model_path {} fetches the released files'
-MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # most chunks in the cache and most characters of each: about 200 MB
+MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks in the cache, and characters of each, at most: about 200 MB
 
 
 def char_ranges(table):
@@ -233,12 +233,12 @@ def text_standardize(text):
 
 
 def words_of_chunk(chunk) -> list[str]:
-    """The words, to which the merges are applied, of a cleaned text without white space."""
+    """The words of a cleaned text without white space. The merges are applied to each of them."""
     return [token.lower() for part in text_standardize(chunk).split() for token in split_chunk(part)]
 
 
 def clean(text):
-    """The same as ftfy.fix_text, which takes a millisecond for a line: most lines do not need it."""
+    """The result of ftfy.fix_text. That takes a millisecond for a line, and most lines do not need it."""
     if not PLAIN(text):
         return load_ftfy()(text)
     if '\r' in text:
@@ -249,7 +249,7 @@ def clean(text):
 
 
 def has_tokens(text) -> bool:
-    """Whether `encode` gives ids for a text. Cleaning removes control characters, and makes `&nbsp;` a space."""
+    """True if `encode` gives ids for a text. Cleaning removes control characters, and makes `&nbsp;` a space."""
     return bool(clean(text).split())
 
 
@@ -321,7 +321,7 @@ class TextEncoder:
         return symbols
 
     def encode_chunk(self, chunk):
-        """Ids of a cleaned text without white space. Those of its parts, such as a word without its comma, are kept."""
+        """Ids of a cleaned text without white space. The ids of its parts, a word and its comma, are cached too."""
         parts = text_standardize(chunk).split()
         if parts == [chunk]:
             ids = [self.encoder.get(symbol, 0) for token in split_chunk(chunk)
@@ -339,7 +339,7 @@ class TextEncoder:
         """
         if isinstance(texts, str):
             raise ValueError('encode takes a list of texts, not a single text: encode([text])')
-        load_ftfy()  # another version than that of 2018 is an error even if no text needs it
+        load_ftfy()  # a version other than that of 2018 is an error, even if no text needs it
         chunk_ids, newline = self.chunk_ids, self.encoder.get('\n</w>', 0)
         encoded = []
         for text in tqdm(texts, ncols=80, leave=False, disable=None if verbose else True):

@@ -6,7 +6,7 @@ the same command and --resume. Under torchrun its towers are spread over the pro
 
 from options import N_VALID, warmup_of
 from options import train_options as parse_args
-from shell import begin_script, run_script
+from shell import begin_script, memory_advice, run_script
 
 if __name__ == '__main__':
     args = begin_script(parse_args)                                    # before the slow imports: --help is quick
@@ -14,7 +14,6 @@ if __name__ == '__main__':
 import hashlib
 import math
 import os
-import time
 from argparse import Namespace
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -29,8 +28,8 @@ import analysis
 import fast
 import own
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
-from datasets import SPECIAL, Examples, encode_once, encode_texts, fit_n_ctx, hash_ids, hash_texts
-from device import NO_SCALING, Ranks, device_of, grad_scaler, memory_of, set_seed
+from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
+from device import NO_SCALING, Ranks, device_of, grad_scaler, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from metrics import is_constant, scores, trivial_score
 from model_pytorch import DoubleHeadModel, MultipleChoiceHead, load_openai_pretrained_model, read_shapes
@@ -38,9 +37,8 @@ from opt import OpenAIAdam
 from tasks import TASKS
 from text_utils import TextEncoder
 from trained import hash_model, open_trained
-from utils import write_whole
+from utils import TimeLeft, write_whole
 
-TIMED = 20                                              # updates from which the time of a run is estimated
 FETCH_EVERY = 20                                        # updates between two looks at losses and signals on a GPU
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first epoch after which the original logs too
 
@@ -74,8 +72,7 @@ def load_data(args, task):
     if args.submit and len(splits) < 3:
         warnings.append('there is no test file, so --submit has nothing to predict')
     texts = [field for split in splits for field in split.texts]
-    encoded = encode_once(texts, text_encoder, (args.encoder_path, args.bpe_path),
-                          os.path.join(args.save_dir, '.encoded'))
+    encoded = encode_texts(texts, text_encoder)
     hashes['texts'] = hash_texts(texts).hexdigest()
     hashes['ids'] = hash_ids(encoded).hexdigest()
     n_fields = len(splits[0].texts)
@@ -127,37 +124,6 @@ def standardised(labels, scale):
 def build_model(args, task, n_vocab, n_ctx, clf_token):
     """The network for a task, with fresh weights."""
     return DoubleHeadModel(args, clf_token, task.head, vocab=n_vocab + len(SPECIAL) + n_ctx, n_ctx=n_ctx)
-
-
-def needed_memory(args, data, n_batch):
-    """Bytes, about, that a training step of n_batch examples takes, of which one is the longest.
-
-    Parameters, their gradients and Adam's two moments; three more tables for the embedding dropout and the decoder's
-    gradient; and in each block 20 times n_embd numbers for each real token (24 without gelu, see `fast.MLP`), and 4.3
-    for each attention weight, of which padding has some too. Measured at full size; where dropout keeps no masks, see
-    `fast.Dropout`, the blocks need a quarter less.
-    """
-    table, lengths = (data.n_vocab + len(SPECIAL) + data.n_ctx) * args.n_embd, data.train.lengths    # (N, K)
-    tokens = lengths.sum(1)                                            # (N,)
-    n_rows = float(tokens.max()) + (n_batch - 1) * float(tokens.mean())
-    n_weights = n_batch * lengths.shape[1] * args.n_head * float(lengths.max()) ** 2
-    kept = 20 if args.afn == 'gelu' else 24
-    activations = args.n_layer * (kept * n_rows * args.n_embd + 4.3 * n_weights)
-    return 4 * (4 * (table + 12 * args.n_layer * args.n_embd ** 2) + 3 * table + activations)
-
-
-def check_memory(args, data, device):
-    """Raise ValueError, before anything is computed, if the device cannot hold a training step."""
-    memory, total = memory_of(device), args.n_batch * args.n_gpu
-    needed = needed_memory(args, data, args.n_batch)
-    if needed <= memory:
-        return
-    fitting = [n_gpu for n_gpu in range(args.n_gpu, total + 1)
-               if total % n_gpu == 0 and needed_memory(args, data, total // n_gpu) <= memory]
-    advice = (f'--n_batch {total // fitting[0]} --n_gpu {fitting[0]} is the same training and fits' if fitting
-              else 'even one example at a time does not fit')
-    raise ValueError(f'--n_batch {args.n_batch} needs about {needed / 2**30:.1f} GiB, {device} has '
-                     f'{memory / 2**30:.1f} GiB: {advice}')
 
 
 class Losses(nn.Module):
@@ -336,7 +302,6 @@ def fine_tune(args, task, data, device, autocast, ranks):
     if per_epoch == 0:
         raise ValueError(f'{len(data.train)} training examples do not fill one batch of --n_batch {args.n_batch} x '
                          f'--n_gpu {args.n_gpu}')
-    check_memory(args, data, device)
     with Run(args, ranks, device) as run:
         if run.results:
             if run.results.get('data', data.digest) != data.digest:
@@ -359,7 +324,7 @@ def fine_tune(args, task, data, device, autocast, ranks):
         fetch_every = 1 if device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
         pending = []                                                   # losses that are still on the device
         announce(run, task, data, n_batch)
-        begun = state['n_updates'], time.time()
+        time_left = TimeLeft(state['n_total'], state['n_updates'])
 
         for epoch in range(state['n_epochs'], args.n_iter):
             if state['order'] is None:
@@ -376,13 +341,11 @@ def fine_tune(args, task, data, device, autocast, ranks):
                 batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
                 pending.append(update(runner, opt, batch, args.n_gpu // ranks.size, autocast, scaler))
                 state['n_updates'] += 1
-                if state['n_updates'] == begun[0] + TIMED:
-                    seconds = (time.time() - begun[1]) / TIMED * (state['n_total'] - state['n_updates'])
-                    if seconds > 60:
-                        run.print(f'training takes about {seconds / 60:.0f} min from here')
                 if len(pending) == fetch_every:                        # until then a GPU is not waited for
                     fetch(pending, run, per_epoch)
                     run.save_or_stop()
+                    if left := time_left.say(state['n_updates']):
+                        run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
             fetch(pending, run, per_epoch)
             if is_early(state):
                 evaluate_and_log(0, task, data, module, run, autocast)
@@ -540,6 +503,15 @@ def options_of_seed(args, seed):
                                  'submission_dir': os.path.join(args.submission_dir, desc)})
 
 
+def smaller_towers(args):
+    """What to say when memory runs out: the same training in smaller towers, if they have more than one example."""
+    for part in range(2, args.n_batch + 1):
+        if args.n_batch % part == 0:
+            return (f'--n_batch {args.n_batch // part} --n_gpu {args.n_gpu * part} is the same training and takes less '
+                    'memory')
+    return ''
+
+
 def main(args):
     """Train, or predict with --predict; returns the results, a list of them with --seeds."""
     ranks = Ranks()
@@ -557,9 +529,10 @@ def main(args):
         data = load_data(args, task)
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
-        if args.seeds is None:
-            return fine_tune(args, task, data, device, autocast, ranks)
-        runs = [fine_tune(options_of_seed(args, seed), task, data, device, autocast, ranks) for seed in args.seeds]
+        with memory_advice(smaller_towers(args)):
+            if args.seeds is None:
+                return fine_tune(args, task, data, device, autocast, ranks)
+            runs = [fine_tune(options_of_seed(args, seed), task, data, device, autocast, ranks) for seed in args.seeds]
         if ranks.rank == 0:
             for kind in ('valid', 'test'):
                 print(f'{kind} {task.metrics[0]}: {analysis.describe([getattr(run, kind + "_score") for run in runs])}')

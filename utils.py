@@ -9,6 +9,7 @@ import zipfile
 
 from tqdm import tqdm
 
+SAY_EVERY = 60                                          # seconds between two lines about the progress of long work
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30                   # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
@@ -131,6 +132,27 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     if not isinstance(value, dict):
         raise ValueError(f'{path} is not a json object')
     return value
+
+
+class TimeLeft:
+    """How long work of `total` steps still takes, of which `done` were done before."""
+
+    def __init__(self, total, done=0):
+        self.total, self.first = total, done
+        self.begun = self.said = time.monotonic()
+
+    def rate(self, done) -> float:
+        """Steps a second since the beginning."""
+        return (done - self.first) / max(time.monotonic() - self.begun, 1e-9)
+
+    def say(self, done) -> str:
+        """'1 h 20 min left' once a minute, for a line of a log file; at other times an empty string."""
+        now = time.monotonic()
+        if now - self.said < SAY_EVERY:
+            return ''
+        self.said = now
+        hours, minutes = divmod(round((self.total - done) / self.rate(done) / 60), 60)
+        return f'{hours} h {minutes} min left'
 
 
 class ResultLogger:

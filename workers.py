@@ -6,15 +6,12 @@ import pickle
 import queue
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils import make_path
-
-SAY_EVERY = 60                                          # seconds between two lines about the progress
+from utils import TimeLeft, make_path
 
 
 @contextlib.contextmanager
@@ -31,11 +28,10 @@ def one_at_a_time(path):
 
 
 class Lines:
-    """What a tqdm bar says, as a line each SAY_EVERY seconds, for output that is no terminal."""
+    """Like a tqdm bar, for log files: one line a minute."""
 
     def __init__(self, desc, total, initial=0):
-        self.desc, self.total, self.n, self.initial = desc, total, initial, initial
-        self.begun = self.said = time.monotonic()
+        self.desc, self.total, self.n, self.time_left = desc, total, initial, TimeLeft(total, initial)
 
     def __enter__(self):
         return self
@@ -44,17 +40,14 @@ class Lines:
         pass
 
     def update(self, n=1):
-        """So much more is done."""
+        """n more units are done."""
         self.n += n
-        now = time.monotonic()
-        if now - self.said >= SAY_EVERY:
-            self.said = now
-            left = (now - self.begun) / (self.n - self.initial) * (self.total - self.n)
-            print(f'{self.desc}: {100 * self.n / self.total:.0f} %, {left / 60:.0f} min left', file=sys.stderr)
+        if left := self.time_left.say(self.n):
+            print(f'{self.desc}: {100 * self.n / self.total:.0f} %, {left}', file=sys.stderr)
 
 
 def progress(desc, total, initial=0):
-    """A tqdm bar of bytes or other small units; lines now and then if stderr is not a terminal."""
+    """A tqdm bar of bytes or other small units; `Lines` if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return Lines(desc, total, initial)
     return tqdm(desc=desc, total=total, initial=initial, unit='', unit_scale=True, ncols=80, leave=False)
@@ -121,7 +114,7 @@ def serve():
     """Answer the messages on stdin until it is closed: the first is a function, which is called with the others."""
     sys.modules['torch'] = None                                        # spaCy imports it if it can: seconds, 200 MB
     answers = os.fdopen(os.dup(1), 'wb')
-    os.dup2(2, 1)                                                      # what the work prints is no answer
+    os.dup2(2, 1)  # the worker's prints go to stderr, because stdout carries the answers
     with contextlib.suppress(EOFError, BrokenPipeError):
         work = pickle.load(sys.stdin.buffer)
         while True:

@@ -19,7 +19,7 @@ from made_books import write_books
 from reference import GOLDENS
 
 import corpus
-import workers
+import utils
 from text_utils import TextEncoder
 
 ROOT = Path(__file__).parents[1]
@@ -83,10 +83,10 @@ def test_small_files_share_a_piece(tmp_path, monkeypatch):
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr(workers, 'SAY_EVERY', 0)
+    monkeypatch.setattr(utils, 'SAY_EVERY', 0)
     assert [*corpus.counted('adding', 'abcd')] == [*'abcd']
     lines = capsys.readouterr().err.splitlines()
-    assert lines == [f'adding: {percent} %, 0 min left' for percent in (25, 50, 75, 100)]
+    assert lines == [f'adding: {percent} %, 0 h 0 min left' for percent in (25, 50, 75, 100)]
 
 
 def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):

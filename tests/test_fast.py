@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Golden, assert_close, assert_dropped, needs_float16, record_dropout
 
+import cpu
 import fast
 from device import choose_device
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
@@ -17,7 +18,7 @@ from model_pytorch import DEFAULT_CONFIG, MLP, DoubleHeadModel, dotdict
 
 TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
 STILL = dotdict(TINY, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
-START, DELIM, CLF = 30, 31, 32                          # tokens 0..29, special 30..32, positions 33..48
+START, DELIM, CLF = 30, 31, 32  # tokens 0..29, special 30..32, positions 33..48
 ROWS, T = 49, 16
 HEADS = ['multiple_choice', ('classification', 3), 'similarity', ('similarity', 2)]
 
@@ -39,7 +40,7 @@ def ragged(B, form='choices', K=2, seed=0, n_tokens=30):
             ids = [START, *text, CLF]
             X[b, k, :len(ids), 0], M[b, k, :len(ids)] = torch.tensor(ids), 1
     X[..., 1] = torch.arange(ROWS - T, ROWS)
-    assert (M[..., :int(M.sum(-1).max())] == 0).any()   # even the longest sequence has padding
+    assert (M[..., :int(M.sum(-1).max())] == 0).any()  # even the longest sequence has padding
     return X, M
 
 
@@ -74,7 +75,7 @@ def plain_logits(model, X, M):
 
 def by_onednn(yes):
     """On any processor: large and small products by oneDNN, or none."""
-    return patch.multiple(fast, USE_ONEDNN=yes and fast.HAS_ONEDNN, LARGE=1)
+    return patch.multiple(cpu, uses_onednn=lambda: yes and cpu.has_onednn(), LARGE=1)
 
 
 @pytest.mark.parametrize('losses, logits, onednn', [
@@ -125,35 +126,6 @@ def test_the_fast_path_is_the_plain_one(head, B, K, seed, n_tokens, lm_coef, chu
     assert_close(logits, plain_logits(plain.eval(), X, M))
 
 
-@pytest.mark.parametrize('flags, vendor, expected', [
-    ('avx2 avx512f avx512bw avx512dq avx512vl', 'AuthenticAMD', True), ('avx2', 'AuthenticAMD', False),
-    ('avx2 avx512f avx512bw avx512dq avx512vl', 'GenuineIntel', False), ('', '', False)])
-def test_onednn_multiplies_where_mkl_is_slow(monkeypatch, flags, vendor, expected):
-    monkeypatch.setattr(fast, 'cpu_flags', flags.split)
-    monkeypatch.setattr(fast, 'cpu_info', {'vendor_id': vendor.split()}.get)
-    assert fast.onednn_is_faster() == expected
-
-
-@pytest.mark.skipif(not fast.HAS_ONEDNN, reason='this torch was built without oneDNN')
-@pytest.mark.parametrize('n, dtype', [(600, torch.float32), (4, torch.float32), (600, torch.float64)])
-def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
-    """Also of slices and of transposed matrices, which oneDNN may take for others."""
-    g = torch.Generator().manual_seed(0)
-    whole, b = torch.randn(n, 3 * n, generator=g, dtype=dtype), torch.randn(n, generator=g, dtype=dtype)
-    x = torch.randn(2 * n, n, generator=g, dtype=dtype)
-    for w in (whole[:, n:2 * n], whole[:, :n].T, whole[:, :n].contiguous()):
-        ours, theirs = ([t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, b)]
-                        + [w.detach().requires_grad_()] for _ in range(2))
-        with patch.object(fast, 'USE_ONEDNN', True):
-            y = fast.product(ours[0], ours[2], ours[1])
-            y.square().sum().backward()
-        expected = theirs[0] @ theirs[2] + theirs[1]
-        expected.square().sum().backward()
-        assert y.dtype == dtype and ('Product' in y.grad_fn.name()) == (n == 600 and dtype == torch.float32)
-        for a, c in zip((y, *(t.grad for t in ours)), (expected, *(t.grad for t in theirs)), strict=True):
-            assert (a - c).norm() < 1e-6 * c.norm()
-
-
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-6), ('bfloat16', 0.01)])
 @pytest.mark.parametrize('onednn', [False, True])
 def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance, onednn):
@@ -173,16 +145,16 @@ def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance,
         return t
 
     if dtype == 'bfloat16':
-        onednn = onednn and fast.HAS_ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    with by_onednn(onednn), patch.object(fast.Product, 'of', side_effect=fast.Product.of) as of:
+        onednn = onednn and cpu.has_onednn() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with by_onednn(onednn), patch.object(cpu, 'onednn', side_effect=cpu.onednn) as by_library:
         with choose_device('cpu', dtype)[1], torch.no_grad():
             out = layer(x)
-        assert any('gelu' in call.args for call in of.mock_calls) == (onednn and fast.HAS_ONEDNN)
+        assert any('gelu' in call.args for call in by_library.mock_calls) == (onednn and cpu.has_onednn())
         with choose_device('cpu', dtype)[1], torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             y = layer(x)
         y.float().square().sum().backward()
     weights = {p.data_ptr() for p in (*layer.parameters(), x)}
-    if dtype == 'float32':                              # what c_fc makes of 150 rows
+    if dtype == 'float32':  # what c_fc makes of 150 rows
         assert sum(size for at, size in kept.items() if at not in weights) == 150 * 256 * 4
     for a, b in zip((out, y, x.grad, *(p.grad for p in layer.parameters())), (expected, expected, *gradients),
                     strict=True):
@@ -196,7 +168,7 @@ def test_the_layouts_are_those_of_the_drawing():
     packing = fast.pack(X, M, 5)
     assert packing.ids[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 6]
     assert packing.grid.tolist() == packing.row_of.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]]
-    assert packing.clf_row.tolist() == [4, 5]           # the first, if there is no classify token
+    assert packing.clf_row.tolist() == [4, 5]  # the first, if there is no classify token
     packing = fast.pack_shared(X, M, 6)
     assert packing.ids.tolist() == [[1, 20], [2, 21], [3, 22], [4, 23], [5, 24], [6, 23]]
     assert packing.grid.tolist() == [[0, 1, 2, 3, 4, 5]]
@@ -224,7 +196,7 @@ def test_rows_hold_the_real_tokens_and_come_back_from_the_slots(pack, form, K):
     assert torch.equal(packing.to_rows(packing.to_slots(rows)), rows)
     assert torch.equal(packing.ids[packing.row_of][M[..., :packing.row_of.size(1)].flatten(0, 1).bool()], X[M.bool()])
     assert (packing.ids[packing.clf_row, 0] == CLF).all()
-    if pack is fast.pack_shared:                        # a row for each of the different beginnings
+    if pack is fast.pack_shared:  # a row for each of the different beginnings
         beginnings = {(b, *X[b, k, :t + 1, 0].tolist()) for b, k, t in M.nonzero().tolist()}
         assert len(packing.ids) == len(beginnings) and (len(beginnings) < M.sum()) == (K > 1)
     else:
@@ -241,7 +213,7 @@ def test_only_choices_are_shared(monkeypatch, head):
 def test_choices_that_are_the_same_get_the_same_logits():
     model = build('multiple_choice').eval()
     X, M = ragged(4)
-    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]                 # pack_shared has no row for the second
+    X[1, 1], M[1, 1] = X[1, 0], M[1, 0]  # pack_shared has no row for the second
     logits = fast.task_logits(model, X, M)
     assert_close(logits, plain_logits(model, X, M))
     assert logits[1, 0] == logits[1, 1]
@@ -287,7 +259,7 @@ def test_half_precision_has_finite_losses_and_the_gradients_of_float32(head, dty
         losses = fast.double_head_losses(model, X, M, Y, 0.5)
         logits = fast.task_logits(model.eval(), X, M)
     assert all(loss.isfinite().all() and loss.dtype == torch.float32 for loss in losses) and logits.isfinite().all()
-    (losses[0] * 2**12).backward()                      # as GradScaler scales it
+    (losses[0] * 2**12).backward()  # as GradScaler scales it
     for p, grad in zip(model.parameters(), expected, strict=True):
         assert (p.grad / 2**12 - grad).norm() < error * expected[0].norm()
 
@@ -383,11 +355,11 @@ def test_fast_dropout_drops_each_number_by_itself(n, p):
 
 def test_gradients_of_fast_dropout_are_those_of_the_kept_numbers():
     layer = fast.Dropout(0.3).train()
-    x = torch.rand(8, 9).T.requires_grad_()             # not contiguous
+    x = torch.rand(8, 9).T.requires_grad_()  # not contiguous
     out = layer(x)
     out.backward(torch.ones_like(out) * 2)
     assert_close(x.grad, 2 * (out != 0) / 0.7, atol=1e-6)
     assert_close(out, x * x.grad / 2, atol=1e-6)
     again = layer(x)
-    assert [t.dtype for t in again.grad_fn.saved_tensors] == [torch.int32]               # half of what int64 takes
+    assert [t.dtype for t in again.grad_fn.saved_tensors] == [torch.int32]  # half of what int64 takes
     assert layer.eval()(x) is x

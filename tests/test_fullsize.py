@@ -48,7 +48,7 @@ def sampled(c, model):
     rs = np.random.RandomState(c.sample_seed)
     for variable, p in zip(c.variables, model.parameters(), strict=True):
         places = rs.randint(0, p.numel(), 48)
-        if variable.endswith('c_attn/b:0'):                              # the gradient of keys is rounding error
+        if variable.endswith('c_attn/b:0'):  # the gradient of keys is rounding error
             places = places[(places < c.n_embd) | (places >= 2 * c.n_embd)]
         yield variable, p, torch.from_numpy(places)
 
@@ -85,5 +85,5 @@ def test_five_updates_at_full_size_are_those_of_the_original(shards, losses):
         opt.zero_grad()
         assert opt.grad_norm.item() == pytest.approx(golden['step/grad_global_norm'][i].item(), rel=2e-4)
     for variable, p, places in sampled(c, model):
-        if variable != 'model/clf/b:0':                                  # its gradient is rounding error
+        if variable != 'model/clf/b:0':  # its gradient is rounding error
             assert_close(p.detach().flatten()[places], golden[f'after/{variable}'], what=variable)

@@ -23,8 +23,8 @@ def test_losses_are_means_over_the_real_tokens():
     X[0, 0, :, 0] = torch.tensor([1, 2, 3, 0])
     M = torch.tensor([[[1., 1, 1, 0], [1, 1, 0, 0]]])
     logits = torch.zeros(6, 4)
-    logits[0, 2] = math.log(3)                   # step 0 of the first sequence: the next token, 2, has 3/(3+3)
-    logits[2] = torch.tensor([0., 9, 9, 9])      # predicts padding: must not count
+    logits[0, 2] = math.log(3)  # step 0 of the first sequence: the next token, 2, has 3/(3+3)
+    logits[2] = torch.tensor([0., 9, 9, 9])  # predicts padding: must not count
     clf_logits = torch.tensor([[0., math.log(3)]])
     compute = MultipleChoiceLossCompute(CRITERION, CRITERION, 0.5)
     clf, lm = compute(X, torch.tensor([1]), M, clf_logits, logits, only_return_losses=True)

@@ -28,7 +28,7 @@ from model_pytorch import (
 from opt import OpenAIAdam
 
 TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
-CLF = 32                                              # tokens 0..29, special 30..32, positions 33..40
+CLF = 32  # tokens 0..29, special 30..32, positions 33..40
 ROWS, T = 41, 8
 
 
@@ -130,9 +130,9 @@ def test_dropout_falls_where_it_falls_in_the_original():
     assert seen.keys() == expected.keys()
     for name, rate in expected.items():
         assert_dropped(seen[name], rate, name)
-    assert len(seen['transformer.drop']) == 60                          # once per step, for lookup and decoder
-    assert seen['transformer.drop'][0][0].shape == (ROWS, 16)           # the whole table
-    assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)         # one mask for both choices
+    assert len(seen['transformer.drop']) == 60  # once per step, for lookup and decoder
+    assert seen['transformer.drop'][0][0].shape == (ROWS, 16)  # the whole table
+    assert seen['task_head.dropout'][0][0].shape == (16, 1, 16)  # one mask for both choices
 
 
 def test_lm_logits_decode_with_the_table_that_was_looked_up_in():
@@ -211,7 +211,7 @@ def test_score_of_the_classify_states_is_the_head(head, n_choice):
     model = DoubleHeadModel(TINY, CLF, head, ROWS, T).eval()
     x = ids(4, n_choice)
     h = model.transformer(x)
-    clf_h = h[:, -1]                                                    # `ids` ends with the classify token
+    clf_h = h[:, -1]  # `ids` ends with the classify token
     assert_close(model.task_head(h, x), model.task_head.score(clf_h, n_choice), atol=0)
     assert_close(model(x)[1], model.task_head(h, x), atol=1e-6)
     if n_choice != 3:

@@ -109,7 +109,7 @@ def test_training_steps_are_those_of_the_original():
     compute = MultipleChoiceLossCompute(criterion, criterion, c.lm_coef, opt)
     for i, (X, Y, M) in enumerate(zip(golden['X'], golden['Y'], golden['M'], strict=True)):
         lm_logits, clf_logits = model(X)
-        theirs = golden['step/clf_logits'][i]                     # their difference: the common bias is noise
+        theirs = golden['step/clf_logits'][i]  # their difference: the common bias is noise
         assert_close(clf_logits.diff(), theirs.diff())
         loss = compute(X, Y, M, clf_logits, lm_logits)
         assert loss == pytest.approx(golden['step/train_loss'][i].item(), abs=1e-5)
@@ -161,10 +161,10 @@ def test_groups_share_one_norm_and_keep_their_own_rate(fused):
     a.grad, b.grad = torch.full((3,), 3.), torch.full((4,), 3.)
     opt.step()
     g = 3 / math.sqrt(7 * 9)
-    expected = math.sqrt(1 - .999) / (1 - .9) * .1 * g / (math.sqrt(.001) * g + 1)      # k = 1, by hand
+    expected = math.sqrt(1 - .999) / (1 - .9) * .1 * g / (math.sqrt(.001) * g + 1)  # k = 1, by hand
     assert_close(a.detach(), torch.full((3,), -expected), atol=1e-6)
     assert_close(b.detach(), torch.full((4,), -expected / 2), atol=1e-6)
-    assert opt.param_groups[0]['lr'] == 1.                               # the peak rate, not that of this step
+    assert opt.param_groups[0]['lr'] == 1.  # the peak rate, not that of this step
 
 
 def test_schedules_by_hand():
@@ -198,7 +198,7 @@ def test_a_grad_scaler_changes_no_update_and_a_skipped_one_counts_nowhere(fused,
         scaler = torch.amp.GradScaler('cpu', init_scale=65536., enabled=enabled)
         for i in (1, 2, math.inf, 3, 4):
             if i == math.inf and not enabled:
-                continue                                             # without a scaler an overflow is not skipped
+                continue  # without a scaler an overflow is not skipped
             opt.zero_grad()
             scaler.scale((net(x) * i).pow(2).mean()).backward()
             if unscale:
@@ -221,7 +221,7 @@ def test_clipping_works_in_every_precision(fused, dtypes):
     params = [nn.Parameter(torch.ones(4, 4, dtype=dtype)) for dtype in dtypes]
     opt = OpenAIAdam(params, lr=0.1, schedule='warmup_constant', warmup=0, t_total=10, max_grad_norm=1, e=1.)
     for p in params:
-        p.grad = torch.full_like(p, 60000)                           # the norm is more than float16 can hold
+        p.grad = torch.full_like(p, 60000)  # the norm is more than float16 can hold
     opt.step()
     norm = 60000 * 4 * math.sqrt(len(params))
     assert opt.grad_norm.item() == pytest.approx(norm, rel=1e-2)

@@ -24,6 +24,7 @@ import corpus
 import generate
 import pretrain
 import train
+import utils
 from checkpoint import Signals
 from device import Ranks
 from model_pytorch import (
@@ -71,7 +72,7 @@ VOCABULARY = ['--encoder_path', f'{TOY}/encoder_bpe_40000.json', '--bpe_path', f
 
 
 def test_a_run_says_what_it_does_and_how_fast_it_is(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pretrain, 'SAY_EVERY', 0)
+    monkeypatch.setattr(utils, 'SAY_EVERY', 0)
     put(tmp_path, a=random_text())
     log = run(*VOCABULARY, '--n_iter', '1', '--log_every', '100').log
     vocabulary, first, columns, *lines = capsys.readouterr().out.splitlines()

@@ -59,19 +59,16 @@ def test_a_process_of_its_own_says_the_same(tmp_path):
     assert run.stderr.startswith('generate.py: error: prompt 2: the prompt has 30 tokens')
 
 
-def test_neither_imports_nor_the_start_of_a_run_load_what_is_needed_later():
-    """Imports run nothing. Stories and the first update need no text tools, no scikit-learn and no compiler."""
+def test_neither_imports_nor_reading_stories_load_what_is_needed_later():
+    """No text tools, no scikit-learn and no compiler."""
     code = ('import sys, torch\n'
             'of_torch = {*sys.modules}\n'                              # torch 2.0.1 imports sympy itself
             'import train, pretrain, generate, zero_shot, convert, analysis\n'
             'train.TASKS["sample"].load(train.parse_args(["--dataset", "sample"]))\n'
-            'p = torch.nn.Parameter(torch.ones(2))\n'
-            'opt = train.OpenAIAdam([p], 0.1, "warmup_linear", 0.1, 9)\n'
-            'p.sum().backward(), opt.step(), opt.zero_grad()\n'
             'late = "spacy pandas matplotlib sklearn ftfy scipy torch._dynamo sympy".split()\n'
-            'print(p.grad, [m for m in late if m in {*sys.modules} - of_torch])')
+            'print([m for m in late if m in {*sys.modules} - of_torch])')
     run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout == 'None []\n'
+    assert run.stdout == '[]\n'
 
 
 PROGRAM = """
@@ -153,14 +150,6 @@ def test_the_options_name_what_there_is():
     assert {name: args[name] for name in DEFAULT_CONFIG} == DEFAULT_CONFIG
     for afn in ACT_FNS:
         assert options.train_options(['--afn', afn]).afn == afn
-
-
-def test_former_names_of_options_are_accepted():
-    assert options.zero_shot_options(['--task', 'cloze']).dataset == 'rocstories'
-    assert options.generate_options(['--num_samples=3']).n_samples == 3
-    args = options.pretrain_options(['--data_dir', 'x', '--init', 'model/sample', '--n_warmup', '7'])
-    assert (args.model_path, args.lr_warmup) == ('model/sample', 7)
-    assert options.tables_options(['5', '--tasks', 'cola']).datasets == ['cola']
 
 
 def test_a_warm_up_is_a_fraction_or_a_number_of_updates():

@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import importlib.metadata
 import json
 import os
 import resource
@@ -19,7 +18,6 @@ import torch
 from reference import needs_float16
 
 import device
-from datasets import encode_once
 from device import DTYPES, choose_device, grad_scaler
 from options import train_options
 from readers import read_table
@@ -40,48 +38,6 @@ class Lengths:
 def test_only_text_fields_are_encoded():
     train, test = encode_dataset((['a', 'bb'], ['ccc'], [1, 0]), (['dddd'], []), encoder=Lengths())
     assert train == [[[1], [2, 2]], [[3, 3, 3]], [1, 0]] and test == [[[4] * 4], []]
-
-
-def encode_again(tmp_path, *fields, encoder=None):
-    encoded = encode_once(fields, encoder, files=[tmp_path / 'merges'], folder=str(tmp_path / 'kept'))
-    return [[*field] for field in encoded]
-
-
-def test_cached_ids_are_used_only_for_the_same_texts_and_files(tmp_path, monkeypatch):
-    fields = ['a', 'bb'], ['ccc'], []
-    (tmp_path / 'merges').write_text('1')
-    encoded = encode_again(tmp_path, *fields, encoder=Lengths())
-    assert encoded == [Lengths().encode(field) for field in fields] == encode_dataset(fields, encoder=Lengths())[0]
-    assert encode_again(tmp_path, *fields) == encoded                  # encoder=None: the ids come from the cache
-    for other in ((['a', 'bc'], ['ccc'], []), (['a'], ['bb', 'ccc'], []), (['a', 'bb'], ['ccc'])):
-        with pytest.raises(AttributeError):
-            encode_again(tmp_path, *other)
-    (tmp_path / 'merges').write_text('2')
-    with pytest.raises(AttributeError):
-        encode_again(tmp_path, *fields)
-    (tmp_path / 'merges').write_text('1')
-    version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, 'version', lambda name: version(name) + ('.1' if name == 'ftfy' else ''))
-    with pytest.raises(AttributeError):
-        encode_again(tmp_path, *fields)
-
-
-def test_damaged_cached_ids_are_not_used(tmp_path):
-    fields = [['a', 'bb'] * 9]
-    (tmp_path / 'merges').write_text('1')
-    encoded = encode_again(tmp_path, *fields, encoder=Lengths())
-    [kept] = (tmp_path / 'kept').glob('*.npz')
-    whole = kept.read_bytes()
-    middle = whole.index(b'\x01\x00\x02\x00\x02\x00')
-    wrong_byte = whole[:middle] + b'\x03' + whole[middle + 1:]
-    for damaged in (b'', whole[:-1], wrong_byte, whole[:middle], b'\xff' + whole[1:]):
-        kept.write_bytes(damaged)
-        with pytest.raises(AttributeError):
-            encode_again(tmp_path, *fields)
-        assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
-    kept.unlink()
-    os.mkfifo(kept)                                                     # reading it would wait forever
-    assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
 
 
 def test_batches():
@@ -259,31 +215,17 @@ def test_a_device_that_is_not_there_is_named():
     pytest.param(['amx_bf16'], None, 'bfloat16, as its', marks=pytest.mark.skipif(
         torch.__version__.startswith('2.0.'), reason='this torch adds up in bfloat16 on a CPU: off by more than 1 %')),
     (['amx_bf16'], torch.full((256, 256), torch.nan), 'float32, as products of bfloat16 come out wrong')])
-def test_the_automatic_dtype_is_fast_and_right_and_kept_by_a_run(tmp_path, monkeypatch, capsys, flags, product, chosen):
+def test_the_automatic_dtype_is_fast_and_right(monkeypatch, capsys, flags, product, chosen):
     monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
     if product is not None:
         monkeypatch.setattr(torch.Tensor, 'bfloat16', lambda _: product)
-    options = ['--device', 'cpu', '--dtype', 'auto', '--log_dir', str(tmp_path), '--desc', 'x']
-    args = train_options(options)
+    args = train_options(['--device', 'cpu', '--dtype', 'auto'])
     _, autocast = device.device_of(args)
     assert capsys.readouterr().err.startswith(f'--dtype auto: {chosen}') and chosen.startswith(args.dtype)
     with autocast:
         assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f'torch.{args.dtype}'
-    (tmp_path / 'x.jsonl').write_text('{"dtype": "tf32"}\n{}\n')
-    args = train_options([*options, '--resume'])
-    device.device_of(args)
-    assert args.dtype == 'tf32' and capsys.readouterr().err == '--dtype auto: tf32, as the run to resume\n'
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='about the C library of GNU/Linux')
-def test_freed_memory_serves_the_next_tensor():
-    choose_device('cpu', 'float32')
-    faults = []
-    for _ in range(8):                                  # 64 MiB are 16,384 pages; some must still be made to fit
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(2 ** 24)
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    assert min(faults) < 100
 def test_a_dtype_that_torch_lacks_is_refused_before_anything_is_computed(monkeypatch):
     class Autocast(contextlib.nullcontext):
         def __init__(self, *_, **__):                                  # what torch 2.0.1 does for float16 on a CPU

@@ -101,13 +101,13 @@ def test_what_was_saved_is_read_whatever_its_size_and_values(data):
     saved, fresh = (TransformerModel(cfg, n_vocab + n_special + n_ctx, n_ctx) for _ in range(2))
     values = data.draw(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
     with torch.no_grad():
-        for p in saved.parameters():                                    # negative gains and huge numbers included
+        for p in saved.parameters():  # negative gains and huge numbers included
             p.copy_(torch.tensor(values).repeat(p.numel())[:p.numel()].view_as(p))
     with tempfile.TemporaryDirectory() as path:
         save_openai_pretrained_model(saved, path, n_special=n_special)
         load_openai_pretrained_model(fresh, n_ctx=n_ctx, n_special=n_special, path=path)
     for p in (saved, fresh):
-        p.embed.weight.data[n_vocab:n_vocab + n_special] = 0            # special rows are drawn, not stored
+        p.embed.weight.data[n_vocab:n_vocab + n_special] = 0  # special rows are drawn, not stored
     for p, q in zip(saved.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -175,7 +175,7 @@ def test_a_damaged_shard_gets_one_line(copied, damage, words):
     with pytest.raises((ValueError, OSError), match=words) as error:
         load_openai_pretrained_model(model, n_ctx=14, n_special=3, path=copied)
     assert '\n' not in str(error.value)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())   # unchanged
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())  # unchanged
     assert not (copied / 'unpickled').exists()
 
 
@@ -226,7 +226,7 @@ def test_no_check_vanishes_under_python_O():
 
 def test_a_file_is_written_whole_and_follows_no_link(tmp_path, monkeypatch):
     def fill_the_disk(f):
-        raise OSError('40 requested and 0 written')                     # numpy's error on a full disk
+        raise OSError('40 requested and 0 written')  # numpy's error on a full disk
 
     name, victim = tmp_path / 'params_0.npy', tmp_path / 'victim'
     victim.write_text('theirs')

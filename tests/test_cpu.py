@@ -1,0 +1,50 @@
+"""The three tricks of cpu.py. test_shell.py tests when threads sleep, test_fast.py gelu inside a product."""
+
+import resource
+import sys
+from unittest.mock import patch
+
+import pytest
+import torch
+
+import cpu
+from device import choose_device
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='about the C library of GNU/Linux')
+def test_freed_memory_serves_the_next_tensor():
+    choose_device('cpu', 'float32')
+    faults = []
+    for _ in range(8):  # 64 MiB are 16,384 pages; some must still be made to fit
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2 ** 24)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) < 100
+
+
+@pytest.mark.parametrize('flags, vendor, expected', [
+    ('avx2 avx512f avx512bw avx512dq avx512vl', 'AuthenticAMD', True), ('avx2', 'AuthenticAMD', False),
+    ('avx2 avx512f avx512bw avx512dq avx512vl', 'GenuineIntel', False), ('', '', False)])
+def test_onednn_multiplies_where_mkl_is_slow(monkeypatch, flags, vendor, expected):
+    monkeypatch.setattr(cpu, 'cpu_info', {'flags': flags.split(), 'vendor_id': vendor.split()}.get)
+    assert cpu.onednn_is_faster() == expected
+
+
+@pytest.mark.skipif(not cpu.has_onednn(), reason='this torch was built without oneDNN')
+@pytest.mark.parametrize('n, dtype', [(600, torch.float32), (4, torch.float32), (600, torch.float64)])
+def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
+    """Also of slices and of transposed matrices, which oneDNN may take for others."""
+    g = torch.Generator().manual_seed(0)
+    whole, b = torch.randn(n, 3 * n, generator=g, dtype=dtype), torch.randn(n, generator=g, dtype=dtype)
+    x = torch.randn(2 * n, n, generator=g, dtype=dtype)
+    for w in (whole[:, n:2 * n], whole[:, :n].T, whole[:, :n].contiguous()):
+        ours, theirs = ([t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in (x, b)]
+                        + [w.detach().requires_grad_()] for _ in range(2))
+        with patch.object(cpu, 'uses_onednn', lambda: True):
+            y = cpu.product(ours[0], ours[2], ours[1])
+            y.square().sum().backward()
+        expected = theirs[0] @ theirs[2] + theirs[1]
+        expected.square().sum().backward()
+        assert y.dtype == dtype and ('Product' in y.grad_fn.name()) == (n == 600 and dtype == torch.float32)
+        for a, c in zip((y, *(t.grad for t in ours)), (expected, *(t.grad for t in theirs)), strict=True):
+            assert (a - c).norm() < 1e-6 * c.norm()
