@@ -314,7 +314,8 @@ def text_means(transformer, encoder, texts) -> np.ndarray:
 
 def read_blimp(data_dir: str) -> list[tuple[str, list, list]]:
     """The paradigms of BLiMP, *.jsonl in a folder: the phenomenon, good sentences and bad sentences of each."""
-    folder = next((path for path in (os.path.join(data_dir, 'data'), data_dir) if glob(os.path.join(path, '*.jsonl'))),
+    folder = next((path for path in (data_dir, os.path.join(data_dir, 'data'), os.path.join(data_dir, 'BLiMP', 'data'),
+                                     os.path.join(data_dir, 'BLiMP')) if glob(os.path.join(path, '*.jsonl'))),
                   None)
     if folder is None:
         raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
@@ -328,11 +329,14 @@ def read_blimp(data_dir: str) -> list[tuple[str, list, list]]:
     return paradigms
 
 
-def blimp(transformer, encoder, data_dir: str) -> list[float]:
-    """Print and return the accuracy of each phenomenon of BLiMP, the mean of its paradigms, and the mean of all."""
+def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
+    """Print and return the accuracy of each phenomenon of BLiMP, the mean of its paradigms, and the mean of all.
+
+    every: take each `every`-th pair.
+    """
     newline, of_phenomenon, found = encoder.encoder['\n</w>'], defaultdict(list), []
     for phenomenon, *sides in tqdm(read_blimp(data_dir), ncols=80, leave=False, disable=None):
-        good, bad = (encoder.encode(side, verbose=False) for side in sides)
+        good, bad = (encoder.encode(side[::every], verbose=False) for side in sides)
         pairs = [[([newline, *ids][:transformer.n_ctx], 1) for ids in pair] for pair in zip(good, bad, strict=True)]
         sums = np.array([[p.double().sum().item() for p in pair]
                          for pair in log_probs(transformer, encoder.n_vocab, pairs, n_batch=256)])
