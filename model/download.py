@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import time
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import FTPHandler, HTTPHandler, HTTPSHandler, Request, build_opener
@@ -123,6 +123,8 @@ def receive(url, have):
         if e.code in (408, 429) or e.code >= 500:
             raise ConnectionError(f'{url}: {e}') from e
         raise ValueError(f'{url}: {e}; name a mirror with --from') from e
+    except InvalidURL as e:
+        raise ValueError(f'{url}: {e}') from e
     except (OSError, HTTPException) as e:
         reason = getattr(e, 'reason', e)
         raise ConnectionError(f'{url}: {getattr(reason, "strerror", None) or reason or repr(e)}') from e
