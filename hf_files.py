@@ -1,4 +1,4 @@
-"""What an exported network has beside its weights: the tokenizer.json and a model card, for convert.py.
+"""tokenizer.json and the model card of an exported network, for convert.py.
 
 With this tokenizer.json the `tokenizers` library gives nearly the ids of 2018. The rules of text_utils.py become
 regular expressions that put a blank wherever a word is split, before the text is lower-cased. Texts with equal ids, for

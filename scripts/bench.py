@@ -42,9 +42,9 @@ from utils import read_text
 METHOD = (
     'Each section, and each peak of memory, is measured in its own process. In each round all contenders of a '
     'comparison run one after the other, because the speed of a machine changes with time. Figures are medians, with '
-    'the smallest and the largest value in brackets; a ratio is that of two times of the same round, and above 1 where '
-    'the row is faster. `plain` is model_pytorch.py as it is written, on padded batches and with whole logits: what '
-    '`train.py --plain` computes. Weights are random, and stories are random ids of the lengths of real ones.')
+    'the smallest and the largest value in brackets; a ratio compares two times of the same round, and is above 1 '
+    'where the row is faster. `plain` is model_pytorch.py as it is written, on padded batches and with whole logits: '
+    'what `train.py --plain` computes. Weights are random, and stories are random ids of the lengths of real ones.')
 OURS = 'train.py, float32'
 
 
@@ -136,7 +136,7 @@ def bench_pretrain(args, cfg, device):
     tokens = partial(contenders.drawn_tokens, cfg, B, n_ctx)
     seconds = report.take_turns(steps, tokens, args.rounds, device, 'pre-training')
 
-    with torch.device('meta'):  # its size is all that is asked for
+    with torch.device('meta'):  # only its size is needed
         flops = B * n_ctx * flops_of_token(TransformerModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx))
     share = {name: [f'{100 * flops / np.median(seconds[name]) / reached[dtype]:.0f} %']
              for name, (dtype, _) in lm_steps.items() if seconds[name]}

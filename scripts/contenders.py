@@ -1,6 +1,6 @@
-"""What bench.py measures: training steps of this repository and of others, evaluation, generation.
+"""The contenders of bench.py: training steps of this repository and of others, evaluation, generation.
 
-A training step is a function of a batch, which is on the CPU. It moves the batch, computes, and updates parameters.
+A training step is a function of a batch on the CPU: it moves the batch to the device, computes, and updates parameters.
 """
 
 import copy
@@ -272,8 +272,8 @@ def checkouts(args):
         elif os.path.isfile(model_py) and re.search(r'^class GPTConfig\b', read_text(model_py), re.MULTILINE):
             found['nanoGPT'] = path
         else:
-            raise ValueError(f'--against {path} is no checkout of the port ({", ".join(PORT_FILES)}) or of nanoGPT '
-                             f'({NANOGPT_FILE} with the class GPTConfig)')
+            raise ValueError(f'--against {path} is neither a checkout of the port ({", ".join(PORT_FILES)}) nor of '
+                             f'nanoGPT ({NANOGPT_FILE} with the class GPTConfig)')
     return found
 
 

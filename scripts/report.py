@@ -65,7 +65,7 @@ def table(header, rows):
 def ratio_table(seconds, n, unit, bases=('plain',), more=(), cells=None):
     """A table of the speed relative to each of `bases`, of the seconds for `n` units, and of the units per second.
 
-    seconds: name -> list with a time for each round, see `take_turns`. A ratio is that of two times of the same round.
+    seconds: name -> list with a time for each round, see `take_turns`. A ratio compares two times of the same round.
     more: headers of further columns, whose text is in cells: name -> list.
     """
     bases, rows = [base for base in bases if seconds.get(base)], []
@@ -81,7 +81,7 @@ def ratio_table(seconds, n, unit, bases=('plain',), more=(), cells=None):
 
 
 def provenance(command, device):
-    """A line about when, where and with which command and code a section was measured."""
+    """One line: the command that measured a section, the day, the commit, the machine and the versions."""
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
     return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, {commit()}: {machine(device)}, Python '
@@ -106,7 +106,7 @@ def cpu_name():
 
 
 def commit():
-    """The commit that the code is of, and whether Python files were changed since."""
+    """The commit of the code; says if Python files were changed since."""
     git = ['git', '-C', os.path.dirname(os.path.abspath(__file__))]
     try:
         name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True).stdout

@@ -227,7 +227,7 @@ def test_checkouts_are_recognised_by_their_files(tmp_path, nanogpt):
     args = toy_args(tmp_path, '--against', nanogpt, str(bench.ROOT))
     assert contenders.checkouts(args) == {'nanoGPT': nanogpt, 'port': str(bench.ROOT)}
     (tmp_path / 'nanoGPT' / 'model.py').write_text('class Other: pass\n')
-    with pytest.raises(ValueError, match='nanoGPT is no checkout of the port .* or of nanoGPT'):
+    with pytest.raises(ValueError, match='nanoGPT is neither a checkout of the port .* nor of nanoGPT'):
         bench.main(args)
 
 
