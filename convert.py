@@ -10,18 +10,16 @@ express the vocabulary, gives nearly always the ids of `TextEncoder` (see hf_fil
 tokenizer splits many texts differently.
 
 The special tokens of a fine-tuned network become the last tokens, which `generate` of the library never draws. Its head
-becomes that of `OpenAIGPTDoubleHeadsModel` (multiple choice) or `OpenAIGPTForSequenceClassification`. The latter has no
-bias, so the bias b of the logits W h + b goes into the last layer normalisation, to whose bias pinv(W) b is added: the
-same logits, but the last hidden states differ by this constant, and with them what the language model predicts. A
-network that was trained on numbers gives them in the unit of its labels. The library has no head that adds both orders
-of two texts: of such a network the language model alone is written.
+becomes that of `OpenAIGPTDoubleHeadsModel` (multiple choice) or `OpenAIGPTForSequenceClassification`, with the same
+logits; a network that was trained on numbers gives them in the unit of its labels. The library has no head that adds
+both orders of two texts: of such a network the language model alone is written.
 """
 
 from options import convert_options as parse_args
 from shell import begin_script, run_script
 
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import contextlib
 import json
@@ -46,9 +44,11 @@ from text_utils import load_merges, load_vocabulary
 from trained import open_trained
 from utils import read_json, read_text, write_whole
 
-CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)     # every config.json of this network has these
+CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)  # every config.json of this network has these
 WEIGHTS = ('model.safetensors', 'model.safetensors.index.json', 'pytorch_model.bin', 'pytorch_model.bin.index.json')
-BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch     # of old checkpoints; not parameters
+EXPORTED = ('vocab.json', 'merges.txt', 'config.json', 'generation_config.json', 'tokenizer.json',
+            'tokenizer_config.json', 'README.md', 'model.safetensors')
+BUFFERS = re.compile(r'h\.\d+\.attn\.bias|position_ids').fullmatch  # of old checkpoints; not parameters
 
 
 def import_safetensors():
@@ -83,7 +83,7 @@ def all_or_none(paths):
         raise
 
 
-def read_config(path: str) -> dict:
+def read_library_config(path: str) -> dict:
     """The config.json of a checkpoint of this network. Raises FileNotFoundError or ValueError, also for another one."""
     config = {**CONFIG, 'n_head': DEFAULT_CONFIG.n_head, 'afn': DEFAULT_CONFIG.afn, **read_json(path)}
     for key, value in CONFIG.items():
@@ -106,7 +106,7 @@ def read_weights(path: str) -> dict:
         raise FileNotFoundError(f'{path} is missing, or is not a file')
     try:
         return safetensors.load_file(path)
-    except Exception as e:                                             # damaged files raise many types of exceptions
+    except Exception as e:  # damaged files raise many types of exceptions
         raise ValueError(f'{path} is damaged, or not of safetensors ({str(e).splitlines()[0]})') from None
 
 
@@ -121,11 +121,11 @@ def read_checkpoint(folder: str) -> tuple[str, dict]:
         if not isinstance(files, dict) or any(name != os.path.basename(str(name)) for name in files.values()):
             raise ValueError(f'{path}: want a weight_map with the names of files in this folder')
         for name in sorted(set(files.values())):
-            state |= read_weights(os.path.join(folder, name))          # `build_model` refuses missing tensors
+            state |= read_weights(os.path.join(folder, name))  # `build_network` refuses missing tensors
     else:
         state = read_weights(path)
     tensors = {name.removeprefix('transformer.'): tensor for name, tensor in state.items()}
-    if 'lm_head.weight' in tensors:                                    # the library writes one of the tied two, or both
+    if 'lm_head.weight' in tensors:  # the library writes one of the tied two, or both
         head = tensors.pop('lm_head.weight')
         if not torch.equal(tensors.setdefault('tokens_embed.weight', head), head):
             raise ValueError(f'{path}: lm_head.weight is not tokens_embed.weight, as it is in this network')
@@ -133,7 +133,7 @@ def read_checkpoint(folder: str) -> tuple[str, dict]:
 
 
 @torch.no_grad()
-def build_model(config: dict, tensors: dict, path: str):
+def build_network(config: dict, tensors: dict, path: str):
     """The network with the tensors of `path`, and its options. Removes the tensors that it uses from `tensors`."""
     def take(name, shape):
         if name not in tensors:
@@ -153,7 +153,7 @@ def build_model(config: dict, tensors: dict, path: str):
                       ('n_layer', n_layer)):
         if config.get(key, size) != size or type(config.get(key, size)) is not int:
             raise ValueError(f'{path} has {key}={size}, but config.json beside it has {key}={config[key]!r}')
-    afn = str(config['afn']).replace('silu', 'swish')                  # the library uses both names
+    afn = str(config['afn']).replace('silu', 'swish')  # the library uses both names
     cfg = dotdict(DEFAULT_CONFIG, n_embd=tokens.size(1), n_head=config['n_head'], n_layer=max(n_layer, 1), afn=afn)
     model = TransformerModel(cfg, vocab=len(tokens) + len(positions), n_ctx=len(positions))
     model.embed.weight.copy_(torch.cat([tokens, positions]))
@@ -167,9 +167,9 @@ def from_transformers(folder: str, args):
     hparams_path, *weights = (os.path.join(args.model_path, name) for name in (
         'hparams.json', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS))))
     refuse_to_overwrite(hparams_path, *weights)
-    config = read_config(os.path.join(folder, 'config.json'))
+    config = read_library_config(os.path.join(folder, 'config.json'))
     path, tensors = read_checkpoint(folder)
-    model, cfg = build_model(config, tensors, path)
+    model, cfg = build_network(config, tensors, path)
     vocab_path, merges_path, texts = os.path.join(folder, 'vocab.json'), os.path.join(folder, 'merges.txt'), {}
     if os.path.lexists(vocab_path) or os.path.lexists(merges_path):
         texts = {args.encoder_path: read_text(vocab_path), args.bpe_path: read_text(merges_path)}
@@ -197,8 +197,10 @@ def from_transformers(folder: str, args):
 def without_bias(head: ClfHead, ln_bias, scale):
     """Weights W and a bias of the last layer normalisation that give the logits of the head without a bias of its own.
 
-    scale: mean and deviation of the labels if they are numbers, which the logits then become. None if W has no solution
-    for the bias: fewer independent rows than classes.
+    The head of the library has no bias. The bias b of the logits W h + b goes into the layer normalisation before it,
+    to whose bias pinv(W) b is added: the logits are the same, but the last hidden states differ by this constant, and
+    with them what the language model predicts. None if W cannot express b: it has fewer independent rows than classes.
+    scale: mean and deviation of the labels if they are numbers, which the logits then become.
     """
     weight, bias = head.linear.weight.double(), head.linear.bias.double()
     if scale:
@@ -221,8 +223,6 @@ def task_tensors(trained, tensors: dict) -> tuple[str, dict]:
         last = f'transformer.h.{trained.options.n_layer - 1}.ln_2.bias'
         if found := without_bias(head, tensors[last], config['scale'] if not config['classes'] else None):
             tensors['score.weight'], tensors[last] = found
-            print('the library has a head without bias: the bias is in the last layer normalisation, so hidden states '
-                  'differ by a constant, logits do not')
             names = config['classes'] or ['number']
             return 'OpenAIGPTForSequenceClassification', dict(
                 id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)}, pad_token_id=0,
@@ -233,16 +233,28 @@ def task_tensors(trained, tensors: dict) -> tuple[str, dict]:
     return 'OpenAIGPTLMHeadModel', {}
 
 
+def tokenizer_files(vocabulary, trained, architecture) -> dict:
+    """tokenizer.json and its options; nothing, with a word, if the library cannot have this vocabulary."""
+    try:
+        text = tokenizer_json(vocabulary, load_merges(trained.bpe_path), architecture != 'OpenAIGPTLMHeadModel')
+    except ValueError as e:  # of the vocabulary, or of the version of spaCy
+        print(f'without tokenizer.json, so that ids of the library differ from those of the training: {e}')
+        return {}
+    unknown = trained.encoder.decoder[0]
+    return {'tokenizer.json': text, 'tokenizer_config.json': dict(
+        tokenizer_class='PreTrainedTokenizerFast', unk_token=unknown, pad_token=unknown,
+        model_max_length=trained.model.transformer.n_ctx, model_input_names=['input_ids', 'attention_mask'],
+        clean_up_tokenization_spaces=False)}
+
+
 @torch.no_grad()
 def to_transformers(folder: str, args):
     """Write the network that the options name to `folder`, with its vocabulary, tokenizer and model card."""
-    names = ('vocab.json', 'merges.txt', 'config.json', 'generation_config.json', 'tokenizer.json',
-             'tokenizer_config.json', 'README.md', 'model.safetensors')
-    refuse_to_overwrite(*(os.path.join(folder, name) for name in names))
+    refuse_to_overwrite(*(os.path.join(folder, name) for name in EXPORTED))
     safetensors = import_safetensors()
     trained = open_trained(args)
     transformer, vocabulary = trained.model.transformer, dict(trained.encoder.encoder)
-    special = range(len(vocabulary), len(vocabulary) + trained.n_special)                # rows after the vocabulary
+    special = range(len(vocabulary), len(vocabulary) + trained.n_special)  # rows after the vocabulary
     vocabulary.update(zip(SPECIAL, special, strict=False))
     we, n_ctx = transformer.embed.weight, transformer.n_ctx
     tensors = {f'transformer.{transformers_name(name)}': p for name, p in transformer.h.named_parameters(prefix='h')}
@@ -254,17 +266,9 @@ def to_transformers(folder: str, args):
         config[name] = getattr(trained.options, name)
     texts = {'vocab.json': vocabulary, 'merges.txt': read_text(trained.bpe_path), 'config.json': config,
              'generation_config.json': dict(suppress_tokens=[*special] or None, pad_token_id=0)}
-    try:
-        texts['tokenizer.json'] = tokenizer_json(vocabulary, load_merges(trained.bpe_path),
-                                                 architecture != 'OpenAIGPTLMHeadModel')
-        unknown = trained.encoder.decoder[0]
-        texts['tokenizer_config.json'] = dict(
-            tokenizer_class='PreTrainedTokenizerFast', unk_token=unknown, pad_token=unknown, model_max_length=n_ctx,
-            model_input_names=['input_ids', 'attention_mask'], clean_up_tokenization_spaces=False)
-    except ValueError as e:                                            # of the vocabulary, or of the version of spaCy
-        print(f'without tokenizer.json, so that ids of the library differ from those of the training: {e}')
+    texts |= tokenizer_files(vocabulary, trained, architecture)
     source = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
-    texts['README.md'] = model_card(os.path.basename(os.path.abspath(folder)), source, trained, architecture,
+    texts['README.md'] = model_card(os.path.basename(os.path.abspath(folder)), source, trained.config, architecture,
                                     'tokenizer.json' in texts)
     contents = {os.path.join(folder, name): (text if isinstance(text, str) else json.dumps(text, indent=1)).encode()
                 for name, text in texts.items()}

@@ -62,8 +62,7 @@ TABLES = {                              # tasks of a table, in the paper's order
     '5': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
     'figure2': ('race', 'mnli'),
 }
-SECTIONS = ('train', 'memory', 'pretrain', 'evaluate', 'correct', 'precision', 'load', 'encode', 'startup', 'run',
-            'generate', 'curves')       # of scripts/bench.py
+SECTIONS = ('train', 'memory', 'pretrain', 'evaluate', 'generate', 'curves')  # of scripts/bench.py
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -534,9 +533,7 @@ def bench_options(argv=None):
     group = parser.add_argument_group('files')
     group.add_argument('--out', metavar='FILE', help='the report; its picture is beside it (default: BENCHMARKS.md, '
                        'with --toy BENCHMARKS.toy.md)')
-    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, if you have them')
-    add_path_args(group, 'model/', 'the released vocabulary')
-    args = finish_paths(parser.parse_args(argv))
+    args = parser.parse_args(argv)
     args.out = args.out or ('BENCHMARKS.toy.md' if args.toy else 'BENCHMARKS.md')
     return args
 

@@ -1,20 +1,16 @@
-"""What bench.py measures: stories, training steps of this repository and of others, loading, encoding, generation.
+"""The contenders of bench.py: training steps of this repository and of others, evaluation, generation.
 
-A training step is a function of a batch, which is on the CPU. It moves the batch, computes, and updates parameters.
+A training step is a function of a batch on the CPU: it moves the batch to the device, computes, and updates parameters.
 """
 
 import copy
 import importlib.util
-import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,25 +20,14 @@ import torch.nn.functional as F
 import model_pytorch
 import pretrain
 import train
-from datasets import SPECIAL, Examples, find_cloze_file
+from datasets import SPECIAL, Examples
 from device import Ranks, choose_device, grad_scaler
-from hf_files import tokenizer_json
-from model_pytorch import (
-    DEFAULT_CONFIG,
-    LMModel,
-    TransformerModel,
-    dotdict,
-    load_openai_pretrained_model,
-    save_openai_pretrained_model,
-)
+from model_pytorch import DEFAULT_CONFIG, LMModel, dotdict
 from opt import OpenAIAdam
-from tasks import TASKS
-from text_utils import TextEncoder, load_merges
 from utils import read_text
 from zero_shot import with_positions
 
-ROOT = Path(__file__).resolve().parents[1]
-N_TOKENS, T_DATA = 40478, 77                            # the released vocabulary; n_ctx that ROCStories needs
+N_TOKENS, T_DATA = 40478, 77  # the released vocabulary; n_ctx that ROCStories needs
 
 
 # Network, device and stories
@@ -53,45 +38,17 @@ def setup(args):
     return dotdict(DEFAULT_CONFIG, **size), choose_device(args.device, 'float32')[0]
 
 
-def without_dropout(cfg):
-    """The same size, with dropout of rate 0, so that two computations have the same result."""
-    return dotdict(cfg, **{name: 0. for name in cfg if name.endswith('pdrop')})
-
-
-def story_argv(args):
-    """Options of train.py for the real stories and the released vocabulary."""
-    return ['--data_dir', args.data_dir, '--encoder_path', args.encoder_path, '--bpe_path', args.bpe_path,
-            '--device', args.device]
-
-
-def has_stories(args):
-    """Whether the Story Cloze files and the released vocabulary can be used."""
-    try:
-        find_cloze_file(args.data_dir, 'test')
-        return not args.toy and TextEncoder(args.encoder_path, args.bpe_path).n_vocab == N_TOKENS
-    except (OSError, ValueError):
-        return False
-
-
-def drawn_stories(n, n_ctx, n_tokens, full=False):
+def drawn_stories(n, n_tokens, n_ctx=T_DATA, full=False):
     """n Examples of random ids, with lengths like those of ROCStories; full: each sequence fills n_ctx."""
     rng, max_len = np.random.RandomState(0), n_ctx - 3
-    n_story = rng.normal(41, 8, n).clip(1, max_len * 4 // 5).astype(int)         # (n,)
-    n_ending = rng.normal(9, 3, (2, n)).clip(1, max_len - n_story).astype(int)   # (2, n)
+    n_story = rng.normal(41, 8, n).clip(1, max_len * 4 // 5).astype(int)  # (n,)
+    n_ending = rng.normal(9, 3, (2, n)).clip(1, max_len - n_story).astype(int)  # (2, n)
     if full:
         n_story[:] = max_len * 4 // 5
         n_ending[:] = max_len - n_story
     fields = [[rng.randint(0, n_tokens, length) for length in lengths] for lengths in (n_story, *n_ending)]
     encoder = {**dict.fromkeys(range(n_tokens)), **{token: n_tokens + i for i, token in enumerate(SPECIAL)}}
     return Examples('choices', fields, rng.randint(0, 2, n), encoder, n_ctx, max_len=n_ctx)
-
-
-def get_stories(args, cfg):
-    """The training Examples of ROCStories or, without them, random ones; and the words that say which."""
-    if not has_stories(args):
-        return drawn_stories(512, T_DATA, cfg.n_tokens), 'drawn stories'
-    options = train.parse_args([*story_argv(args), '--n_transfer', '-1'])
-    return train.load_data(options, TASKS['rocstories']).train, 'real stories'
 
 
 def get_batch(stories, B, i):
@@ -105,37 +62,32 @@ def drawn_tokens(cfg, B, n_ctx, i):
     return [torch.randint(cfg.n_tokens, (B, n_ctx + 1), generator=torch.Generator().manual_seed(i))]
 
 
-def save_weights(cfg, folder):
-    """Random weights of a network of this size, in the released layout."""
-    save_openai_pretrained_model(TransformerModel(cfg, vocab=cfg.n_tokens + 512), folder)
-
-
 # Variants of our own steps
 
 def dtypes_of(device):
     """The values of --dtype that the device has instructions for; the last one is the fastest on most GPUs."""
-    if device.type != 'cuda':
-        return ['float32', 'bfloat16'] if device.type != 'cpu' or cpu_has_bfloat16() else ['float32']
-    is_recent = torch.cuda.get_device_capability(device) >= (8, 0)     # only then are tf32 and bfloat16 in hardware
-    return ['float32', 'tf32', 'bfloat16'] if is_recent else ['float32', 'float16']
+    if device.type == 'cuda':
+        is_recent = torch.cuda.get_device_capability(device) >= (8, 0)  # has tf32 and bfloat16 in hardware
+        return ['float32', 'tf32', 'bfloat16'] if is_recent else ['float32', 'float16']
+    return ['float32', 'bfloat16'] if device.type == 'mps' or cpu_has_bfloat16() else ['float32']
 
 
 def cpu_has_bfloat16():
-    """Whether this CPU multiplies in bfloat16; without AVX-512 that takes fifty times as long as in float32."""
+    """Without AVX-512, products in bfloat16 take fifty times as long as in float32."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def variants(device):
-    """Name -> (--dtype, whether --plain) of the variants of train.py that a device can run."""
-    *_, half = dtypes = dtypes_of(device)
-    plain = {'plain': ('float32', True)}
-    if device.type == 'cuda':                           # shows what the dtype does and what fast.py does, one by one
-        plain[f'plain, {half}'] = (half, True)
-    return {**plain, **{f'train.py, {dtype}': (dtype, False) for dtype in dtypes}}
+    """Name -> (--dtype, --plain) of the variants of train.py that a device can run."""
+    dtypes = dtypes_of(device)
+    found = {'plain': ('float32', True)}
+    if device.type == 'cuda':  # tells what the dtype gains from what fast.py gains
+        found[f'plain, {dtypes[-1]}'] = (dtypes[-1], True)
+    return found | {f'train.py, {dtype}': (dtype, False) for dtype in dtypes}
 
 
 def can_compile(device):
-    """Whether torch.compile can make code for the device: it needs triton, which needs a C compiler."""
+    """torch.compile makes code for CUDA with triton, which needs a C compiler."""
     has_compiler = os.environ.get('CC') or shutil.which('cc') or shutil.which('gcc') or shutil.which('clang')
     return device.type == 'cuda' and bool(has_compiler and importlib.util.find_spec('triton'))
 
@@ -155,7 +107,7 @@ def our_step(cfg, n_ctx, device, dtype, plain, compiled=False, n_towers=1):
     scaler = grad_scaler(device, dtype)
 
     def step(*batch):
-        _, autocast = choose_device(str(device), dtype)                # sets tf32, which is global, for each step
+        _, autocast = choose_device(str(device), dtype)  # sets tf32, which is global, for each step
         train.update(losses, adam, batch, n_towers, autocast, scaler)
     return step
 
@@ -198,7 +150,7 @@ def transformers_step(cfg, n_ctx, device):
 
 
 def has_transformers() -> bool:
-    """Whether the transformers library is installed, and can use this version of torch."""
+    """True if the transformers library is installed, and can use this version of torch."""
     if not importlib.util.find_spec('transformers'):
         return False
     import transformers
@@ -220,11 +172,6 @@ def training_steps(args, cfg, n_ctx, device):
 
 # Steps of pre-training: functions of tokens (B, n_ctx + 1), which they compute a tower of n_batch at a time
 
-class LMStep(NamedTuple):
-    dtype: str
-    build: partial          # () -> the step
-
-
 def lm_options(cfg, n_ctx):
     """The options of pretrain.py, with its defaults, for a network of this size."""
     options = pretrain.parse_args(['--data_dir', '.', '--vocab_size', str(cfg.n_tokens)])
@@ -235,7 +182,7 @@ def our_lm_step(cfg, n_ctx, device, n_batch, dtype):
     """The training step of pretrain.py."""
     ranks, scaler = Ranks(), grad_scaler(device, dtype)
     _, runner, opt = pretrain.build(lm_options(cfg, n_ctx), cfg.n_tokens, 1000, device, ranks)
-    run = SimpleNamespace(ranks=ranks, signals=SimpleNamespace(received=None))   # a run that nothing interrupts
+    run = SimpleNamespace(ranks=ranks, signals=SimpleNamespace(received=None))  # a run that nothing interrupts
 
     def step(tokens):
         _, autocast = choose_device(str(device), dtype)
@@ -251,7 +198,7 @@ def plain_lm_step(cfg, n_ctx, device, n_batch, dtype, compiled=False):
     adam = torch.optim.AdamW(model.parameters(), lr=2.5e-4, weight_decay=0.01)
 
     def losses(model, part):
-        logits = model(with_positions(transformer, part[:, :-1]))      # (n_batch, n_ctx, V)
+        logits = model(with_positions(transformer, part[:, :-1]))  # (n_batch, n_ctx, V)
         return F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten())
     return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, n_batch, dtype)
 
@@ -293,21 +240,20 @@ def lm_step(model, loss_of, optimizer, device, n_batch, dtype):
 
 
 def lm_steps(args, cfg, n_ctx, device, n_batch):
-    """Name -> `LMStep`, for all contenders that are given."""
-    shape, (*_, half) = (cfg, n_ctx, device, n_batch), dtypes_of(device)
-    steps = {'plain': LMStep('float32', partial(plain_lm_step, *shape, 'float32'))}
+    """Name -> (dtype, function that builds the step), for all contenders that are given."""
+    shape, dtypes, nanogpt = (cfg, n_ctx, device, n_batch), dtypes_of(device), checkouts(args).get('nanoGPT')
+    half, steps = dtypes[-1], {'plain': ('float32', partial(plain_lm_step, *shape, 'float32'))}
     if device.type == 'cuda':
-        steps[f'plain, {half}'] = LMStep(half, partial(plain_lm_step, *shape, half))
-    for dtype in dtypes_of(device):
-        steps[f'pretrain.py, {dtype}'] = LMStep(dtype, partial(our_lm_step, *shape, dtype))
-    nanogpt = checkouts(args).get('nanoGPT')
-    for dtype in dtypes_of(device) if nanogpt else ():
-        steps[f'nanoGPT, {dtype}'] = LMStep(dtype, partial(nanogpt_step, *shape, dtype, nanogpt))
+        steps[f'plain, {half}'] = half, partial(plain_lm_step, *shape, half)
+    for dtype in dtypes:
+        steps[f'pretrain.py, {dtype}'] = dtype, partial(our_lm_step, *shape, dtype)
+    if nanogpt:
+        for dtype in dtypes:
+            steps[f'nanoGPT, {dtype}'] = dtype, partial(nanogpt_step, *shape, dtype, nanogpt)
     if can_compile(device):
-        steps[f'plain, {half}, compiled'] = LMStep(half, partial(plain_lm_step, *shape, half, compiled=True))
+        steps[f'plain, {half}, compiled'] = half, partial(plain_lm_step, *shape, half, compiled=True)
         if nanogpt:
-            steps[f'nanoGPT, {half}, compiled'] = LMStep(half, partial(nanogpt_step, *shape, half, nanogpt,
-                                                                       compiled=True))
+            steps[f'nanoGPT, {half}, compiled'] = half, partial(nanogpt_step, *shape, half, nanogpt, compiled=True)
     return steps
 
 
@@ -323,24 +269,24 @@ def checkouts(args):
         model_py = os.path.join(path, NANOGPT_FILE)
         if all(os.path.isfile(os.path.join(path, name)) for name in PORT_FILES):
             found['port'] = path
-        elif os.path.isfile(model_py) and {'GPT', 'GPTConfig'} <= {*re.findall(r'^class (\w+)', read_text(model_py),
-                                                                               re.MULTILINE)}:
+        elif os.path.isfile(model_py) and re.search(r'^class GPTConfig\b', read_text(model_py), re.MULTILINE):
             found['nanoGPT'] = path
         else:
-            raise ValueError(f'--against {path} is no checkout of the port ({", ".join(PORT_FILES)}) or of nanoGPT '
-                             f'({NANOGPT_FILE} with the classes GPT and GPTConfig)')
+            raise ValueError(f'--against {path} is neither a checkout of the port ({", ".join(PORT_FILES)}) nor of '
+                             f'nanoGPT ({NANOGPT_FILE} with the class GPTConfig)')
     return found
 
 
 def load_module(folder, name):
     """Run a Python file whose name may be that of one of our modules; returns it as a module of another name."""
     spec = importlib.util.spec_from_file_location(f'against_{name.removesuffix(".py")}', os.path.join(folder, name))
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)      # dataclasses and torch.compile look
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and torch.compile look for it
     spec.loader.exec_module(module)
     return module
 
 
-# Evaluation, loading, generation
+# Evaluation, generation
 
 def evaluators(model, stories, n, n_batch, device):
     """Name -> function that returns the task logits of the first n stories, computed n_batch at a time."""
@@ -348,53 +294,9 @@ def evaluators(model, stories, n, n_batch, device):
         _, autocast = choose_device(str(device), dtype)
         return train.evaluate(losses, stories, n, n_batch, autocast, Ranks())
 
-    ours = copy.deepcopy(model)                                        # fast.py changes the layers of a model
+    ours = copy.deepcopy(model)  # fast.py changes the layers of a model
     return {name: partial(evaluate, train.Losses(model if plain else ours, 0.5, plain), dtype)
             for name, (dtype, plain) in variants(device).items()}
-
-
-@torch.no_grad()
-def load_plainly(model, path):
-    """Load weights as the port does: all shards, one vector, its arrays, and a copy into the parameters."""
-    with open(os.path.join(path, 'params_shapes.json'), encoding='utf-8') as f:
-        shapes = json.load(f)
-    flat = np.concatenate([np.load(os.path.join(path, f'params_{i}.npy')) for i in range(10)])
-    ends = np.cumsum([np.prod(shape) for shape in shapes])
-    positions, tokens, *blocks = (part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes,
-                                                                            strict=True))
-    for p, array in zip(model.parameters(), [np.concatenate([tokens, positions]), *blocks], strict=True):
-        p.copy_(torch.from_numpy(array).view_as(p))
-
-
-LOADERS = {'plain': load_plainly,
-           'load_openai_pretrained_model': lambda model, path: load_openai_pretrained_model(model, path=path)}
-
-
-ENCODER = 'text_utils.TextEncoder'
-
-
-def books(n, size):
-    """n lists of lines of made-up books, each of about `size` bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        load_module(ROOT / 'tests', 'made_books.py').write_books(folder, 3 * n, size // 2)
-        lines = [line for path in sorted(Path(folder).rglob('*.txt'))
-                 for line in path.read_text(encoding='utf-8').split('\n')]
-    step = int(len(lines) * size / sum(map(len, lines)))
-    return [lines[i * step:(i + 1) * step] for i in range(n)]
-
-
-def encoders(args):
-    """Name -> function that returns the ids of lines in one thread; and the size of their vocabulary, which is that of
-    model/sample/ where there is no released one."""
-    from tokenizers import Tokenizer
-    os.environ['TOKENIZERS_PARALLELISM'] = 'false'                     # the library reads it when it encodes
-    paths = args.encoder_path, args.bpe_path
-    if not all(map(os.path.isfile, paths)):
-        paths = [ROOT / 'model' / 'sample' / name for name in ('encoder_bpe_40000.json', 'vocab_40000.bpe')]
-    ours = TextEncoder(*paths)
-    theirs = Tokenizer.from_str(tokenizer_json(ours.encoder, load_merges(paths[1]), False))
-    return {'tokenizers': lambda lines: [text.ids for text in theirs.encode_batch(lines)],
-            ENCODER: lambda lines: ours.encode(lines, verbose=False)}, ours.n_vocab
 
 
 def language_model(cfg, device):

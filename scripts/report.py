@@ -16,11 +16,8 @@ from analysis import figure, legend_below, line_style
 from shell import is_out_of_memory
 from utils import read_text, write_whole
 
-CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}    # as Linux and as people call them
-# TFLOP/s in bfloat16 without sparsity, from the data sheets; the first name that fits counts
-BF16_PEAKS = {'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'H200': 989, 'A100': 312, 'L40S': 362, 'RTX 4090': 165,
-              'RTX 3090': 71}
-WAITING = 'Waiting for a GPU:'                          # beginning of the last line of a report
+CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}  # the name in Linux: the usual one
+WAITING = 'Waiting for a GPU:'  # beginning of the last line of a report
 
 
 def take_turns(contenders, inputs, rounds, device, what):
@@ -36,10 +33,7 @@ def take_turns(contenders, inputs, rounds, device, what):
             start = time.perf_counter()
             try:
                 run(*arguments)
-                if device.type == 'cuda':
-                    torch.cuda.synchronize(device)
-                elif device.type == 'mps':
-                    torch.mps.synchronize()
+                wait_for(device)
             except Exception as e:
                 if not is_out_of_memory(e):
                     raise
@@ -47,6 +41,14 @@ def take_turns(contenders, inputs, rounds, device, what):
                 continue
             seconds[name].append(time.perf_counter() - start)
     return {name: values[1:] if name in running else [] for name, values in seconds.items()}
+
+
+def wait_for(device):
+    """Return when the device has computed what it was given."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    elif device.type == 'mps':
+        torch.mps.synchronize()
 
 
 def spread(values, form='.2f'):
@@ -63,22 +65,23 @@ def table(header, rows):
 def ratio_table(seconds, n, unit, bases=('plain',), more=(), cells=None):
     """A table of the speed relative to each of `bases`, of the seconds for `n` units, and of the units per second.
 
-    seconds: name -> list with a time for each round, see `take_turns`. A ratio is that of two times of the same round.
+    seconds: name -> list with a time for each round, see `take_turns`. A ratio compares two times of the same round.
     more: headers of further columns, whose text is in cells: name -> list.
     """
     bases, rows = [base for base in bases if seconds.get(base)], []
     for name, values in seconds.items():
-        if values:
-            rate = n / np.median(values)
-            rows.append([name, *(spread(np.divide(seconds[base], values)) for base in bases), spread(values, '.3g'),
-                         f'{rate:.2f}' if rate < 100 else f'{rate:,.0f}', *(cells[name] if more else ())])
-        else:
+        if not values:
             rows.append([name, 'not enough memory beside the others', *[''] * (len(bases) + 1 + len(more))])
+            continue
+        ratios = [spread(np.divide(seconds[base], values)) for base in bases]
+        rate = n / np.median(values)
+        rows.append([name, *ratios, spread(values, '.3g'), f'{rate:.2f}' if rate < 100 else f'{rate:,.0f}',
+                     *(cells[name] if more else ())])
     return table(['', *(f'times as fast as {base}' for base in bases), 'seconds', f'{unit}/s', *more], rows)
 
 
 def provenance(command, device):
-    """A line about when, where and with which command and code a section was measured."""
+    """One line: the command that measured a section, the day, the commit, the machine and the versions."""
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
     return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, {commit()}: {machine(device)}, Python '
@@ -103,7 +106,7 @@ def cpu_name():
 
 
 def commit():
-    """The commit that the code is of, and whether Python files were changed since."""
+    """The commit of the code; says if Python files were changed since."""
     git = ['git', '-C', os.path.dirname(os.path.abspath(__file__))]
     try:
         name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True).stdout
@@ -113,19 +116,13 @@ def commit():
         return 'no commit'
 
 
-def bf16_peak(device):
-    """Operations a second that the maker of a GPU states for dense products in bfloat16; None where it is not known."""
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else ''
-    return next((1e12 * peak for part, peak in BF16_PEAKS.items() if part in name), None)
-
-
 def read_report(path):
-    """Heading -> text of the sections of a report, without the "Not measured." of older versions."""
+    """Heading -> text of the sections of a report."""
     if not os.path.exists(path):
         return {}
     text = re.sub(f'^{WAITING}.*', '', read_text(path), flags=re.MULTILINE)
     parts = (part.partition('\n') for part in re.split(r'^## ', text, flags=re.MULTILINE)[1:])
-    return {title: body.strip() for title, _, body in parts if not body.strip().startswith('Not measured.')}
+    return {title: body.strip() for title, _, body in parts}
 
 
 def write_report(path, introduction, sections, waiting):
@@ -143,7 +140,7 @@ def draw(panels, path, heading):
     All axes are logarithmic with ticks at powers of two: a cost that doubles with the work is a straight line.
     """
     names = list(dict.fromkeys(name for *_, lines in panels for name in lines))
-    with figure(path, (9, 3 * len(panels) / 2)) as fig:                # which says what to do without matplotlib
+    with figure(path, (9, 3 * len(panels) / 2)) as fig:  # its error says what to do without matplotlib
         from matplotlib.ticker import LogLocator
         for ax, (x_label, title, x, lines) in zip(fig.subplots(len(panels) // 2, 2).flat, panels, strict=True):
             for name, y in lines.items():
