@@ -10,10 +10,10 @@ import json
 import os
 import tempfile
 
-import own
 import train
 from device import device_of
-from tasks import Split
+from tasks import own
+from tasks.base import Split
 from trained import open_trained
 
 
@@ -83,7 +83,7 @@ class Classifier:
         split = Split(tuple(map(list, zip(*fields, strict=True))), None)
         logits = train.logits_of(self.trained, self.task, split, self.args, self.device, self.autocast)
         if not self.classes:
-            return train.in_units(self.task, logits[:, 0].numpy(), self.trained.config['scale']).tolist()
+            return self.task.in_units(self.task.predictions(logits), self.trained.config['scale']).tolist()
         return [(self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
                 for row in logits.softmax(1)]
 

@@ -56,7 +56,7 @@ MODEL = [f'model/{name}' for name in (VOCABULARY, MERGES, 'params_shapes.json', 
 RUN = [f'save/done/{name}' for name in ('config.json', 'best_params.pt', VOCABULARY, MERGES, 'results.json')]
 PIECE = '000000-of-000001'
 COMMANDS = (                                                           # script, options, files that it reads
-    ('train', [*TRAIN, '--desc', 'new'], [VAL_NAME, TEST_NAME, *MODEL, 'save/.encoded/ids.npz']),
+    ('train', [*TRAIN, '--desc', 'new'], [VAL_NAME, TEST_NAME, *MODEL]),
     ('train', [*TRAIN, '--desc', 'new', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv', 'tsv/cloze_test.tsv']),
     ('train', ['--desc', 'done', '--predict', 'predict.csv'], ['predict.csv', *RUN]),
     ('train', [*TRAIN, '--desc', 'stopped', '--resume'], ['save/stopped/checkpoint.pt'] * 3),
@@ -393,7 +393,7 @@ CONTENT = [truncated, bits_flipped, piece_replaced, piece_replaced, swapped, of_
 ANY = [*CONTENT, grown, grown, unreadable, replaced(missing), replaced(Path.mkdir), replaced(os.mkfifo),
        replaced(symlink_loop)]
 OF_KIND = {'.json': [json_changed], '.jsonl': [line_changed], '.csv': [field_changed], '.npy': [header_changed],
-           '.pt': [tensor_changed] * 4 + [member_changed, zip_bomb], '.npz': [member_changed, zip_bomb],
+           '.pt': [tensor_changed] * 4 + [member_changed, zip_bomb],
            '.safetensors': [safetensors_header_changed]}
 OF_KIND |= {'.bin': OF_KIND['.pt'], **dict.fromkeys(('.tsv', '.txt', '.bpe'), [field_changed])}
 

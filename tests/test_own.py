@@ -10,9 +10,8 @@ import pytest
 from toy import NO_DROPOUT, TOY, WORDS
 
 import classifier
-import own
-import tasks
 import train
+from tasks import TASKS, own
 
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
         '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
@@ -139,7 +138,7 @@ def test_of_epochs_with_equal_scores_the_one_with_the_least_cost_is_kept(tmp_pat
     equal = [line for line in results.log if line['va_score'] == best]
     least = min(equal, key=lambda line: line['va_cost'])
     assert len(equal) > 1 and least is not equal[0] and results.best_epoch == least['n_epochs']
-    assert train.merit(tasks.TASKS['sst2'], least) == train.merit(tasks.TASKS['sst2'], equal[0])
+    assert train.merit(TASKS['sst2'], least) == train.merit(TASKS['sst2'], equal[0])
 
 
 def test_what_a_file_says_is_learned(tmp_path):

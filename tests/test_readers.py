@@ -11,8 +11,8 @@ from argparse import Namespace
 import pytest
 from toy import as_csv
 
-from readers import find_columns, read_rows, read_table
 from tasks import TASKS
+from tasks.readers import find_columns, read_rows, read_table
 
 TRAPS = ['"Ana left.', 'Bo said "no.', 'n/a', 'NA', 'null', 'None', 'nan', 'He,she; they',
          'a\u2028b\x85c\x0cd\x1ce', "x''\\t"]
@@ -413,7 +413,7 @@ def test_mnli_has_parts_in_order_and_the_diagnostic_examples(tmp_path):
     put(tmp_path / 'diagnostic' / 'diagnostic.tsv', tsv(['index', 'sentence1', 'sentence2'], [0, 'AX.', 'Ax?']))
     test = load('mnli', tmp_path)[2]
     assert test == (([*texts, 'AX.'], ['"n/a'] * 5 + ['Ax?']), None, {**parts, 'AX': slice(5, 6)}, ())
-    assert {*test.parts} == {*TASKS['mnli'].files}
+    assert {*test.parts} == {*TASKS['mnli'].submission}
 
 
 def test_the_version_of_qnli_is_noted(tmp_path):

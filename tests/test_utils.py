@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import importlib.metadata
 import json
 import os
 import resource
@@ -19,11 +18,10 @@ import torch
 from reference import needs_float16
 
 import device
-from datasets import encode_once
 from device import DTYPES, choose_device, grad_scaler
 from options import train_options
-from readers import read_table
 from shell import run_script
+from tasks.readers import read_table
 from utils import ResultLogger, encode_dataset, iter_data, make_path, read_bytes, read_json, read_text, write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -40,48 +38,6 @@ class Lengths:
 def test_only_text_fields_are_encoded():
     train, test = encode_dataset((['a', 'bb'], ['ccc'], [1, 0]), (['dddd'], []), encoder=Lengths())
     assert train == [[[1], [2, 2]], [[3, 3, 3]], [1, 0]] and test == [[[4] * 4], []]
-
-
-def encode_again(tmp_path, *fields, encoder=None):
-    encoded = encode_once(fields, encoder, files=[tmp_path / 'merges'], folder=str(tmp_path / 'kept'))
-    return [[*field] for field in encoded]
-
-
-def test_cached_ids_are_used_only_for_the_same_texts_and_files(tmp_path, monkeypatch):
-    fields = ['a', 'bb'], ['ccc'], []
-    (tmp_path / 'merges').write_text('1')
-    encoded = encode_again(tmp_path, *fields, encoder=Lengths())
-    assert encoded == [Lengths().encode(field) for field in fields] == encode_dataset(fields, encoder=Lengths())[0]
-    assert encode_again(tmp_path, *fields) == encoded                  # encoder=None: the ids come from the cache
-    for other in ((['a', 'bc'], ['ccc'], []), (['a'], ['bb', 'ccc'], []), (['a', 'bb'], ['ccc'])):
-        with pytest.raises(AttributeError):
-            encode_again(tmp_path, *other)
-    (tmp_path / 'merges').write_text('2')
-    with pytest.raises(AttributeError):
-        encode_again(tmp_path, *fields)
-    (tmp_path / 'merges').write_text('1')
-    version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, 'version', lambda name: version(name) + ('.1' if name == 'ftfy' else ''))
-    with pytest.raises(AttributeError):
-        encode_again(tmp_path, *fields)
-
-
-def test_damaged_cached_ids_are_not_used(tmp_path):
-    fields = [['a', 'bb'] * 9]
-    (tmp_path / 'merges').write_text('1')
-    encoded = encode_again(tmp_path, *fields, encoder=Lengths())
-    [kept] = (tmp_path / 'kept').glob('*.npz')
-    whole = kept.read_bytes()
-    middle = whole.index(b'\x01\x00\x02\x00\x02\x00')
-    wrong_byte = whole[:middle] + b'\x03' + whole[middle + 1:]
-    for damaged in (b'', whole[:-1], wrong_byte, whole[:middle], b'\xff' + whole[1:]):
-        kept.write_bytes(damaged)
-        with pytest.raises(AttributeError):
-            encode_again(tmp_path, *fields)
-        assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
-    kept.unlink()
-    os.mkfifo(kept)                                                     # reading it would wait forever
-    assert encode_again(tmp_path, *fields, encoder=Lengths()) == encoded
 
 
 def test_batches():

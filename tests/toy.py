@@ -8,7 +8,7 @@ import numpy as np
 from reference import GOLDENS
 
 import train
-from datasets import ENDINGS, LABEL, SENTENCES, TEST_NAME, VAL_NAME
+from tasks.stories import ENDINGS, LABEL, SENTENCES, TEST_NAME, VAL_NAME
 
 ROOT = Path(__file__).parents[1]
 TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens, 24 positions, 3 blocks 16 wide
@@ -75,6 +75,6 @@ def toy_run(folder, *argv):
 
 
 def files(folder):
-    """{path: contents} of the files that runs have written, except locks and cached ids."""
+    """{path: contents} of the files that runs have written, except locks."""
     return {path: path.read_bytes() for name in ('log', 'save') for path in sorted((folder / name).rglob('*'))
-            if path.is_file() and not path.name.endswith('.lock') and path.parent.name != '.encoded'}
+            if path.is_file() and not path.name.endswith('.lock')}
