@@ -15,7 +15,7 @@ LARGEST_GROUP = 8  # examples with the same context that are evaluated together
 # list of ids, or the lengths of such lists: the sum of two lists is both texts as one, that of two lengths its length.
 FORMS = {
     'text': lambda text: [(text,)],
-    'pair': lambda first, second: [(first, second)],                   # premise and hypothesis
+    'pair': lambda first, second: [(first, second)],  # premise and hypothesis
     'both': lambda first, second: [(first, second), (second, first)],  # two texts without a natural order
     'choices': lambda context, *answers: [(context, answer) for answer in answers],
     'question': lambda context, question, *answers: [(context + question, answer) for answer in answers],
@@ -34,10 +34,10 @@ def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
         return np.minimum(lengths, n_ctx - 2)
     room = n_ctx - 3
     if form == 'choices':
-        context, answers = np.split(np.minimum(lengths, min(max_len, room)), [1], axis=1)           # (N, 1), (N, K)
+        context, answers = np.split(np.minimum(lengths, min(max_len, room)), [1], axis=1)  # (N, 1), (N, K)
         return np.hstack([np.minimum(context, room - answers.max(1, keepdims=True)), answers])
     if form == 'question':
-        context, question, answers = np.split(lengths, [1, 2], axis=1)                    # (N, 1), (N, 1), (N, K)
+        context, question, answers = np.split(lengths, [1, 2], axis=1)  # (N, 1), (N, 1), (N, K)
         question, answers = kept_of_two(question, answers, np.maximum(n_ctx // 2, room - context))
         return np.hstack([np.minimum(context, room - question - answers.max(1, keepdims=True)), question, answers])
     return np.hstack(kept_of_two(*np.split(lengths, 2, axis=1), room))
@@ -68,8 +68,8 @@ def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]
     """
     if n_ctx < 6:
         raise ValueError(f'n_ctx={n_ctx}: at least 6 are needed for three special tokens and the texts')
-    lengths, max_len = np.concatenate([lengths_of(fields) for fields in splits]), n_ctx // 2 - 2     # (N, F)
-    kept = kept_lengths(form, lengths, n_ctx, max_len)                 # (N, F)
+    lengths, max_len = np.concatenate([lengths_of(fields) for fields in splits]), n_ctx // 2 - 2  # (N, F)
+    kept = kept_lengths(form, lengths, n_ctx, max_len)  # (N, F)
     return int(sequence_lengths(form, kept).max()), max_len, int((kept < lengths).any(1).sum())
 
 
@@ -90,7 +90,7 @@ def to_arrays(sequences, encoder, n_ctx: int):
             ids[-1] = classify
             X[i, k, :len(ids), 0] = ids
             M[i, k, :len(ids)] = 1
-    X[..., 1] = np.arange(len(encoder), len(encoder) + n_ctx)          # position rows follow the special ones
+    X[..., 1] = np.arange(len(encoder), len(encoder) + n_ctx)  # position rows follow the special ones
     return X, M
 
 
@@ -105,8 +105,8 @@ class Ragged:
     lists take some forty."""
 
     def __init__(self, ids, ends, rows):
-        self.ids, self.ends = ids, ends                                # (all ids,), (D,)  where each distinct list ends
-        self.rows = rows                                               # (N,)  which of them each list is
+        self.ids, self.ends = ids, ends  # (all ids,), (D,)  where each distinct list ends
+        self.rows = rows  # (N,)  which of them each list is
 
     def __len__(self):
         return len(self.rows)
@@ -156,11 +156,11 @@ class Examples:
 
     def __init__(self, form: str, fields, labels, encoder, n_ctx: int, max_len: int):
         self.form, self.fields, self.encoder, self.n_ctx = form, fields, encoder, n_ctx
-        self.labels = labels if labels is None else np.array(labels)   # (N,)  integers, or floats
-        lengths = lengths_of(fields)                                   # (N, F)
-        self.kept = kept_lengths(form, lengths, n_ctx, max_len)        # (N, F)  ids of each field that are used
-        self.n_cut = int((self.kept < lengths).any(1).sum())           # examples that are not used as a whole
-        self.lengths = sequence_lengths(form, self.kept)               # (N, K)  real tokens of each sequence
+        self.labels = labels if labels is None else np.array(labels)  # (N,)  integers, or floats
+        lengths = lengths_of(fields)  # (N, F)
+        self.kept = kept_lengths(form, lengths, n_ctx, max_len)  # (N, F)  ids of each field that are used
+        self.n_cut = int((self.kept < lengths).any(1).sum())  # examples that are not used as a whole
+        self.lengths = sequence_lengths(form, self.kept)  # (N, K)  real tokens of each sequence
 
     def __len__(self):
         return len(self.lengths)

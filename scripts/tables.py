@@ -18,7 +18,7 @@ from options import tables_options as parse_args
 from shell import begin_script, run_script
 
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import os
 import zipfile
@@ -52,7 +52,7 @@ def plan(args):
                 desc = f'{task}-{row.replace(" ", "-")}-{seed}'
                 one = train.parse_args([*args.rest, '--dataset', task, '--desc', desc, '--seed', str(seed), '--resume',
                                         '--submit', *options])
-                one.submission_dir = os.path.join(one.submission_dir, desc)      # all seeds write the same names
+                one.submission_dir = os.path.join(one.submission_dir, desc)  # all seeds write the same names
                 runs[task, row].append(one)
     return runs
 
@@ -94,7 +94,7 @@ def measured(results, kind):
     """The scores of runs on the `valid` or `test` examples, {part: [one for each run]}; '' is the whole set."""
     prefix = 'va_score' if kind == 'valid' else 'test_score'
     lines = [result.best if kind == 'valid' else result.test or {} for result in results]
-    lines = [line for line in lines if prefix in line]                 # a test file may have no labels
+    lines = [line for line in lines if prefix in line]  # a test file may have no labels
     parts = [name for name in lines[0] if name == prefix or name.startswith(f'{prefix}_')] if lines else []
     return {name.removeprefix(prefix).removeprefix('_'): [line[name] for line in lines] for name in parts}
 

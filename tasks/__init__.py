@@ -12,7 +12,7 @@ from tasks.glue import PAIR, load_mnli, load_mrpc, load_qnli, load_sst2, sst2_ro
 from tasks.race import load_race, read_race
 from tasks.stories import load_stories, read_stories
 
-ONE_TOWER = dict(n_batch=32, n_gpu=1)   # the paper's batch; examples of 10 to 100 tokens need no smaller towers
+ONE_TOWER = dict(n_batch=32, n_gpu=1)  # the paper's batch; examples of 10 to 100 tokens need no smaller towers
 ACCURACY, F1 = ('accuracy',), ('f1', 'accuracy')
 NLI, TWO_WAY = ('entailment', 'neutral', 'contradiction'), ('entailment', 'not_entailment')
 AS_NUMBERS = ('0', '1')
@@ -82,7 +82,7 @@ TASKS = {
     'race': Task(
         Files(('RACE', 'race'), ('article', 'question', 'options'), ('answer',), patterns=('all/{}', '{}')),
         'question', ('A', 'B', 'C', 'D'), ACCURACY, {'': 'RACE.tsv'}, loader=load_race, reader=read_race,
-        defaults=dict(n_batch=1, n_gpu=32), zero_shot=True,     # a question has four sequences of up to 512 tokens
+        defaults=dict(n_batch=1, n_gpu=32), zero_shot=True,  # a question has four sequences of up to 512 tokens
         paper={'': dict(full=59.0), 'middle': dict(full=62.9), 'high': dict(full=57.4)}),
 }
 

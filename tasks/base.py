@@ -17,10 +17,10 @@ EXTENSIONS = ('.tsv', '.txt', '.jsonl', '.json', '.csv', '.parquet')
 
 class Split(NamedTuple):
     """N examples as text."""
-    texts: tuple            # fields, each a list of N texts
-    labels: list | None     # class numbers, or plain numbers where the task has no classes; None: not labelled
-    parts: dict = {}        # name -> slice of the examples that are also scored by themselves: {'matched': slice(9815)}
-    notes: tuple = ()       # what was left out or looks wrong, one sentence each
+    texts: tuple  # fields, each a list of N texts
+    labels: list | None  # class numbers, or plain numbers where the task has no classes; None: not labelled
+    parts: dict = {}  # name -> slice of the examples that are also scored by themselves: {'matched': slice(9815)}
+    notes: tuple = ()  # what was left out or looks wrong, one sentence each
 
 
 def noted(split: Split, note: str) -> Split:
@@ -35,36 +35,36 @@ def rows_of(files: 'Files', path: str, broken: list | None):
 
 class Files(NamedTuple):
     """Where examples lie, in the official archive or in a re-distribution: names of folders, files and columns."""
-    folders: tuple          # names of the folder, the official one first
-    columns: tuple          # of each text, the name or the names that its column may have
-    label: tuple            # names that the label's column may have
-    patterns: tuple = ('{}',)       # of a file's name without extension; {} is train, dev or test
-    parts: tuple = ('',)    # validation and test come in so many files
-    bare: dict = {}         # layouts without a header, as for read_rows
-    labels: dict = {}       # label in a file -> class number; empty: the names of classes, and Hugging Face's numbers
-    no_majority: tuple = ()         # labels of examples that are left out
-    skip_broken: bool = False       # rows with another number of columns are left out
-    answers: tuple = ()     # files that have the labels of the test examples where the test file has none
-    rows: Callable = rows_of        # another function where files are no tables
+    folders: tuple  # names of the folder, the official one first
+    columns: tuple  # of each text, the name or the names that its column may have
+    label: tuple  # names that the label's column may have
+    patterns: tuple = ('{}',)  # of a file's name without extension; {} is train, dev or test
+    parts: tuple = ('',)  # validation and test come in so many files
+    bare: dict = {}  # layouts without a header, as for read_rows
+    labels: dict = {}  # label in a file -> class number; empty: the names of classes, and Hugging Face's numbers
+    no_majority: tuple = ()  # labels of examples that are left out
+    skip_broken: bool = False  # rows with another number of columns are left out
+    answers: tuple = ()  # files that have the labels of the test examples where the test file has none
+    rows: Callable = rows_of  # another function where files are no tables
 
 
 class Task(NamedTuple):
     """All that the programs know of a task: a row of the table in tasks/__init__.py."""
-    files: Files | None     # None: `loader` and `reader` know them
-    form: str               # one of datasets.FORMS
-    classes: tuple          # names in the order of the logits, and of Hugging Face's numbers; empty: label is a number
-    metrics: tuple          # of tasks/metrics.py; the first chooses the best epoch
-    submission: dict        # part of the test examples, '' for all -> name of the file of predictions
-    written: tuple = ()     # what this file has for each class; empty: its name
-    limits: tuple = ()      # of a label that is a number: the least and the greatest
-    ties_by_cost: bool = False      # of epochs with equal scores the one with the least cost is best, not the first
-    defaults: dict = {}     # of the options of train.py, where they are not the original's
-    zero_shot: bool = False         # zero_shot.py has it too
-    paper: dict = {}        # part of the test examples -> the paper's score in each row of its table 5, in percent
-    paper_set: str = 'test'         # the examples that the paper's scores are on
-    others_dev: float | None = None     # a score of others on the dev set, of one run
-    loader: Callable | None = None      # (task, options) -> three Splits, where load_tables is not enough
-    reader: Callable | None = None      # (task, path, options) -> Split, where read_tables is not enough
+    files: Files | None  # None: `loader` and `reader` know them
+    form: str  # one of datasets.FORMS
+    classes: tuple  # names in the order of the logits, and of Hugging Face's numbers; empty: label is a number
+    metrics: tuple  # of tasks/metrics.py; the first chooses the best epoch
+    submission: dict  # part of the test examples, '' for all -> name of the file of predictions
+    written: tuple = ()  # what this file has for each class; empty: its name
+    limits: tuple = ()  # of a label that is a number: the least and the greatest
+    ties_by_cost: bool = False  # of epochs with equal scores the one with the least cost is best, not the first
+    defaults: dict = {}  # of the options of train.py, where they are not the original's
+    zero_shot: bool = False  # zero_shot.py has it too
+    paper: dict = {}  # part of the test examples -> the paper's score in each row of its table 5, in percent
+    paper_set: str = 'test'  # the examples that the paper's scores are on
+    others_dev: float | None = None  # a score of others on the dev set, of one run
+    loader: Callable | None = None  # (task, options) -> three Splits, where load_tables is not enough
+    reader: Callable | None = None  # (task, path, options) -> Split, where read_tables is not enough
 
     def load(self, options: Namespace) -> tuple[Split, Split, Split | None]:
         """Training, validation and test examples, the last if there are any; options: of train.py."""
@@ -93,7 +93,7 @@ class Task(NamedTuple):
         predictions = self.predictions(logits)
         if self.classes:
             return [(names or self.classes)[prediction] for prediction in predictions]
-        digits = 3 if self.limits else max(3, 2 - math.floor(math.log10(scale[1])))      # a hundredth of the deviation
+        digits = 3 if self.limits else max(3, 2 - math.floor(math.log10(scale[1])))  # a hundredth of the deviation
         return [f'{number:.{digits}f}' for number in self.in_units(predictions, scale)]
 
 
@@ -120,7 +120,7 @@ def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
     endings = (f'_{part}', f'-{part}') if part else ('',)
     for pattern, word, ending in itertools.product(files.patterns, WORDS[kind], endings):
         stem = os.path.join(folder, pattern.format(word + ending))
-        extensions = ('', *EXTENSIONS) if pattern.endswith('.{}') else EXTENSIONS        # '': the kind is the extension
+        extensions = ('', *EXTENSIONS) if pattern.endswith('.{}') else EXTENSIONS  # '': the kind is the extension
         whole = [stem + extension for extension in extensions if os.path.isfile(stem + extension)]
         if found := whole[:1] or shards_of(stem):
             return found

@@ -19,9 +19,9 @@ from tasks.base import (
 )
 from tasks.readers import read_lines, read_rows
 
-MRPC_SEED, N_MRPC_DEV = 42, 408     # of the split where GLUE's own of MRPC is not known
-QNLI_ROWS = {104743: 'v2', 5463: 'v2', 108436: 'v1', 5732: 'v1'}       # rows of the training and validation files
-PAIR = (('sentence1', 'premise'), ('sentence2', 'hypothesis'))         # columns of entailment tasks
+MRPC_SEED, N_MRPC_DEV = 42, 408  # of the split where GLUE's own of MRPC is not known
+QNLI_ROWS = {104743: 'v2', 5463: 'v2', 108436: 'v1', 5732: 'v1'}  # rows of the training and validation files
+PAIR = (('sentence1', 'premise'), ('sentence2', 'hypothesis'))  # columns of entailment tasks
 AX = Files(('diagnostic', 'AX', 'ax'), PAIR, ('gold_label', 'label'), patterns=('diagnostic', 'AX'))
 
 

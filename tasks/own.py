@@ -25,11 +25,11 @@ COLUMNS = {
     'choices': ('question', 4, math.inf, 'context,question,answer,answer,... or without a question '
                 'context,,answer,answer,...'),
 }
-DEFAULTS = dict(n_batch=32, n_gpu=1, n_valid=None)      # of train.py's options
-VALID_PART = 5                          # without --valid, a fifth of the examples, at most N_VALID, are for validation
-FEW, MANY = 10, 50                      # a class with fewer examples, and more classes than this, look wrong
+DEFAULTS = dict(n_batch=32, n_gpu=1, n_valid=None)  # of train.py's options
+VALID_PART = 5  # without --valid, a fifth of the examples, at most N_VALID, are for validation
+FEW, MANY = 10, 50  # a class with fewer examples, and more classes than this, look wrong
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
-ID = re.compile(r'(?=.*\d)\S{1,40}')    # a text without blanks, with a digit
+ID = re.compile(r'(?=.*\d)\S{1,40}')  # a text without blanks, with a digit
 
 
 def columns_of(text: str) -> list[str]:
@@ -56,9 +56,9 @@ def first_empty(form: str, fields: list[str]) -> int | None:
 class Rows(NamedTuple):
     """The rows of a file."""
     path: str
-    places: list            # 'line 3', for messages
-    texts: list             # of each row the texts of its columns
-    labels: list | None     # as text
+    places: list  # 'line 3', for messages
+    texts: list  # of each row the texts of its columns
+    labels: list | None  # as text
 
 
 def read_own_rows(path: str, options: Namespace, labelled: bool = False) -> Rows:
@@ -174,7 +174,7 @@ def own_task(options: Namespace, classes: tuple) -> Task:
     """The task of own data with these classes, to read files; it has no training examples."""
     form = COLUMNS[options.form][0]
     task = Task(None, form, classes, ('accuracy',) if classes else ('pearson', 'spearman'), {'': f'{options.desc}.tsv'},
-                ties_by_cost=True,      # small validation sets have many equal scores
+                ties_by_cost=True,  # small validation sets have many equal scores
                 reader=read_own)
     if len(classes) == 2 and labels_are_classes(task):
         return task._replace(metrics=('accuracy', 'f1'))  # F1 of the second class

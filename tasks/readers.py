@@ -8,8 +8,8 @@ import re
 
 from utils import MAX_TEXT, check_file, check_start, errors_named, read_text
 
-LONGEST_FIELD = 2 ** 24                                 # characters of a field of a csv file, against unclosed quotes
-BATCH = 4096                                            # rows of a parquet file that are in memory at a time
+LONGEST_FIELD = 2 ** 24  # characters of a field of a csv file, against unclosed quotes
+BATCH = 4096  # rows of a parquet file that are in memory at a time
 
 
 def read_lines(path):
@@ -43,7 +43,7 @@ def table_rows(path, widths=()):
     """
     lines, start = read_lines(path), 1
     for first in lines:
-        if excel := re.fullmatch('sep=([,;\t])\r?\n', first):          # Excel's first line may name the delimiter
+        if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
             return (yield from delimited(path, lines, excel[1], start + 1))
         if first.strip():
             break
@@ -68,7 +68,7 @@ def delimited(path, lines, delimiter, start):
     reader, number = csv.reader(lines, delimiter=delimiter, strict=True), start
     try:
         for row in reader:
-            if any(field.strip() for field in row):                    # Excel's blank lines consist of commas
+            if any(field.strip() for field in row):  # Excel's blank lines consist of commas
                 yield number, row
             number = start + reader.line_num
     except csv.Error as e:
@@ -132,7 +132,7 @@ def parse_json(path, place, text):
 def json_values(path):
     """Place and value of each line of a file, or of each element of a file that is one list."""
     for number, line in enumerate(read_lines(path), start=1):
-        if number == 1 and line.lstrip().startswith('['):              # as pandas writes records
+        if number == 1 and line.lstrip().startswith('['):  # as pandas writes records
             values = parse_json(path, 'line 1', read_text(path))
             yield from ((f'row {i}', value) for i, value in enumerate(values, start=1))
             return
@@ -151,14 +151,14 @@ def json_rows(path, columns, label):
         missing = [name for name in names[:len(columns)] if name not in row]
         if missing:
             raise ValueError(f'{path}, {place}: no {missing[0]!r}, which rows before have')
-        yield place, names, [row.get(name) for name in names]          # row.get(None): no label
+        yield place, names, [row.get(name) for name in names]  # row.get(None): no label
 
 
 def parquet_rows(path, columns, label):
     """`read_rows` for parquet."""
     try:
         from pyarrow import ArrowException, parquet
-    except ImportError as e:                                           # missing, or not for this version of numpy
+    except ImportError as e:  # missing, or not for this version of numpy
         raise ValueError(f'{path}: parquet needs pyarrow ({e}): pip install pyarrow, or save it as .jsonl') from None
     check_file(path, MAX_TEXT)
     number = 0
@@ -212,7 +212,7 @@ def plain(value):
     """A field as text without blanks around it, as a number, or as a list of texts. null and NaN become ''."""
     if isinstance(value, str):
         if not value.isascii():
-            value.encode()                                             # json can hold halves of characters
+            value.encode()  # json can hold halves of characters
         return value.strip()
     if value is None or value != value:
         return ''

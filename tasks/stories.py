@@ -8,8 +8,8 @@ from tasks.base import Split, Task
 from tasks.readers import find_column, find_columns, read_table
 from text_utils import has_tokens
 
-SPLIT_SEED = 3535999445                     # the original's, of the split into training and validation stories
-N_VALID = 374                               # validation stories of the original
+SPLIT_SEED = 3535999445  # the original's, of the split into training and validation stories
+N_VALID = 374  # validation stories of the original
 
 VAL_NAME = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
 TEST_NAME = 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv'

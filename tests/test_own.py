@@ -16,7 +16,7 @@ from tasks import TASKS, own
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
         '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
 ANSWERS = 'context,question,one,two,three'
-FORMS = {                                               # columns, label, more options, classes
+FORMS = {  # columns, label, more options, classes
     'text': ('title,body', 'mood', [], ('happy', 'sad')),
     'pair': ('title,body', 'mood', ['--form', 'pair'], ('happy', 'sad')),
     'both': ('title,body', 'mood', ['--form', 'both'], ('happy', 'sad')),
@@ -122,7 +122,7 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
     (tmp_path / 'moved' / 'config.json').write_text(json.dumps(config))
     if not classes:
         assert [f'{number:.3f}' for number in answers] == predicted
-        assert abs(np.mean(answers) - np.mean(labels)) < 3             # in the unit of the labels, which are 9 or 12.5
+        assert abs(np.mean(answers) - np.mean(labels)) < 3  # in the unit of the labels, which are 9 or 12.5
         return
     assert [name for name, _ in answers] == predicted
     for line, (_, probabilities) in zip(lines, answers, strict=True):
@@ -391,7 +391,7 @@ def test_what_python_gives_wrongly_is_said(tmp_path, toy):
                               (['fine', 3], '3 is not a text or a tuple')):
         with pytest.raises(ValueError, match=message):
             model.predict(examples)
-    toy('--desc', 'stories')                            # a run of another task
+    toy('--desc', 'stories')  # a run of another task
     stories = classifier.load(tmp_path / 'save' / 'stories')
     assert list(stories.predict([('the cat sat', 'mom sad', 'mom happy')])[0][1]) == ['0', '1']
     with pytest.raises(ValueError, match='example 0 has 2 texts, not 3 as the examples of stories'):

@@ -25,7 +25,7 @@ from trained import open_trained
 # Typed by hand: forms and metrics from sections 3.3 and 4 of the paper, the numbers of classes from Hugging Face's data
 # sets, names of files and what they have for a class from GLUE's rules for submissions. A tower is ours to choose, but
 # not the batch: 32, section 4.1.
-FACTS = {           # form, classes, metrics, {part of the test: file}, what the file has for each class, n_batch, n_gpu
+FACTS = {  # form, classes, metrics, {part of the test: file}, what the file has for each class, n_batch, n_gpu
     'rocstories': ('choices', ['0', '1'], ['accuracy'], {'': 'ROCStories.tsv'}, ['0', '1'], 8, 4),
     'cola': ('text', ['unacceptable', 'acceptable'], ['matthews', 'accuracy'], {'': 'CoLA.tsv'}, ['0', '1'], 32, 1),
     'sst2': ('text', ['negative', 'positive'], ['accuracy'], {'': 'SST-2.tsv'}, ['0', '1'], 32, 1),
@@ -45,13 +45,13 @@ FACTS = {           # form, classes, metrics, {part of the test: file}, what the
     'scitail': ('pair', ['entails', 'neutral'], ['accuracy'], {'': 'SciTail.tsv'}, ['entails', 'neutral'], 32, 1),
     'race': ('question', ['A', 'B', 'C', 'D'], ['accuracy'], {'': 'RACE.tsv'}, ['A', 'B', 'C', 'D'], 1, 32),
 }
-TABLES = {          # of the paper: the scores of its model, in the order of the columns
+TABLES = {  # of the paper: the scores of its model, in the order of the columns
     '2': {('mnli', 'matched'): 82.1, ('mnli', 'mismatched'): 81.4, ('snli', ''): 89.9, ('scitail', ''): 88.3,
           ('qnli', ''): 88.1, ('rte', ''): 56.0},
     '3': {('rocstories', ''): 86.5, ('race', 'middle'): 62.9, ('race', 'high'): 57.4, ('race', ''): 59.0},
     '4': {('cola', ''): 45.4, ('sst2', ''): 91.3, ('mrpc', ''): 82.3, ('stsb', ''): 82.0, ('qqp', ''): 70.3},
 }
-TABLE_5 = {         # CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, and their mean
+TABLE_5 = {  # CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, and their mean
     'full': (45.4, 91.3, 82.3, 82.0, 70.3, 81.8, 88.1, 56.0, 74.7),
     'no_pretraining': (18.9, 84.0, 79.4, 30.9, 65.5, 75.7, 71.2, 53.8, 59.9),
     'no_lm': (47.9, 92.0, 84.9, 83.2, 69.8, 81.1, 86.9, 54.4, 75.0),
@@ -108,8 +108,8 @@ def test_the_scores_of_others_are_on_the_dev_set():
         'cola': 57.6, 'stsb': 85.1, 'mnli': 77.2}
 
 
-N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4, 'question': 5}      # the last two: with three answers
-ROWS = {                                                               # form, classes, metrics
+N_FIELDS = {'text': 1, 'pair': 2, 'both': 2, 'choices': 4, 'question': 5}  # the last two: with three answers
+ROWS = {  # form, classes, metrics
     'text': ('text', ('bad', 'fair', 'good'), ('accuracy',)),
     'pair': ('pair', ('entailment', 'neutral', 'contradiction'), ('accuracy',)),
     'both': ('both', ('no', 'yes'), ('accuracy',)),
@@ -128,7 +128,7 @@ def made_up(row, n, seed):
     fields = [[' '.join(rng.choice(WORDS, rng.randint(1, 7))) for _ in range(n)] for _ in range(N_FIELDS[form])]
     has_answers = form in ('choices', 'question')
     for i, label in enumerate(labels):
-        index = label - len(classes) if has_answers else -1            # the right answer ends with the word
+        index = label - len(classes) if has_answers else -1  # the right answer ends with the word
         fields[index][i] += f' {WORDS[7 if has_answers else label]}'
         if form == 'question' and i % 3:
             fields[0][i] = fields[0][i - 1]
@@ -165,7 +165,7 @@ def test_every_head_trains_fast_as_it_does_plain(task, tmp_path):
     assert len(fast.losses) == 20 and np.isfinite(fast.losses).all()
     assert_close(torch.tensor(fast.losses), torch.tensor(plain.losses))
     both = [torch.tensor(results.test_logits) for results in (fast, plain)]
-    if TASKS[task].head == 'multiple_choice':                    # a bias that all choices share has no gradient
+    if TASKS[task].head == 'multiple_choice':  # a bias that all choices share has no gradient
         both = [logits.log_softmax(1) for logits in both]
     assert_close(*both)
     assert fast.test_score == pytest.approx(plain.test_score, abs=1e-3)
@@ -233,9 +233,9 @@ def test_stories_are_packed_as_choices_are():
     ('text', 10, [12], [8]), ('text', 10, [8], [8]),
     ('pair', 9, [9, 2], [4, 2]), ('pair', 9, [2, 9], [2, 4]), ('both', 9, [9, 8], [3, 3]), ('pair', 9, [3, 3], [3, 3]),
     ('choices', 20, [9, 3, 4], [8, 3, 4]), ('choices', 20, [3, 9, 4], [3, 8, 4]),
-    ('question', 20, [9, 3, 5, 2], [9, 3, 5, 2]),                      # all 17 fit beside three special tokens
-    ('question', 20, [99, 3, 5, 2], [9, 3, 5, 2]),                     # the context alone is cut
-    ('question', 20, [99, 30, 5, 2], [7, 5, 5, 2]),                # and a question, with the answer to half of n_ctx
+    ('question', 20, [9, 3, 5, 2], [9, 3, 5, 2]),  # all 17 fit beside three special tokens
+    ('question', 20, [99, 3, 5, 2], [9, 3, 5, 2]),  # the context alone is cut
+    ('question', 20, [99, 30, 5, 2], [7, 5, 5, 2]),  # and a question, with the answer to half of n_ctx
     ('question', 20, [99, 3, 30, 2], [7, 3, 7, 2]), ('question', 20, [99, 30, 30, 2], [7, 5, 5, 2]),
     ('question', 20, [2, 12, 3, 1], [2, 12, 3, 1]), ('question', 20, [2, 13, 3, 1], [2, 12, 3, 1]),
     ('question', 20, [99, 0, 4, 5], [12, 0, 4, 5])])
@@ -253,7 +253,7 @@ def test_what_is_cut_still_ends_in_the_classify_token(form):
         needed = sequence_lengths(form, kept).max(1)
         assert needed.max() <= n_ctx and (kept >= 1).all() and (kept <= lengths).all()
         fits = sequence_lengths(form, lengths).max(1) <= n_ctx
-        if form != 'choices':                                          # a story has a length of its own for each field
+        if form != 'choices':  # a story has a length of its own for each field
             assert (kept == lengths)[fits].all() and (needed == n_ctx)[~fits].all()
         assert (kept_lengths(form, lengths, needed.max(), n_ctx // 2 - 2) == kept).all()
 
@@ -314,7 +314,7 @@ def test_questions_about_one_context_are_in_one_group(n_batch):
     sizes = sorted(len(group) for group in groups)
     assert sizes == {1: [1] * 26, 4: [1, 1, 2, 3, 3, 4, 4, 4, 4], 6: [1, 1, 1, 2, 3, 6, 6, 6],
                      100: [1, 1, 2, 3, 3, 8, 8]}[n_batch]
-    assert [len(batch) for batch in questions([0, 1, 2, 3, 4]).batches(4, 3)] == [3, 1]    # the first four of five
+    assert [len(batch) for batch in questions([0, 1, 2, 3, 4]).batches(4, 3)] == [3, 1]  # the first four of five
 
 
 def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(monkeypatch):
@@ -338,14 +338,14 @@ def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(m
     assert logits['plain'].std() > 0.02
     assert_close(logits['alone'], logits['plain'], atol=1e-5)
     assert_close(logits['groups'], logits['plain'], atol=1e-5)
-    monkeypatch.setattr(Ranks, 'sum', lambda self, logits: logits)     # two processes, one after the other
+    monkeypatch.setattr(Ranks, 'sum', lambda self, logits: logits)  # two processes, one after the other
     both = [Ranks(), Ranks()]
     for rank, ranks in enumerate(both):
         ranks.rank, ranks.size = rank, 2
     parts = [train.evaluate(train.Losses(model, 0), examples, 12, 6, nullcontext(), ranks) for ranks in both]
     assert_close(sum(parts), logits['groups'], atol=1e-6)
-    assert all(0 < (part != 0).any(1).sum() < 12 for part in parts)    # each computed some of the questions
-    contexts = examples.kept[:, 0] + 1                                 # with the token _start_
+    assert all(0 < (part != 0).any(1).sum() < 12 for part in parts)  # each computed some of the questions
+    contexts = examples.kept[:, 0] + 1  # with the token _start_
     once = {row: n for row, n in zip(examples.fields[0].rows.tolist(), contexts, strict=True)}
     assert rows['plain'] == 0 and rows['alone'] - rows['groups'] >= contexts.sum() - sum(once.values()) > 40
 
@@ -398,7 +398,7 @@ def test_parts_are_scored_and_written_by_themselves(parts, tmp_path, capsys):
     assert line['test_acc'] == pytest.approx(values['accuracy']) and max(predictions) == 1
     far = scores(['f1'], parts[2].labels[4:], predictions[4:])['f1']
     assert line['test_score_far'] == pytest.approx(far)
-    assert results.valid_trivial == pytest.approx(100 * 2 * 3 / (12 + 3))        # F1 of always `yes`, 3 of 12
+    assert results.valid_trivial == pytest.approx(100 * 2 * 3 / (12 + 3))  # F1 of always `yes`, 3 of 12
     assert f'(the best constant answer: {results.valid_trivial:.2f})' in out
     again = run(tmp_path, 'made_up', '--predict', 'any')
     header, row = open(again.path).read().splitlines()[:2]
@@ -436,7 +436,7 @@ def test_all_numbers_equal_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS, 'made_up', row)
     with pytest.raises(ValueError, match='all 40 training examples have the same number, 2.5'):
         run(tmp_path, 'made_up')
-    splits[0] = splits[0]._replace(labels=[0.1] * 40)                  # whose deviation is not 0 in floating point
+    splits[0] = splits[0]._replace(labels=[0.1] * 40)  # whose deviation is not 0 in floating point
     with pytest.raises(ValueError, match='have the same number, 0.1'):
         run(tmp_path, 'made_up')
 
@@ -460,7 +460,7 @@ def test_numbers_are_written_within_their_limits():
 
 
 def test_metrics_are_those_of_the_paper():
-    labels, predictions = [1, 1, 1, 0, 0, 1], [1, 0, 1, 1, 0, 1]        # 3 true and 1 false positive, 1 false negative
+    labels, predictions = [1, 1, 1, 0, 0, 1], [1, 0, 1, 1, 0, 1]  # 3 true and 1 false positive, 1 false negative
     values = scores(['accuracy', 'f1', 'matthews'], labels, predictions)
     assert values == pytest.approx(dict(accuracy=100 * 4 / 6, f1=75, matthews=100 * (3 - 1) / np.sqrt(4 * 4 * 2 * 2)))
     assert scores(['matthews', 'f1'], labels, [0] * 6) == dict(matthews=0, f1=0)
