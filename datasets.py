@@ -23,7 +23,7 @@ FORMS = {
 
 
 def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
-    """How many ids of each field, from its beginning, are used in sequences of n_ctx: lengths (N, F) -> (N, F).
+    """The number of ids of each field, from its beginning, that sequences of n_ctx use: lengths (N, F) -> (N, F).
 
     choices: each field is cut to max_len, as in the original; then, with --predict, the end of the context where the
     run had shorter examples. question: the context loses its end; question and answers are cut, as two texts are, only
@@ -44,7 +44,7 @@ def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
 
 
 def kept_of_two(first, second, room):
-    """What is kept of two texts that share `room`: lengths (N, 1), and (N, K) for one of K second texts."""
+    """Kept lengths of two texts that share `room`: lengths (N, 1), and (N, K) for one of K second texts."""
     longest = second.max(1, keepdims=True)
     return (np.minimum(first, np.maximum(room - longest, room - room // 2)),
             np.minimum(second, np.maximum(room - first, room // 2)))
@@ -62,7 +62,7 @@ def lengths_of(fields):
 
 
 def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]:
-    """What the data needs: n_ctx, at most the given one; the length that fields are cut to; how many examples are cut.
+    """The n_ctx that the data needs, at most the given one; the length that fields are cut to; how many examples are cut.
 
     splits: tuples of fields, each N lists of ids, or a Ragged.
     """

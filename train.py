@@ -505,7 +505,7 @@ def task_of_run(trained):
     """The task that a network was trained on, with the classes that it knows."""
     dataset, config = trained.options.dataset, trained.config
     if dataset == 'own':
-        return own.task_of_run(config)
+        return own.saved_task(config)
     if dataset not in TASKS:
         raise ValueError(f'config.json: the run was trained on {dataset}, which this program does not know')
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))

@@ -62,7 +62,7 @@ def is_complete(options):
 
 
 def sizes_of(runs):
-    """How long the training texts of each task are, in characters, and which tasks have no data, with the reason.
+    """The length of the training texts of each task, in characters; and for each task without data the reason.
 
     FileNotFoundError if weights are missing.
     """

@@ -1,8 +1,9 @@
 """The paper's tasks, a row each: where the examples lie, what form and which classes they have, how they are scored.
 
-To add a task, add a row to TASKS. What the fields of a row mean stands beside them in base.py. Where files are not
-tables of texts and labels, a function beside the row reads them: `loader` all of them, `reader` one of them, as in
-stories.py, race.py and glue.py. `--dataset own` (own.py) needs no row.
+To add a task, add a row to TASKS: files, form, classes, metrics, submission, and what such a file has for each class;
+the rest by name. Beside each field of `Task`, in base.py, stands what it means. Where files are not tables of texts and
+labels, a function beside the row reads them: `loader` all of them, `reader` one of them, as in stories.py, race.py and
+glue.py. `--dataset own` (own.py) needs no row.
 
 Nothing here imports torch or numpy before files are read, because options.py needs names and defaults for --help.
 """

@@ -1,4 +1,4 @@
-"""What a task is, and how its files are found and read where they are tables: one for training, validation and test."""
+"""The row of a task, and how files are found and read that are tables: one each for training, validation and test."""
 
 import itertools
 import math
@@ -36,33 +36,33 @@ def rows_of(files: 'Files', path: str, broken: list | None):
 class Files(NamedTuple):
     """Where examples lie, in the official archive or in a re-distribution: names of folders, files and columns."""
     folders: tuple  # names of the folder, the official one first
-    columns: tuple  # of each text, the name or the names that its column may have
-    label: tuple  # names that the label's column may have
-    patterns: tuple = ('{}',)  # of a file's name without extension; {} is train, dev or test
-    parts: tuple = ('',)  # validation and test come in so many files
-    bare: dict = {}  # layouts without a header, as for read_rows
-    labels: dict = {}  # label in a file -> class number; empty: the names of classes, and Hugging Face's numbers
-    no_majority: tuple = ()  # labels of examples that are left out
-    skip_broken: bool = False  # rows with another number of columns are left out
-    answers: tuple = ()  # files that have the labels of the test examples where the test file has none
-    rows: Callable = rows_of  # another function where files are no tables
+    columns: tuple  # for each text, the name or the names that its column may have
+    label: tuple  # the names that the column of the label may have
+    patterns: tuple = ('{}',)  # names of a file without its extension; {} stands for train, dev or test
+    parts: tuple = ('',)  # validation and test examples lie in one file for each part
+    bare: dict = {}  # tables without a header: number of columns -> indices of the texts and of the label
+    labels: dict = {}  # label in a file -> class number; empty: files have the names of classes, or their numbers
+    no_majority: tuple = ()  # examples with these labels are left out
+    skip_broken: bool = False  # rows with a wrong number of columns are left out
+    answers: tuple = ()  # files with the labels of the test examples, for a test file without labels
+    rows: Callable = rows_of  # reads the rows of a file; another function where files are not tables
 
 
 class Task(NamedTuple):
     """All that the programs know of a task: a row of the table in tasks/__init__.py."""
     files: Files | None  # None: `loader` and `reader` know them
-    form: str  # one of datasets.FORMS
-    classes: tuple  # names in the order of the logits, and of Hugging Face's numbers; empty: label is a number
-    metrics: tuple  # of tasks/metrics.py; the first chooses the best epoch
-    submission: dict  # part of the test examples, '' for all -> name of the file of predictions
-    written: tuple = ()  # what this file has for each class; empty: its name
-    limits: tuple = ()  # of a label that is a number: the least and the greatest
-    ties_by_cost: bool = False  # of epochs with equal scores the one with the least cost is best, not the first
-    defaults: dict = {}  # of the options of train.py, where they are not the original's
-    zero_shot: bool = False  # zero_shot.py has it too
-    paper: dict = {}  # part of the test examples -> the paper's score in each row of its table 5, in percent
-    paper_set: str = 'test'  # the examples that the paper's scores are on
-    others_dev: float | None = None  # a score of others on the dev set, of one run
+    form: str  # a name in datasets.FORMS
+    classes: tuple  # names in the order of the logits, which is Hugging Face's too; empty: the label is a number
+    metrics: tuple  # names in tasks/metrics.py; the first chooses the best epoch
+    submission: dict  # part of the test examples, '' for all -> name of the file with their predictions
+    written: tuple = ()  # what this file has for each class; empty: the name of the class
+    limits: tuple = ()  # the least and the greatest label, if it is a number
+    ties_by_cost: bool = False  # of epochs with equal scores, the one with the least cost is best, not the first
+    defaults: dict = {}  # options of train.py that differ from the original's defaults
+    zero_shot: bool = False  # zero_shot.py has this task too
+    paper: dict = {}  # part of the test examples -> {row of the paper's table 5: its score in percent}
+    paper_set: str = 'test'  # the examples on which the paper has these scores
+    others_dev: float | None = None  # score of one run on dev, of openai-gpt in transformers (github: jiant#881)
     loader: Callable | None = None  # (task, options) -> three Splits, where load_tables is not enough
     reader: Callable | None = None  # (task, path, options) -> Split, where read_tables is not enough
 

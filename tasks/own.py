@@ -189,7 +189,7 @@ def open_own(options: Namespace) -> Task:
     return task._replace(loader=partial(load_own, train))
 
 
-def task_of_run(config: dict) -> Task:
+def saved_task(config: dict) -> Task:
     """The task of a run of own data, from its config.json, without its training file. ValueError if it is damaged."""
     options, classes = Namespace(**config['options']), tuple(config['classes'])
     kinds = dict(text=str, label=str, form=str, desc=str, number=(bool, type(None)), label_base=(int, type(None)))
@@ -240,7 +240,7 @@ def split_off(task: Task, options: Namespace, split: Split) -> tuple[Split, Spli
 
 
 def doubts(task: Task, options: Namespace, rows: Rows):
-    """What looks wrong with the training examples, one sentence each."""
+    """Sentences about what looks wrong with the training examples."""
     for name, texts in zip(columns_of(options.text), zip(*rows.texts, strict=True), strict=True):
         texts = [text for text in texts if text]
         if texts and all_numbers(texts):

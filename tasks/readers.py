@@ -29,17 +29,17 @@ def read_lines(path):
 
 
 def is_tsv(path) -> bool:
-    """Whether the name of a file says that tabs separate its columns."""
+    """True if the name of a file says that tabs separate its columns."""
     return str(path).lower().endswith('.tsv')
 
 
 def table_rows(path, widths=()):
     """Line number and fields of each row of a table that is not blank. The header, if it has one, is the first row.
 
-    The delimiter of a .tsv file is a tab; that of other files is the most frequent of comma, semicolon and tab in the
-    first row, or a tab if that gives one of the `widths`, the numbers of columns of a table without a header. Between
-    tabs, quotes are part of the text; otherwise the file is strict CSV. Raises what `read_lines` raises, and ValueError
-    with file and line for wrong quotes.
+    The delimiter of a .tsv file is a tab. Other files have the most frequent of comma, semicolon and tab in the first
+    row, or a tab if that gives one of the `widths`, the numbers of columns of a table without a header. Between tabs,
+    quotes are part of the text; otherwise the file is strict CSV. Raises what `read_lines` raises, and ValueError with
+    file and line for wrong quotes.
     """
     lines, start = read_lines(path), 1
     for first in lines:
@@ -77,7 +77,7 @@ def delimited(path, lines, delimiter, start):
 
 
 def wrong_width(path, line, row, header) -> ValueError:
-    """The error for a row that has not as many fields as the header."""
+    """The error for a row whose number of fields is not that of the header."""
     what = 'tab or line break inside a field' if is_tsv(path) else 'delimiter inside a field without quotes'
     return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a {what}?')
 
@@ -176,7 +176,7 @@ def parquet_rows(path, columns, label):
 
 
 def choose(path, place, header, columns, label):
-    """The names that columns and label have among those of a file; None for an absent label."""
+    """The names that columns and label have in the header of a file; None for an absent label."""
     indices = [find_column(header, names) for names in (*columns, label)]
     if None in indices[:-1]:
         raise ValueError(f'{path}, {place}: no column {in_words(columns[indices.index(None)])}: it has '
@@ -260,5 +260,5 @@ def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
 
 
 def begins_json(path) -> bool:
-    """Whether the first character that is not blank is a brace."""
+    """True if the first character that is not blank is a brace."""
     return next((line for line in read_lines(path) if not line.isspace()), '').lstrip().startswith('{')
