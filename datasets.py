@@ -62,7 +62,7 @@ def lengths_of(fields):
 
 
 def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]:
-    """The n_ctx that the data needs, at most the given one; the length that fields are cut to; how many examples are cut.
+    """The n_ctx that the data needs, at most the given one; the length fields are cut to; how many examples are cut.
 
     splits: tuples of fields, each N lists of ids, or a Ragged.
     """
