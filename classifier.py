@@ -10,10 +10,10 @@ import json
 import os
 import tempfile
 
-import own
 import train
 from device import device_of
-from tasks import Split
+from tasks import own
+from tasks.base import Split
 from trained import open_trained
 
 
@@ -21,8 +21,8 @@ def fit(examples, labels=None, **options):
     """Train as `train.py --dataset own` does, with its output and its files, and return the `Classifier`.
 
     examples: the path of a file, with text= and label= the names of its columns; or a list of texts, or of tuples of
-    texts as `Classifier.predict` takes them, with the list of their labels. options: those of train.py by name, flags
-    as True.
+    texts as `Classifier.predict` takes them, with the list of their labels. options: options of train.py by name; a
+    flag is True.
     """
     if labels is not None:
         return fit_lists([as_tuple(example) for example in as_list(examples)], list(labels), options)
@@ -77,17 +77,17 @@ class Classifier:
         choices (context, question, answer, ...), or as the task has them. Where the run joined the texts of several
         columns, a tuple is joined too.
         """
-        fields = [self.fields_of(i, as_tuple(example)) for i, example in enumerate(as_list(examples))]
+        fields = [self.checked(i, as_tuple(example)) for i, example in enumerate(as_list(examples))]
         if not fields:
             return []
         split = Split(tuple(map(list, zip(*fields, strict=True))), None)
         logits = train.logits_of(self.trained, self.task, split, self.args, self.device, self.autocast)
         if not self.classes:
-            return train.in_units(self.task, logits[:, 0].numpy(), self.trained.config['scale']).tolist()
+            return self.task.in_units(self.task.predictions(logits), self.trained.config['scale']).tolist()
         return [(self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
                 for row in logits.softmax(1)]
 
-    def fields_of(self, i, texts):
+    def checked(self, i, texts):
         """The fields of example i. ValueError if it has not as many texts as the network was trained on."""
         form, n_answers = self.task.form, len(self.classes)
         n = {'text': 1, 'pair': 2, 'both': 2, 'choices': 1 + n_answers, 'question': 2 + n_answers}[form]

@@ -5,10 +5,12 @@ takes seconds: a script parses its options before it does.
 """
 
 import argparse
-import csv
 import math
 import os
 
+from tasks import TASKS, own
+from tasks.own import COLUMNS, columns_of
+from tasks.stories import N_VALID
 from utils import read_json, read_text
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -21,33 +23,11 @@ INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 
 DROPOUT = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
 NETWORK = ('n_embd', 'n_head', 'n_layer', 'afn', *DROPOUT)              # with n_ctx, what is fixed in a trained run
 
-# --dataset of train.py -> its defaults where they are not the original's
-GLUE = dict(n_batch=32, n_gpu=1)
-# made-up data of data/make_sample.py and a small model pre-trained on such stories: a run takes about a minute
-SAMPLE = dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, n_batch=8, n_gpu=1, n_iter=3, lr=1e-3,
-              lr_warmup=0.15, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
-DATASETS = {
-    'rocstories': {},
-    **dict.fromkeys(('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli', 'snli', 'scitail'), GLUE),
-    'race': dict(n_batch=1, n_gpu=32),
-    'sample': SAMPLE,
-    **{f'sample-{name}': SAMPLE | dict(n_iter=6) for name in ('cola', 'rte', 'mrpc', 'stsb', 'race')},
-    'own': dict(n_batch=32, n_gpu=1, n_valid=None),
-}
-ZERO_SHOT = ('rocstories', 'cola', 'race', 'sst2', 'winograd', 'blimp', 'perplexity')      # --dataset of zero_shot.py
+ZERO_SHOT = [*(name for name, task in TASKS.items() if task.zero_shot), 'winograd', 'blimp', 'perplexity']
 SCHEDULES = ('warmup_cosine', 'warmup_constant', 'warmup_linear')
 DTYPES = ('float32', 'tf32', 'bfloat16', 'float16')
 
-# Own data: --form -> the form of datasets.FORMS, the least and the greatest number of columns, and what these are
-COLUMNS = {
-    'text': ('text', 1, math.inf, 'one column, or several whose texts are joined'),
-    'pair': ('pair', 2, 2, 'two columns: first text,second text'),
-    'both': ('both', 2, 2, 'two columns, whose order does not matter'),
-    'choices': ('question', 4, math.inf, 'context,question,answer,answer,... or without a question '
-                'context,,answer,answer,...'),
-}
 OWN = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base')
-N_VALID = 374                           # validation examples of ROCStories in the original
 
 # scripts/tables.py
 ROWS = {                                # a row of table 5 -> options of train.py
@@ -301,9 +281,10 @@ def refuse_options(parser, argv, options, reason: str):
 def train_options(argv=None):
     """The options of a fine-tuning run. --dataset, and hparams.json in the model folder, change defaults."""
     parser = Parser('train.py')
+    defaults = {**{name: task.defaults for name, task in TASKS.items()}, 'own': own.DEFAULTS}
     group = parser.add_argument_group('data')
-    group.add_argument('--dataset', default='rocstories', choices=DATASETS, metavar='NAME', help='task: '
-                       f'{", ".join(DATASETS)}; sample and sample-... need no download, own is any file of examples')
+    group.add_argument('--dataset', default='rocstories', choices=defaults, metavar='NAME', help='task: '
+                       f'{", ".join(defaults)}; sample and sample-... need no download, own is any file of examples')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
     group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
                        'where the task has no file of them')
@@ -340,7 +321,7 @@ def train_options(argv=None):
     group = add_files_args(parser)
     group.add_argument('--submission_dir', default='submission/', metavar='FOLDER', help='predictions go here')
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
-    parser.set_defaults(**DATASETS.get(parser.value_of('dataset', argv), {}))
+    parser.set_defaults(**defaults.get(parser.value_of('dataset', argv), {}))
     take_defaults_of_model(parser, argv)
     args = parser.parse_args(argv)
     if args.n_embd % args.n_head:
@@ -406,14 +387,6 @@ def check_own_args(args):
     if args.valid and args.n_valid:
         raise ValueError('--n_valid has no effect with --valid')
     args.analysis |= bool(args.test)                                   # a test file is there to be predicted
-
-
-def columns_of(text: str) -> list[str]:
-    """'title,"a, b"' -> ['title', 'a, b']"""
-    try:
-        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
-    except csv.Error as e:
-        raise ValueError(f'--text {text}: {e}') from None
 
 
 def pretrain_options(argv=None):
@@ -486,7 +459,7 @@ def zero_shot_options(argv=None):
     group.add_argument('--dataset', required=True, choices=ZERO_SHOT, metavar='NAME',
                        help=f'task to evaluate: {", ".join(ZERO_SHOT)}')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, the files of '
-                       'CoLA, RACE or SST-2 (see tasks.py), or for winograd DPRD (train.c.txt, test.c.txt), '
+                       'CoLA, RACE or SST-2 (see tasks/__init__.py), or for winograd DPRD (train.c.txt, test.c.txt), '
                        'wsc273.txt, or winograd.tsv, a table with the columns sentence (_ for the pronoun), '
                        'candidate1, candidate2, label (1 or 2)')
     add_network_args(parser, 'model/', 'the weights, in the released layout')
@@ -544,7 +517,7 @@ def tables_options(argv=None):
     parser.allow_abbrev = False                                        # --seed is an option of train.py, not --seeds
     group = parser.add_argument_group('what to make')
     group.add_argument('what', choices=TABLES, help='table of the paper, or figure2')
-    group.add_argument('--datasets', type=names([name for name in DATASETS if name != 'own']), metavar='LIST',
+    group.add_argument('--datasets', type=names(TASKS), metavar='LIST',
                        help='some tasks, between commas (default: those of the paper)')
     group.add_argument('--rows', type=names(ROWS), metavar='LIST', help=f'rows of table 5: {",".join(ROWS)} (default: '
                        'all; the other tables have the row full)')

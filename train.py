@@ -26,15 +26,14 @@ from tqdm import tqdm
 
 import analysis
 import fast
-import own
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
 from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from device import NO_SCALING, Ranks, device_of, grad_scaler, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from metrics import is_constant, scores, trivial_score
 from model_pytorch import DoubleHeadModel, MultipleChoiceHead, load_openai_pretrained_model, read_shapes
 from opt import OpenAIAdam
-from tasks import TASKS
+from tasks import TASKS, own
+from tasks.metrics import is_constant, scores, trivial_score
 from text_utils import TextEncoder
 from trained import hash_model, open_trained
 from utils import TimeLeft, write_whole
@@ -200,15 +199,10 @@ def evaluate(module, examples, n, n_batch, autocast, ranks, check=None):
     return ranks.sum(logits).cpu()                      # each row was computed by one process and is 0 on the others
 
 
-def predictions_of(task, logits):
-    """Class numbers, or standardised numbers where the task has no classes: logits (N, n_out) -> array (N,)."""
-    return (logits.argmax(1) if task.classes else logits[:, 0]).numpy()
-
-
 def score(task, logits, labels, parts) -> dict:
     """How good these logits are, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
     task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
-    predictions = predictions_of(task, logits)
+    predictions = task.predictions(logits)
     values = scores(task.metrics, labels, predictions)
     first = task.metrics[0]
     return (dict(cost=task_losses(logits, torch.from_numpy(labels)).mean().item(), score=values[first])
@@ -262,7 +256,7 @@ def evaluate_and_log(n_epochs, task, data, module, run, autocast):
                                      ('va', data.valid, n_valid, data.parts[1])):
         logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
         line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
-    line['va_constant'] = is_constant(predictions_of(task, logits))
+    line['va_constant'] = is_constant(task.predictions(logits))
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
@@ -375,25 +369,25 @@ def finish(args, task, data, run, module, autocast):
         if data.test.labels is not None:
             line = {f'test_{key}': value for key, value in score(task, logits, data.test.labels, data.parts[2]).items()}
             if task.classes:
-                line['wrong'] = analysis.wrong(data.test.labels, predictions_of(task, logits))
+                line['wrong'] = analysis.wrong(data.test.labels, task.predictions(logits))
             run.log(**line)
             results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes)))
     if args.analysis and run.ranks.rank == 0:
-        name = os.path.splitext(task.files[''])[0] if '' in task.files else args.dataset
+        name = os.path.splitext(task.submission[''])[0] if '' in task.submission else args.dataset
         analysis.report(name, best['va_score'], results['test_score'], task.metrics[0])
     return summary(run, run.finish(results))
 
 
 def submission_paths(args, task) -> list[str]:
     """Where the predictions of the test examples go."""
-    return [os.path.join(args.submission_dir, name) for name in task.files.values()]
+    return [os.path.join(args.submission_dir, name) for name in task.submission.values()]
 
 
 def write_submission(args, task, data, logits, run):
     """Write the predictions of the test examples, a file for each part that the task wants; returns their paths."""
-    values, paths = written(task, logits, data.scale, task.written), []
-    for part, path in zip(task.files, submission_paths(args, task), strict=True):
+    values, paths = task.answers(logits, data.scale, task.written), []
+    for part, path in zip(task.submission, submission_paths(args, task), strict=True):
         if not part or part in data.parts[2]:
             paths.append(path)
             if run.ranks.rank == 0:
@@ -401,21 +395,6 @@ def write_submission(args, task, data, logits, run):
                     run.print(f'predictions of another run are now in {earlier}')
                 write_predictions(path, values[data.parts[2][part]] if part else values)
     return ', '.join(paths)
-
-
-def written(task, logits, scale, names=()) -> list[str]:
-    """Predictions as text: the names of classes, or other names for them, or numbers in the unit of the labels."""
-    predictions = predictions_of(task, logits)
-    if task.classes:
-        return [(names or task.classes)[prediction] for prediction in predictions]
-    digits = 3 if task.limits else max(3, 2 - math.floor(math.log10(scale[1])))          # a hundredth of the spread
-    return [f'{number:.{digits}f}' for number in in_units(task, predictions, scale)]
-
-
-def in_units(task, numbers, scale):
-    """Predicted numbers, an array (N,), in the unit of the labels and within the limits of the task."""
-    numbers = numbers.astype(np.float64) * scale[1] + scale[0]
-    return numbers.clip(*task.limits) if task.limits else numbers
 
 
 def write_predictions(path, values, classes=(), probabilities=()):
@@ -478,10 +457,10 @@ def predict(args, device, autocast):
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
     for earlier in set_aside([path]):
         print(f'earlier predictions are now in {earlier}')
-    write_predictions(path, written(task, logits, scale), task.classes, logits.softmax(1).tolist())
+    write_predictions(path, task.answers(logits, scale), task.classes, logits.softmax(1).tolist())
     values = {}
     if split.labels is not None:
-        values = scores(task.metrics, standardised(split.labels, scale), predictions_of(task, logits))
+        values = scores(task.metrics, standardised(split.labels, scale), task.predictions(logits))
     print(f'predictions: {path}' + ''.join(f'; {name} {value:.2f}' for name, value in values.items()))
     return SimpleNamespace(path=path, logits=logits, scores=values, accuracy=values.get('accuracy'))
 
@@ -490,7 +469,7 @@ def task_of_run(trained):
     """The task that a network was trained on, with the classes that it knows."""
     dataset, config = trained.options.dataset, trained.config
     if dataset == 'own':
-        return own.task_of_run(config)
+        return own.saved_task(config)
     if dataset not in TASKS:
         raise ValueError(f'config.json: the run was trained on {dataset}, which this program does not know')
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
-from datasets import FORMS, SPECIAL, head_type
+from datasets import FORMS, SPECIAL
 from model_pytorch import (
     DEFAULT_CONFIG,
     N_SHARDS,
@@ -21,6 +21,7 @@ from model_pytorch import (
     load_openai_pretrained_model,
     read_shapes,
 )
+from tasks.base import head_type
 from text_utils import TextEncoder
 from utils import read_json
 

@@ -28,7 +28,6 @@ import os
 import re
 import sys
 from collections import defaultdict
-from functools import partial
 from glob import glob
 from typing import NamedTuple
 
@@ -41,9 +40,11 @@ import fast
 from corpus import text_files
 from datasets import find_cloze_file, read_cloze
 from device import device_of
-from metrics import scores, trivial_score
-from readers import lines_of, read_rows
-from tasks import COLA, RACE, SST2, find_folder, race_files, read_kind, read_race, read_test
+from tasks import TASKS
+from tasks.base import find_folder, read_kind, read_test
+from tasks.metrics import scores, trivial_score
+from tasks.race import race_files, race_folder, read_questions
+from tasks.readers import read_lines, read_rows
 from text_utils import has_tokens
 from trained import open_trained
 from utils import iter_data, read_text
@@ -181,18 +182,19 @@ def labelled_splits(valid, test, folder: str) -> list:
 
 def sst2(data_dir: str) -> list[Problems]:
     """SST-2: `positive` or `negative` after the sentence and `very`."""
-    folder = find_folder(data_dir, SST2, kind='validation')
-    splits = labelled_splits(read_kind(SST2, folder, 'validation', labelled=True), read_test(SST2, folder), folder)
+    task = TASKS['sst2']
+    folder = find_folder(data_dir, task.files, kind='validation')
+    splits = labelled_splits(read_kind(task, folder, 'validation', labelled=True), read_test(task, folder), folder)
     return [Problems(name, [[(f'{sentence} very', word) for word in ('negative', 'positive')]
                             for sentence in split.texts[0]], split.labels) for name, split in splits]
 
 
 def race(data_dir: str) -> list[Problems]:
     """RACE: the answer that is the most probable after article and question; middle and high also by themselves."""
-    folder = find_folder(data_dir, RACE, partial(race_files, kind='validation'), 'dev/middle/, dev/high/ and files '
-                         'validation', 'validation')
-    valid, test = (read_race(paths) if (paths := race_files(folder, kind)) else None
-                   for kind in ('validation', 'test'))
+    task = TASKS['race']
+    folder = race_folder(task.files, data_dir, 'validation')
+    paths = [race_files(task.files, folder, kind) for kind in ('validation', 'test')]
+    valid, test = (read_questions(task, of_kind) if of_kind else None for of_kind in paths)
     return [Problems(name, [[(f'{article} {question}', answer) for answer in answers]
                             for article, question, *answers in zip(*split.texts, strict=True)],
                      split.labels, split.parts) for name, split in labelled_splits(valid, test, folder)]
@@ -239,7 +241,7 @@ def read_records(path: str) -> Problems:
     Raises ValueError with file and line of what is wrong.
     """
     problems, labels, record = [], [], []
-    for number, line in enumerate(itertools.chain(lines_of(path), ['']), start=1):
+    for number, line in enumerate(itertools.chain(read_lines(path), ['']), start=1):
         if line.strip():
             record.append(line.strip())
             continue
@@ -279,10 +281,11 @@ def winograd(data_dir: str) -> list[Problems]:
 
 def cola(data_dir: str) -> list[Problems]:
     """CoLA: the training sentences, then the validation sentences. Each is one text without a context."""
-    folder = find_folder(data_dir, COLA)
-    train = read_kind(COLA, folder, 'train', labelled=True)
+    task = TASKS['cola']
+    folder = find_folder(data_dir, task.files)
+    train = read_kind(task, folder, 'train', labelled=True)
     splits = [(f'{folder} (training)', train),
-              *labelled_splits(read_kind(COLA, folder, 'validation', labelled=True), read_test(COLA, folder), folder)]
+              *labelled_splits(read_kind(task, folder, 'validation', labelled=True), read_test(task, folder), folder)]
     return [Problems(name, split.texts[0], split.labels) for name, split in splits]
 
 
@@ -376,10 +379,10 @@ def print_perplexity(name, nats, n_tokens, n_words, n_bytes):
 
 
 WHOLE = {'blimp': blimp, 'perplexity': perplexity}      # each takes the network, the encoder and data_dir
-TASKS = {'rocstories': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}   # each takes data_dir
+PROBLEMS = {'rocstories': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}  # each takes data_dir
 
 
-def report(task: str, metric: str, problems: Problems, predictions) -> float:
+def print_scores(task: str, metric: str, problems: Problems, predictions) -> float:
     """Print the score of all examples and of each part, beside that of the best constant answer; returns the first."""
     labels, found = np.array(problems.labels), []
     n_class = max(labels.max(), predictions.max()) + 1
@@ -400,19 +403,19 @@ def main(args) -> list[float]:
     if args.dataset in WHOLE:
         with autocast:
             return WHOLE[args.dataset](transformer, trained.encoder, args.data_dir)
-    files = TASKS[args.dataset](args.data_dir)
+    files = PROBLEMS[args.dataset](args.data_dir)
     if args.dataset == 'cola':
         with autocast:
             train, *means = (text_means(transformer, trained.encoder, file.problems) for file in files)
         threshold = best_threshold(train, np.array(files[0].labels))
         print(f'cola threshold {threshold:.4f} nats a token, which is the best for the first of these files')
-        report('cola', 'matthews', files[0], (train > threshold).astype(int))
-        return [report('cola', 'matthews', file, (values > threshold).astype(int))
+        print_scores('cola', 'matthews', files[0], (train > threshold).astype(int))
+        return [print_scores('cola', 'matthews', file, (values > threshold).astype(int))
                 for file, values in zip(files[1:], means, strict=True)]
     for file in files:
         with autocast:
             means, *n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source)
-        found.append(report(args.dataset, 'accuracy', file, means.argmax(1).numpy()))
+        found.append(print_scores(args.dataset, 'accuracy', file, means.argmax(1).numpy()))
         for n, what in zip(n_cut, ('the beginning of a context', 'the end of a continuation'), strict=True):
             if n:
                 print(f'n_ctx={transformer.n_ctx} is too short for {n} of them: {what} was cut off')

@@ -327,7 +327,7 @@ def write(path, text):
     temporary = path.with_name(path.name + '.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text.encode('utf-8'))      # write_text would change line ends on Windows
+        temporary.write_bytes(text.encode('utf-8'))  # write_text would change line ends on Windows
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -37,7 +37,7 @@ import numpy as np
 import zero_shot
 from analysis import figure
 from checkpoint import environment
-from metrics import trivial_score
+from tasks.metrics import trivial_score
 from utils import read_json, write_whole
 
 # dataset of zero_shot.py -> its name in the picture, metric, and the file that is drawn, of those that it is scored on
@@ -50,7 +50,7 @@ def constant_answer(dataset, data_dir):
     """The score of the best constant answer on the file that is drawn; 50 for BLiMP, where it is a coin."""
     if dataset == 'blimp':
         return 50.
-    files = zero_shot.TASKS[dataset](data_dir)
+    files = zero_shot.PROBLEMS[dataset](data_dir)
     labels = np.array((files[1:] if dataset == 'cola' else files)[DRAWN[dataset][2]].labels)
     return trivial_score(DRAWN[dataset][1], labels, int(labels.max()) + 1)
 

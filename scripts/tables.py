@@ -4,9 +4,9 @@
     python scripts/tables.py figure2 --data_dir data/ --datasets race,mnli --layers 0-12
 
 Other options are those of train.py. Each cell is one run of train.py for each seed. Runs that are complete are not
-repeated, so that the same command continues after an interruption. The cheapest come first. The table is printed and
-written to --log_dir, with the set that each number was measured on: the paper's GLUE scores come from a server that has
-the labels of the test sets, and a score on the dev set is not the same thing.
+repeated, so that the same command continues after an interruption. The shortest tasks come first. The table is printed
+and written to --log_dir, with the set that each number was measured on: the paper's GLUE scores come from a server that
+has the labels of the test sets, and a score on the dev set is not the same thing.
 """
 
 import sys
@@ -18,48 +18,24 @@ from options import tables_options as parse_args
 from shell import begin_script, run_script
 
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import os
-import time
 import zipfile
-from argparse import Namespace
 
 import numpy as np
-import torch
 
 import train
 from analysis import figure, legend_below, line_style, scale_scores
-from device import Ranks, device_of
 from model_pytorch import read_shapes
 from options import ROWS
 from scripts.report import table
 from tasks import TASKS
 from utils import write_whole
 
-PAPER = {                                               # (task, part) -> set, and the scores of the rows
-    ('cola', ''): ('GLUE test', dict(full=45.4, no_pretraining=18.9, no_lm=47.9)),
-    ('sst2', ''): ('GLUE test', dict(full=91.3, no_pretraining=84.0, no_lm=92.0)),
-    ('mrpc', ''): ('GLUE test', dict(full=82.3, no_pretraining=79.4, no_lm=84.9)),
-    ('stsb', ''): ('GLUE test', dict(full=82.0, no_pretraining=30.9, no_lm=83.2)),
-    ('qqp', ''): ('GLUE test', dict(full=70.3, no_pretraining=65.5, no_lm=69.8)),
-    ('mnli', 'matched'): ('GLUE test', dict(full=82.1)),
-    ('mnli', 'mismatched'): ('GLUE test', dict(full=81.4)),
-    ('mnli', ''): ('GLUE test', dict(full=81.8, no_pretraining=75.7, no_lm=81.1)),
-    ('qnli', ''): ('GLUE test of QNLI v1', dict(full=88.1, no_pretraining=71.2, no_lm=86.9)),
-    ('rte', ''): ('GLUE test', dict(full=56.0, no_pretraining=53.8, no_lm=54.4)),
-    ('snli', ''): ('test', dict(full=89.9)),
-    ('scitail', ''): ('test', dict(full=88.3)),
-    ('race', 'middle'): ('test', dict(full=62.9)),
-    ('race', 'high'): ('test', dict(full=57.4)),
-    ('race', ''): ('test', dict(full=59.0)),
-    ('rocstories', ''): ('test', dict(full=86.5)),
-}
-OTHERS = {'cola': 57.6, 'stsb': 85.1, 'mnli': 77.2}     # dev, one run each of openai-gpt in transformers: jiant#881
-GLUE_FILES = ('CoLA', 'SST-2', 'MRPC', 'STS-B', 'QQP', 'MNLI-m', 'MNLI-mm', 'QNLI', 'RTE', 'WNLI', 'AX')
+GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli')  # the tasks of GLUE's server
 HEADER = ('task', 'row', 'metric', 'set', 'n', 'runs', 'median [least..greatest]', 'one answer for all',
           'best constant answer', 'paper', 'others, dev')
-N_TIMED = 3                                             # updates from which the time of all is estimated
 
 
 def plan(args):
@@ -76,7 +52,7 @@ def plan(args):
                 desc = f'{task}-{row.replace(" ", "-")}-{seed}'
                 one = train.parse_args([*args.rest, '--dataset', task, '--desc', desc, '--seed', str(seed), '--resume',
                                         '--submit', *options])
-                one.submission_dir = os.path.join(one.submission_dir, desc)      # all seeds write the same names
+                one.submission_dir = os.path.join(one.submission_dir, desc)  # all seeds write the same names
                 runs[task, row].append(one)
     return runs
 
@@ -85,50 +61,29 @@ def is_complete(options):
     return os.path.exists(os.path.join(options.save_dir, options.desc, 'results.json'))
 
 
-def cost_of(options, data):
-    """Real tokens that a run computes in training."""
-    return float(data.train.lengths.sum()) * options.n_iter
+def sizes_of(runs):
+    """The length of the training texts of each task, in characters; and for each task without data the reason.
 
-
-def seconds_a_token(options, data):
-    """The time of a few updates of the network that `options` name, for each token."""
-    device, autocast = device_of(options)
-    _, runner, opt = train.build(options, TASKS[options.dataset], data, device, Ranks(), N_TIMED + 1)
-    n_batch, seconds = options.n_batch * options.n_gpu, []
-    for i in range(N_TIMED + 1):                                       # the first one warms up
-        where = np.arange(i * n_batch, (i + 1) * n_batch) % len(data.train)
-        batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
-        started = time.perf_counter()
-        train.update(runner, opt, batch, options.n_gpu, autocast)
-        seconds.append((time.perf_counter() - started) / data.train.lengths[where].sum())
-    return float(np.median(seconds[1:]))
-
-
-def load(runs):
-    """What is needed to plan: task -> cost in tokens of one run, task without data -> the reason, and options and data
-    of the cheapest task, None without any. FileNotFoundError if weights are missing."""
-    for first, *_ in runs.values():
+    FileNotFoundError if weights are missing.
+    """
+    sizes, missing = {}, {}
+    for (task, _), (first, *_) in runs.items():
         if first.n_transfer >= 0:
-            read_shapes(first.model_path)                              # before hours of other rows
-    costs, missing, cheapest = {}, {}, None
-    for task, first in {task: first for (task, _), (first, *_) in runs.items()}.items():
-        options = Namespace(**vars(first) | dict(n_transfer=-1))       # lengths and times need no weights
+            read_shapes(first.model_path)  # before hours of other rows
+        if task in sizes or task in missing:
+            continue
         try:
-            splits = TASKS[task].load(options)
+            train_split, *_ = TASKS[task].load(first)
+            sizes[task] = sum(len(text) for field in train_split.texts for text in field)
         except FileNotFoundError as e:
             missing[task] = str(e)
-            continue
-        data = train.load_data(options, TASKS[task]._replace(load=lambda options, splits=splits: splits))
-        costs[task] = cost_of(options, data)
-        if costs[task] == min(costs.values()):
-            cheapest = options, data
-    return costs, missing, cheapest
+    return sizes, missing
 
 
-def results_of(runs, costs):
-    """Run what is not complete, the cheapest first: (task, row) -> the results of each seed."""
-    results = {key: [] for key in runs if key[0] in costs}
-    for key in sorted(results, key=lambda key: costs[key[0]]):
+def results_of(runs, sizes):
+    """Run what is not complete, the shortest task first: (task, row) -> the results of each seed."""
+    results = {key: [] for key in runs if key[0] in sizes}
+    for key in sorted(results, key=lambda key: sizes[key[0]]):
         for options in runs[key]:
             print(f'{options.desc}:')
             results[key].append(train.main(options))
@@ -139,17 +94,18 @@ def measured(results, kind):
     """The scores of runs on the `valid` or `test` examples, {part: [one for each run]}; '' is the whole set."""
     prefix = 'va_score' if kind == 'valid' else 'test_score'
     lines = [result.best if kind == 'valid' else result.test or {} for result in results]
-    lines = [line for line in lines if prefix in line]                 # a test file may have no labels
+    lines = [line for line in lines if prefix in line]  # a test file may have no labels
     parts = [name for name in lines[0] if name == prefix or name.startswith(f'{prefix}_')] if lines else []
     return {name.removeprefix(prefix).removeprefix('_'): [line[name] for line in lines] for name in parts}
 
 
-def table_rows(results, missing):
+def measured_rows(results, missing):
     """The rows of the table, as HEADER has them."""
     for (task, row), runs in results.items():
+        of_paper, paper_set, others_dev = TASKS[task].paper, TASKS[task].paper_set, TASKS[task].others_dev
         for kind, where in (('valid', 'dev'), ('test', 'test')):
             for part, values in measured(runs, kind).items():
-                theirs_on, theirs = PAPER.get((task, part), ('', {}))
+                theirs = of_paper.get(part, {}).get(row)
                 n = runs[0].n_examples[kind] if not part else ''
                 spread = f'{np.median(values):.1f}'
                 if len(values) > 1:
@@ -157,25 +113,25 @@ def table_rows(results, missing):
                 yield [f'{task} {part}'.strip(), row, runs[0].metric, where, str(n), str(len(values)), spread,
                        f'{sum(run.degenerate for run in runs)} of {len(runs)}',
                        '' if part else f'{getattr(runs[0], f"{kind}_trivial"):.1f}',
-                       f'{theirs[row]} ({theirs_on})' if row in theirs else '',
-                       str(OTHERS[task]) if kind == 'valid' and row == 'full' and not part and task in OTHERS else '']
+                       f'{theirs} ({paper_set})' if theirs else '',
+                       str(others_dev) if others_dev and kind == 'valid' and row == 'full' and not part else '']
     for task in missing:
         yield [task, 'no data', *[''] * (len(HEADER) - 2)]
 
 
 def write_zip(args, results, folder):
     """The files that GLUE's server takes, from the best seed on the dev set of the row full."""
-    files = {}
+    wanted, files = [name for task in GLUE for name in TASKS[task].submission.values()], {}
     for (_, row), runs in results.items():
         best = max(runs, key=lambda run: run.valid_score)
         if row == 'full' and getattr(best, 'submission', None):
             files |= {os.path.basename(path): path for path in best.submission.split(', ')}
     path = os.path.join(folder, 'glue.zip')
     with write_whole(path, 'wb') as f, zipfile.ZipFile(f, 'w', zipfile.ZIP_DEFLATED) as archive:
-        found = [name for name in GLUE_FILES if f'{name}.tsv' in files]
+        found = [name for name in wanted if name in files]
         for name in found:
-            archive.write(files[f'{name}.tsv'], f'{name}.tsv')
-    lacking = [name for name in GLUE_FILES if name not in found]
+            archive.write(files[name], name)
+    lacking = [name for name in wanted if name not in found]
     print(f'{path}: {len(found)} files' + (f'; the server also wants {", ".join(lacking)}' if lacking else ''))
 
 
@@ -203,22 +159,19 @@ def draw(results, path):
 def main(args):
     """Run what is missing and write the table or the figure; returns {(task, row): results}."""
     runs = plan(args)
-    costs, missing, cheapest = load(runs)
+    sizes, missing = sizes_of(runs)
     for task, reason in missing.items():
         print(f'{task}: no data: {reason}')
-    if not costs:
+    if not sizes:
         raise FileNotFoundError('there is no data for any of these tasks')
     first = next(iter(runs.values()))[0]
-    todo = {key: sum(not is_complete(options) for options in of_row) for key, of_row in runs.items() if key[0] in costs}
-    if any(todo.values()):
-        speed = seconds_a_token(*cheapest)
-        hours = {key: costs[key[0]] * n * speed / 3600 for key, n in todo.items() if n}
-        print(f'{sum(todo.values())} runs of {sum(map(len, runs.values()))} are to be done, about '
-              f'{sum(hours.values()):.1f} hours: ' + ', '.join(
-                  f'{" ".join(key)} {hours[key]:.1f}' for key in sorted(hours, key=lambda key: costs[key[0]])))
-    results = results_of(runs, costs)
+    todo = [options.desc for (task, _), seeds in runs.items() if task in sizes for options in seeds
+            if not is_complete(options)]
+    if todo:
+        print(f'{len(todo)} runs of {sum(map(len, runs.values()))} are to be done: {", ".join(todo)}')
+    results = results_of(runs, sizes)
     name = args.what if args.what == 'figure2' else f'table{args.what}'
-    lines = table(HEADER, list(table_rows(results, missing)))
+    lines = table(HEADER, list(measured_rows(results, missing)))
     path = os.path.join(first.log_dir, f'{name}.md')
     with write_whole(path) as f:
         f.write('\n'.join(lines) + '\n')

@@ -16,7 +16,7 @@ import convert
 import generate
 from checkpoint import load_state
 from convert import main, parse_args
-from datasets import FORMS, pack
+from datasets import FORMS, to_arrays
 from hf_files import tokenizer_json
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
 from train import add_special
@@ -310,7 +310,7 @@ CLASSES = ('bad', 'good', 'so-so')
 @pytest.mark.parametrize('form, classes, scale', [('text', CLASSES, None), ('pair', CLASSES[:2], None),
                                                   ('text', (), [2.7, 1.5]), ('pair', (), [-100., 0.01])])
 def test_a_classifier_gives_its_logits_in_transformers(tmp_path, monkeypatch, capsys, form, classes, scale):
-    """From the ids of `pack`, with padding at the end, and from texts with the exported tokenizer."""
+    """From the ids of `to_arrays`, with padding at the end, and from texts with the exported tokenizer."""
     opened = open_with_head(('classification', len(classes) or 1), form, classes, scale)
     monkeypatch.setattr(convert, 'open_trained', opened)
     main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
@@ -318,7 +318,7 @@ def test_a_classifier_gives_its_logits_in_transformers(tmp_path, monkeypatch, ca
     [trained] = opened.made
     encoder = add_special(trained.encoder)
     fields = [trained.encoder.encode(TEXTS), trained.encoder.encode(TEXTS[::-1])][:1 if form == 'text' else 2]
-    X, M = pack([FORMS[form](*example) for example in zip(*fields, strict=True)], encoder, 24)
+    X, M = to_arrays([FORMS[form](*example) for example in zip(*fields, strict=True)], encoder, 24)
     model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / 'hf', output_loading_info=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')

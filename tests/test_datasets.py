@@ -50,7 +50,7 @@ def test_rocstories_splits_the_labelled_file(tmp_path):
         i = int(s.split()[4].rstrip(','))
         assert (e1, e2, y) == (f'Ending {i}a.', f'Ending {i}b.', i % 2)
     assert len(rocstories(str(tmp_path), n_train=7, n_valid=5)[0][0]) == 7
-    assert len(rocstories(str(folder_of(tmp_path, n=1600)), n_valid=5)[0][0]) == 1595       # not cut to 1497
+    assert len(rocstories(str(folder_of(tmp_path, n=1600)), n_valid=5)[0][0]) == 1595  # not cut to 1497
     folder_of(tmp_path)
     with pytest.raises(ValueError, match='has 20 stories, so n_valid=20'):
         rocstories(str(tmp_path), n_valid=20)

@@ -10,14 +10,13 @@ import pytest
 from toy import NO_DROPOUT, TOY, WORDS
 
 import classifier
-import own
-import tasks
 import train
+from tasks import TASKS, own
 
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
         '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
 ANSWERS = 'context,question,one,two,three'
-FORMS = {                                               # columns, label, more options, classes
+FORMS = {  # columns, label, more options, classes
     'text': ('title,body', 'mood', [], ('happy', 'sad')),
     'pair': ('title,body', 'mood', ['--form', 'pair'], ('happy', 'sad')),
     'both': ('title,body', 'mood', ['--form', 'both'], ('happy', 'sad')),
@@ -123,7 +122,7 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
     (tmp_path / 'moved' / 'config.json').write_text(json.dumps(config))
     if not classes:
         assert [f'{number:.3f}' for number in answers] == predicted
-        assert abs(np.mean(answers) - np.mean(labels)) < 3             # in the unit of the labels, which are 9 or 12.5
+        assert abs(np.mean(answers) - np.mean(labels)) < 3  # in the unit of the labels, which are 9 or 12.5
         return
     assert [name for name, _ in answers] == predicted
     for line, (_, probabilities) in zip(lines, answers, strict=True):
@@ -139,7 +138,7 @@ def test_of_epochs_with_equal_scores_the_one_with_the_least_cost_is_kept(tmp_pat
     equal = [line for line in results.log if line['va_score'] == best]
     least = min(equal, key=lambda line: line['va_cost'])
     assert len(equal) > 1 and least is not equal[0] and results.best_epoch == least['n_epochs']
-    assert train.merit(tasks.TASKS['sst2'], least) == train.merit(tasks.TASKS['sst2'], equal[0])
+    assert train.merit(TASKS['sst2'], least) == train.merit(TASKS['sst2'], equal[0])
 
 
 def test_what_a_file_says_is_learned(tmp_path):
@@ -344,9 +343,9 @@ def test_seeds_share_the_file_and_have_names_of_their_own(tmp_path):
 @pytest.mark.parametrize('name, value', [('text', None), ('form', 'other'), ('number', True), ('label_base', 'x')])
 def test_a_damaged_config_is_named(name, value, tmp_path):
     options = dict(text='a', label='b', form='text', desc='mine', number=None, label_base=None)
-    own.task_of_run(dict(options=options, classes=['x', 'y']))
+    own.saved_task(dict(options=options, classes=['x', 'y']))
     with pytest.raises(ValueError, match='config.json is damaged'):
-        own.task_of_run(dict(options={**options, name: value}, classes=['x', 'y']))
+        own.saved_task(dict(options={**options, name: value}, classes=['x', 'y']))
 
 
 OPTIONS = dict(model_path=TOY, n_embd=16, n_head=4, n_layer=3, n_ctx=24, n_iter=1, n_batch=4, device='cpu', lm_coef=0)
@@ -392,7 +391,7 @@ def test_what_python_gives_wrongly_is_said(tmp_path, toy):
                               (['fine', 3], '3 is not a text or a tuple')):
         with pytest.raises(ValueError, match=message):
             model.predict(examples)
-    toy('--desc', 'stories')                            # a run of another task
+    toy('--desc', 'stories')  # a run of another task
     stories = classifier.load(tmp_path / 'save' / 'stories')
     assert list(stories.predict([('the cat sat', 'mom sad', 'mom happy')])[0][1]) == ['0', '1']
     with pytest.raises(ValueError, match='example 0 has 2 texts, not 3 as the examples of stories'):

@@ -11,8 +11,8 @@ from argparse import Namespace
 import pytest
 from toy import as_csv
 
-from readers import find_columns, read_rows, read_table
 from tasks import TASKS
+from tasks.readers import find_columns, read_rows, read_table
 
 TRAPS = ['"Ana left.', 'Bo said "no.', 'n/a', 'NA', 'null', 'None', 'nan', 'He,she; they',
          'a\u2028b\x85c\x0cd\x1ce', "x''\\t"]
@@ -107,7 +107,7 @@ def test_json_and_parquet_numbers_nulls_and_truth_values(tmp_path):
             ['', 1, 'true'], ['x', 2.5, 'false'], ['NaN', '', '']]
         assert [fields for _, fields in read_rows(path, ['a'], 'label')] == [['', None], ['x', None], ['NaN', None]]
     rows = [{'premise': 'a', 'hypothesis': 'b', 'label': label} for label in (1., float('nan'), 0.)]
-    with pytest.raises(ValueError, match='row 2: the label is missing'):         # pandas' gap in a column of numbers
+    with pytest.raises(ValueError, match='row 2: the label is missing'):  # pandas' gap in a column of numbers
         read('mnli', as_parquet(tmp_path / 'y.parquet', rows))
     assert [place for place, _ in read_rows(tmp_path / 'x.jsonl', ['a'])] == ['line 1', 'line 2', 'line 3']
 
@@ -165,7 +165,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
 
 def test_a_tsv_file_is_read_in_little_memory(tmp_path):
     wide = tsv(['sentence1', 'parse', 'sentence2', 'label'], *([str(i), 'x' * 2000, 'b', 0] for i in range(3000)))
-    path = put(tmp_path / 'wide.tsv', wide)                            # 6 MB
+    path = put(tmp_path / 'wide.tsv', wide)  # 6 MB
     tracemalloc.start()
     n = sum(1 for _ in read_rows(path, ('sentence1', 'sentence2'), 'label'))
     peak = tracemalloc.get_traced_memory()[1]
@@ -284,7 +284,7 @@ def test_broken_rows_of_qqp_are_counted_named_and_left_out(tmp_path):
     assert split.notes == (f'{tmp_path}/train.tsv: 2 rows with another number of columns than the header are left out: '
                            'lines 4, 5',)
     unlabelled = tsv(['id', 'question1', 'question2'], [0, 'Why?', 'How?'], [1, 'Why'])
-    with pytest.raises(ValueError, match='test.tsv, line 3: 2 columns'):          # a row less would shift predictions
+    with pytest.raises(ValueError, match='test.tsv, line 3: 2 columns'):  # a row less would shift predictions
         read('qqp', put(tmp_path / 'test.tsv', unlabelled))
 
 
@@ -323,7 +323,7 @@ def test_stsb_in_both_layouts_and_labels_of_the_test_from_the_other(tmp_path):
     *labelled, test = load('stsb', tmp_path)
     assert labelled == [(texts, [0., 5., 2.6], {}, ())] * 2
     assert test[:2] == (texts, [0., 5., 2.6]) and 'sts-test.csv' in test.notes[0]
-    put(tmp_path / 'STS-B' / 'original' / 'sts-test.csv', tsv(*rows[:2]))        # one text is missing: no labels
+    put(tmp_path / 'STS-B' / 'original' / 'sts-test.csv', tsv(*rows[:2]))  # one text is missing: no labels
     assert load('stsb', tmp_path)[2] == (texts, None, {}, ())
     for wrong in ('5.1', '-0.5', 'nan', 'high'):
         path = put(tmp_path / 'x.tsv', tsv(*glue[:3], [*glue[3][:9], wrong]))
@@ -364,7 +364,7 @@ def test_mrpc_from_glues_files_with_the_test_labels_of_the_raw_file(tmp_path):
     header = with_raw_mrpc(tmp_path)
     put(tmp_path / 'MRPC' / 'test.tsv', tsv(['index', *header[1:]], *([i, *row[1:]] for i, row in
                                                                      enumerate(mrpc_rows(3, 50)))))
-    train, valid, test = load('mrpc', tmp_path)                        # as the download script leaves it
+    train, valid, test = load('mrpc', tmp_path)  # as the download script leaves it
     assert len(train.labels) == 15 and test.labels == [1, 0, 1] and 'msr_paraphrase_test.txt' in test.notes[0]
     put(tmp_path / 'MRPC' / 'train.tsv', tsv(header, *mrpc_rows(4)))
     put(tmp_path / 'MRPC' / 'dev.tsv', tsv(header, *mrpc_rows(2, 4)))
@@ -378,13 +378,13 @@ def test_sst2_takes_test_labels_where_all_texts_are_found(tmp_path):
         put(tmp_path / f'{kind}.tsv', tsv(['sentence', 'label'], ['a "fine film ', 1], ['dull ', 0]))
     put(tmp_path / 'test.tsv', tsv(['index', 'sentence'], [0, 'so (very) good . '], [1, 'bad'], [2, 'bad']))
     put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\n1 so -lrb- very -rrb- good .\n')
-    assert load('sst2', tmp_path)[2].labels is None                    # "( very )" is not "(very)"
+    assert load('sst2', tmp_path)[2].labels is None  # "( very )" is not "(very)"
     put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\n1 so -lrb-very-rrb- good .\n')
     train, valid, test = load('sst2', tmp_path)
     assert train == valid == ((['a "fine film', 'dull'],), [1, 0], {}, ())
     assert test[:2] == ((['so (very) good .', 'bad', 'bad'],), [1, 0, 0]) and 'stsa.binary.test' in test.notes[0]
     put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], ['so (very) good .', 1], ['bad', 0], ['bad', 1]))
-    assert load('sst2', tmp_path)[2].labels == [1, 0, 0]               # ambiguous there: the next file is taken
+    assert load('sst2', tmp_path)[2].labels == [1, 0, 0]  # ambiguous there: the next file is taken
     put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\nbroken\n')
     with pytest.raises(ValueError, match='stsa.binary.test, line 2: not a label, a blank and a sentence'):
         load('sst2', tmp_path)
@@ -413,7 +413,7 @@ def test_mnli_has_parts_in_order_and_the_diagnostic_examples(tmp_path):
     put(tmp_path / 'diagnostic' / 'diagnostic.tsv', tsv(['index', 'sentence1', 'sentence2'], [0, 'AX.', 'Ax?']))
     test = load('mnli', tmp_path)[2]
     assert test == (([*texts, 'AX.'], ['"n/a'] * 5 + ['Ax?']), None, {**parts, 'AX': slice(5, 6)}, ())
-    assert {*test.parts} == {*TASKS['mnli'].files}
+    assert {*test.parts} == {*TASKS['mnli'].submission}
 
 
 def test_the_version_of_qnli_is_noted(tmp_path):
@@ -433,7 +433,7 @@ def passage(level, number, n=2, **more):
 
 def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch):
     listdir = os.listdir
-    monkeypatch.setattr(os, 'listdir', lambda path: sorted(listdir(path)))       # 10.txt comes before 2.txt
+    monkeypatch.setattr(os, 'listdir', lambda path: sorted(listdir(path)))  # 10.txt comes before 2.txt
     for kind, (level, number) in itertools.product(('train', 'dev', 'test'),
                                                    [('high', 3), ('middle', 10), ('middle', 2)]):
         put(tmp_path / 'RACE' / kind / level / f'{number}.txt', json.dumps(passage(level, number)))
@@ -443,7 +443,7 @@ def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch)
     assert valid.texts == (articles, ['"Who 0 _ ?', '"Who 1 _ ?'] * 3, *answers)
     assert valid == test == (valid.texts, [3, 1] * 3, {'middle': slice(0, 4), 'high': slice(4, 6)}, ())
     assert train == (valid.texts, valid.labels, {}, ())
-    assert valid.texts[0][0] is valid.texts[0][1]                      # one article in memory for its questions
+    assert valid.texts[0][0] is valid.texts[0][1]  # one article in memory for its questions
     folder = tmp_path / 'RACE' / 'dev'
     assert read('race', folder) == valid and read('race', folder / 'high' / '3.txt').labels == [3, 1]
     questions = [{'example_id': f'{level}{number}.txt', 'article': f'{level} {number}\nruns.',
@@ -506,7 +506,7 @@ def test_a_damaged_file_is_read_or_named_in_one_line(tmp_path, task, name, text)
             n_read += 1
             assert {len(field) for field in split.texts} == {len(split.texts[0])} and len(split.texts[0]) > 0
             assert split.labels is None or len(split.labels) == len(split.texts[0])
-    assert 0 < n_read < 60                                             # the damage is neither too little nor too much
+    assert 0 < n_read < 60  # the damage is neither too little nor too much
 
 
 @pytest.mark.parametrize('article', [12, ['a', 'b']])

@@ -169,7 +169,7 @@ def test_tables_have_open_quotes_blanks_and_missing_values(name):
     assert sum(field.count('"') % 2 and field[0] != '"' for field in texts if field) >= 6
     assert sum(field.endswith(' ') for field in texts) >= 6
     careless = list(csv.reader(io.StringIO(text, newline=''), delimiter='\t'))
-    assert len(careless) < len(rows)                    # a reader that minds quotes loses rows
+    assert len(careless) < len(rows)  # a reader that minds quotes loses rows
 
 
 def test_tables_have_the_line_ends_and_columns_of_the_official_files():
@@ -194,7 +194,7 @@ def test_every_row_is_read(name, sizes):
     splits = task.load(Namespace(data_dir=str(SAMPLE)))
     assert tuple(len(split.texts[0]) for split in splits) == sizes
     *labelled, test = splits
-    assert (test.labels is None) == (name in ('cola', 'rte'))           # as in the official files
+    assert (test.labels is None) == (name in ('cola', 'rte'))  # as in the official files
     for split in labelled if test.labels is None else splits:
         assert len(split.labels) == len(split.texts[0])
         most = Counter(split.labels).most_common(1)[0][1]

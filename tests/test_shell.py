@@ -18,7 +18,6 @@ from model_pytorch import ACT_FNS, DEFAULT_CONFIG
 from opt import SCHEDULES
 from scripts import bench
 from shell import begin_script
-from tasks import TASKS
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 TOY_MODEL = ['--model_path', str(TOY), *SIZE]
@@ -143,7 +142,7 @@ def test_threads_that_wait_soon_sleep_unless_the_network_is_large_or_the_user_sa
 
 def test_the_options_name_what_there_is():
     """options.py repeats names of modules that import torch."""
-    assert [*options.DATASETS] == [*TASKS, 'own'] and [*zero_shot.TASKS] == [*options.ZERO_SHOT]
+    assert {*zero_shot.PROBLEMS} == {*options.ZERO_SHOT}
     assert [*SCHEDULES] == [*options.SCHEDULES] and [*device.DTYPES] == [*options.DTYPES]
     assert [*bench.SECTIONS] == [*options.SECTIONS]
     args = vars(options.train_options([]))

@@ -20,8 +20,8 @@ from reference import needs_float16
 import device
 from device import DTYPES, choose_device, grad_scaler
 from options import train_options
-from readers import read_table
 from shell import run_script
+from tasks.readers import read_table
 from utils import ResultLogger, encode_dataset, iter_data, make_path, read_bytes, read_json, read_text, write_whole
 
 ROOT = Path(__file__).parents[1]

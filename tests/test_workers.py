@@ -8,12 +8,8 @@ import threading
 import time
 
 import pytest
-from toy import MERGES, TOY, VOCABULARY
 from tqdm import tqdm
 
-import datasets
-from datasets import encode_texts
-from text_utils import TextEncoder
 from workers import share_out
 
 
@@ -80,17 +76,3 @@ def test_an_interrupt_ends_all_processes_at_once(started):
     with pytest.raises(KeyboardInterrupt):
         share_out(time.sleep, [60] * 6, 2, bar())
     assert time.monotonic() - begun < 20 and have_ended(started, 2)
-
-
-def test_several_processes_encode_as_one_does(monkeypatch):
-    encoder = TextEncoder(TOY / VOCABULARY, TOY / MERGES)
-    fields = [["Tom's dog didn't bark…", '', 'a', 'naïve café', 'It cost $5 -- really?'] * 2,
-              [f'the cat sat {i} times' for i in range(50)] + ['“Hello,”\nsaid Dr. Who &amp; left.'] * 3]
-    expected = [encoder.encode(field, verbose=False) for field in fields]
-    assert [[*field] for field in encode_texts(fields, encoder)] == expected
-    used, shared = [], datasets.share_out
-    monkeypatch.setattr(datasets, 'share_out', lambda *args: (used.append(args[2]), shared(*args))[1])
-    monkeypatch.setattr(datasets, 'PER_PROCESS', 100)
-    monkeypatch.setattr(datasets, 'JOB', 30)
-    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
-    assert [[*field] for field in encode_texts(fields, encoder)] == expected and used == [2]

@@ -13,8 +13,8 @@ import fast
 import generate
 import zero_shot
 from datasets import TEST_NAME, VAL_NAME
-from metrics import METRICS
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
+from tasks.metrics import METRICS
 from trained import open_trained
 from zero_shot import best_threshold, log_probs, mean_log_probs, score_texts, windows, with_positions
 

@@ -8,7 +8,7 @@ import numpy as np
 from reference import GOLDENS
 
 import train
-from datasets import ENDINGS, LABEL, SENTENCES, TEST_NAME, VAL_NAME
+from tasks.stories import ENDINGS, LABEL, SENTENCES, TEST_NAME, VAL_NAME
 
 ROOT = Path(__file__).parents[1]
 TOY = GOLDENS / 'loader' / 'model'                     # 124 tokens, 24 positions, 3 blocks 16 wide

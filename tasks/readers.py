@@ -8,11 +8,11 @@ import re
 
 from utils import MAX_TEXT, check_file, check_start, errors_named, read_text
 
-LONGEST_FIELD = 2 ** 24                                 # characters of a field of a csv file, against unclosed quotes
-BATCH = 4096                                            # rows of a parquet file that are in memory at a time
+LONGEST_FIELD = 2 ** 24  # characters of a field of a csv file, against unclosed quotes
+BATCH = 4096  # rows of a parquet file that are in memory at a time
 
 
-def lines_of(path):
+def read_lines(path):
     """The lines of a UTF-8 file, each with its line end. Only a line feed ends a line, as texts may hold other breaks.
 
     Raises FileNotFoundError if it is not a regular file; ValueError if it is too long, or not UTF-8, with the line.
@@ -29,21 +29,21 @@ def lines_of(path):
 
 
 def is_tsv(path) -> bool:
-    """Whether the name of a file says that tabs separate its columns."""
+    """True if the name of a file says that tabs separate its columns."""
     return str(path).lower().endswith('.tsv')
 
 
 def table_rows(path, widths=()):
     """Line number and fields of each row of a table that is not blank. The header, if it has one, is the first row.
 
-    The delimiter of a .tsv file is a tab; that of other files is the most frequent of comma, semicolon and tab in the
-    first row, or a tab if that gives one of the `widths`, the numbers of columns of a table without a header. Between
-    tabs, quotes are part of the text; otherwise the file is strict CSV. Raises what `lines_of` raises, and ValueError
-    with file and line for wrong quotes.
+    The delimiter of a .tsv file is a tab. Other files have the most frequent of comma, semicolon and tab in the first
+    row, or a tab if that gives one of the `widths`, the numbers of columns of a table without a header. Between tabs,
+    quotes are part of the text; otherwise the file is strict CSV. Raises what `read_lines` raises, and ValueError with
+    file and line for wrong quotes.
     """
-    lines, start = lines_of(path), 1
+    lines, start = read_lines(path), 1
     for first in lines:
-        if excel := re.fullmatch('sep=([,;\t])\r?\n', first):          # Excel's first line may name the delimiter
+        if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
             return (yield from delimited(path, lines, excel[1], start + 1))
         if first.strip():
             break
@@ -68,7 +68,7 @@ def delimited(path, lines, delimiter, start):
     reader, number = csv.reader(lines, delimiter=delimiter, strict=True), start
     try:
         for row in reader:
-            if any(field.strip() for field in row):                    # Excel's blank lines consist of commas
+            if any(field.strip() for field in row):  # Excel's blank lines consist of commas
                 yield number, row
             number = start + reader.line_num
     except csv.Error as e:
@@ -77,7 +77,7 @@ def delimited(path, lines, delimiter, start):
 
 
 def wrong_width(path, line, row, header) -> ValueError:
-    """The error for a row that has not as many fields as the header."""
+    """The error for a row whose number of fields is not that of the header."""
     what = 'tab or line break inside a field' if is_tsv(path) else 'delimiter inside a field without quotes'
     return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a {what}?')
 
@@ -106,7 +106,7 @@ def find_column(header, names):
     return next((header.index(name.lower()) for name in names if name.lower() in header), None)
 
 
-def one_of(names) -> str:
+def in_words(names) -> str:
     """A name, or several, as words of a message."""
     return names if isinstance(names, str) else ' or '.join(names)
 
@@ -114,7 +114,7 @@ def one_of(names) -> str:
 def find_columns(path, header, columns) -> list[int]:
     """Indices of columns in a header, each given by its name or by several names. ValueError for missing columns."""
     indices = [find_column(header, names) for names in columns]
-    missing = [one_of(names) for names, index in zip(columns, indices, strict=True) if index is None]
+    missing = [in_words(names) for names, index in zip(columns, indices, strict=True) if index is None]
     if missing:
         found = ' '.join(', '.join(header).split())[:200]
         raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
@@ -131,8 +131,8 @@ def parse_json(path, place, text):
 
 def json_values(path):
     """Place and value of each line of a file, or of each element of a file that is one list."""
-    for number, line in enumerate(lines_of(path), start=1):
-        if number == 1 and line.lstrip().startswith('['):              # as pandas writes records
+    for number, line in enumerate(read_lines(path), start=1):
+        if number == 1 and line.lstrip().startswith('['):  # as pandas writes records
             values = parse_json(path, 'line 1', read_text(path))
             yield from ((f'row {i}', value) for i, value in enumerate(values, start=1))
             return
@@ -151,14 +151,14 @@ def json_rows(path, columns, label):
         missing = [name for name in names[:len(columns)] if name not in row]
         if missing:
             raise ValueError(f'{path}, {place}: no {missing[0]!r}, which rows before have')
-        yield place, names, [row.get(name) for name in names]          # row.get(None): no label
+        yield place, names, [row.get(name) for name in names]  # row.get(None): no label
 
 
 def parquet_rows(path, columns, label):
     """`read_rows` for parquet."""
     try:
         from pyarrow import ArrowException, parquet
-    except ImportError as e:                                           # missing, or not for this version of numpy
+    except ImportError as e:  # missing, or not for this version of numpy
         raise ValueError(f'{path}: parquet needs pyarrow ({e}): pip install pyarrow, or save it as .jsonl') from None
     check_file(path, MAX_TEXT)
     number = 0
@@ -176,42 +176,43 @@ def parquet_rows(path, columns, label):
 
 
 def choose(path, place, header, columns, label):
-    """The names that columns and label have among those of a file; None for an absent label."""
+    """The names that columns and label have in the header of a file; None for an absent label."""
     indices = [find_column(header, names) for names in (*columns, label)]
     if None in indices[:-1]:
-        raise ValueError(f'{path}, {place}: no column {one_of(columns[indices.index(None)])}: it has '
+        raise ValueError(f'{path}, {place}: no column {in_words(columns[indices.index(None)])}: it has '
                          f'{", ".join(header)[:200]}')
     return [None if index is None else header[index] for index in indices]
 
 
 def column_rows(path, columns, label, bare, broken):
     """`read_rows` for tables."""
-    header = names = None
-    for line, row in table_rows(path, bare):
-        if names is None:
-            if len(row) in bare and None in [find_column(row, name) for name in columns]:
-                names, widths = [f'column {i + 1}' for i in bare[len(row)]], bare        # the first row is an example
-            else:
-                header, widths = row, {len(row): [*find_columns(path, row, columns), find_column(row, label)]}
-                names = [None if i is None else row[i].strip() for i in widths[len(row)]]
-                continue
-        if len(row) in widths:
-            yield f'line {line}', names, [None if i is None else row[i] for i in widths[len(row)]]
+    rows = table_rows(path, bare)
+    line, first = next(rows, (1, []))  # an empty file has no columns
+    if len(first) in bare and None in [find_column(first, names) for names in columns]:
+        layouts, header = bare, None
+        names = [f'column {i + 1}' for i in bare[len(first)]]
+        rows = itertools.chain([(line, first)], rows)  # it is an example
+    else:
+        indices = [*find_columns(path, first, columns), find_column(first, label)]
+        layouts, header = {len(first): indices}, first
+        names = [None if i is None else first[i].strip() for i in indices]
+    for line, row in rows:
+        indices = layouts.get(len(row))
+        if indices is not None:
+            yield f'line {line}', names, [None if i is None else row[i] for i in indices]
         elif broken is not None and names[-1] is not None:
             broken.append(line)
-        elif header:
+        elif header is not None:
             raise wrong_width(path, line, row, header)
         else:
             raise ValueError(f'{path}, line {line}: {len(row)} columns, not {" or ".join(map(str, bare))}')
-    if names is None:
-        find_columns(path, [], columns)                                # an empty file: no column
 
 
 def plain(value):
     """A field as text without blanks around it, as a number, or as a list of texts. null and NaN become ''."""
     if isinstance(value, str):
         if not value.isascii():
-            value.encode()                                             # json can hold halves of characters
+            value.encode()  # json can hold halves of characters
         return value.strip()
     if value is None or value != value:
         return ''
@@ -229,14 +230,14 @@ def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
 
     columns: of each its name, or several names of which the first that the file has counts; case does not matter.
     label: names of one more column, whose field comes last; it is None where the file has no such column.
-    bare: {number of columns: indices of the columns and of the label} of a table that may come without a header: the
-    first row is a header if it has the names of all columns. broken: a list to which the lines of rows with another
-    number of columns are added, if the file has labels; without it, and in a file without labels, they raise.
+    bare: {number of columns: indices of the columns and of the label}, the layouts of a table that may come without a
+    header: the first row is a header if it has the names of all columns. broken: a list to which the lines of rows with
+    another number of columns are added, if the file has labels; without it, and in a file without labels, they raise.
     lists: fields may be lists of texts.
 
     The format follows from the name: .parquet, .jsonl or .json (one object a line, or a list of them), .tsv (no
     quotes), and .csv; other files are json if they begin with {, else as `table_rows` says. Fields are texts, stripped,
-    or numbers; nulls are ''. Raises what `lines_of` raises, and ValueError with file and place.
+    or numbers; nulls are ''. Raises what `read_lines` raises, and ValueError with file and place.
     """
     name = str(path).lower()
     if name.endswith('.parquet'):
@@ -259,5 +260,5 @@ def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
 
 
 def begins_json(path) -> bool:
-    """Whether the first character that is not blank is a brace."""
-    return next((line for line in lines_of(path) if not line.isspace()), '').lstrip().startswith('{')
+    """True if the first character that is not blank is a brace."""
+    return next((line for line in read_lines(path) if not line.isspace()), '').lstrip().startswith('{')

@@ -1,0 +1,312 @@
+"""The row of a task, and how files are found and read that are tables: one each for training, validation and test."""
+
+import itertools
+import math
+import os
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tasks.readers import read_rows
+from text_utils import has_tokens
+
+WORDS = {'train': ('train',), 'validation': ('dev', 'validation', 'valid'), 'test': ('test', 'labelled_test')}
+EXTENSIONS = ('.tsv', '.txt', '.jsonl', '.json', '.csv', '.parquet')
+
+
+class Split(NamedTuple):
+    """N examples as text."""
+    texts: tuple  # fields, each a list of N texts
+    labels: list | None  # class numbers, or plain numbers where the task has no classes; None: not labelled
+    parts: dict = {}  # name -> slice of the examples that are also scored by themselves: {'matched': slice(9815)}
+    notes: tuple = ()  # what was left out or looks wrong, one sentence each
+
+
+def noted(split: Split, note: str) -> Split:
+    """The Split with one note more."""
+    return split._replace(notes=(*split.notes, note))
+
+
+def rows_of(files: 'Files', path: str, broken: list | None):
+    """Place, texts and label of each row of a table, as `read_rows` gives them."""
+    return read_rows(path, files.columns, files.label, files.bare, broken)
+
+
+class Files(NamedTuple):
+    """Where examples lie, in the official archive or in a re-distribution: names of folders, files and columns."""
+    folders: tuple  # names of the folder, the official one first
+    columns: tuple  # for each text, the name or the names that its column may have
+    label: tuple  # the names that the column of the label may have
+    patterns: tuple = ('{}',)  # names of a file without its extension; {} stands for train, dev or test
+    parts: tuple = ('',)  # validation and test examples lie in one file for each part
+    bare: dict = {}  # tables without a header: number of columns -> indices of the texts and of the label
+    labels: dict = {}  # label in a file -> class number; empty: files have the names of classes, or their numbers
+    no_majority: tuple = ()  # examples with these labels are left out
+    skip_broken: bool = False  # rows with a wrong number of columns are left out
+    answers: tuple = ()  # files with the labels of the test examples, for a test file without labels
+    rows: Callable = rows_of  # reads the rows of a file; another function where files are not tables
+
+
+class Task(NamedTuple):
+    """All that the programs know of a task: a row of the table in tasks/__init__.py."""
+    files: Files | None  # None: `loader` and `reader` know them
+    form: str  # a name in datasets.FORMS
+    classes: tuple  # names in the order of the logits, which is Hugging Face's too; empty: the label is a number
+    metrics: tuple  # names in tasks/metrics.py; the first chooses the best epoch
+    submission: dict  # part of the test examples, '' for all -> name of the file with their predictions
+    written: tuple = ()  # what this file has for each class; empty: the name of the class
+    limits: tuple = ()  # the least and the greatest label, if it is a number
+    ties_by_cost: bool = False  # of epochs with equal scores, the one with the least cost is best, not the first
+    defaults: dict = {}  # options of train.py that differ from the original's defaults
+    zero_shot: bool = False  # zero_shot.py has this task too
+    paper: dict = {}  # part of the test examples -> {row of the paper's table 5: its score in percent}
+    paper_set: str = 'test'  # the examples on which the paper has these scores
+    others_dev: float | None = None  # score of one run on dev, of openai-gpt in transformers (github: jiant#881)
+    loader: Callable | None = None  # (task, options) -> three Splits, where load_tables is not enough
+    reader: Callable | None = None  # (task, path, options) -> Split, where read_tables is not enough
+
+    def load(self, options: Namespace) -> tuple[Split, Split, Split | None]:
+        """Training, validation and test examples, the last if there are any; options: of train.py."""
+        return (self.loader or load_tables)(self, options)
+
+    def read(self, path: str, options: Namespace) -> Split:
+        """The examples of one file, labelled or not."""
+        return self.reader(self, path, options) if self.reader else read_tables(self, [path])
+
+    @property
+    def head(self):
+        """DoubleHeadModel's task_head_type."""
+        return head_type(self.form, self.classes)
+
+    def predictions(self, logits):
+        """Class numbers, or standardised numbers where the task has no classes: logits (N, n_out) -> array (N,)."""
+        return (logits.argmax(1) if self.classes else logits[:, 0]).numpy()
+
+    def in_units(self, numbers, scale):
+        """Standardised numbers (N,) in the unit of the labels and within their limits; scale: mean and deviation."""
+        numbers = numbers.astype(float) * scale[1] + scale[0]
+        return numbers.clip(*self.limits) if self.limits else numbers
+
+    def answers(self, logits, scale, names=()) -> list[str]:
+        """Predictions as text: names of classes, by default the task's own, or numbers in the unit of the labels."""
+        predictions = self.predictions(logits)
+        if self.classes:
+            return [(names or self.classes)[prediction] for prediction in predictions]
+        digits = 3 if self.limits else max(3, 2 - math.floor(math.log10(scale[1])))  # a hundredth of the deviation
+        return [f'{number:.{digits}f}' for number in self.in_units(predictions, scale)]
+
+
+def head_type(form: str, classes):
+    """DoubleHeadModel's task_head_type for a form and its classes; no classes: the label is a number."""
+    if form in ('choices', 'question'):
+        return 'multiple_choice'
+    n_out = len(classes) or 1  # no classes: one output, the number
+    return ('similarity' if form == 'both' else 'classification', n_out)
+
+
+# Finding files
+
+def places(files: Files) -> list[str]:
+    """The folders of --data_dir where the files of a task may lie, the first choice first; '' is --data_dir."""
+    return ['', *files.folders, *(f'{above}/{folder}' for above in ('glue_data', 'glue') for folder in files.folders)]
+
+
+def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
+    """Paths of the file, or of its shards, of a kind: train, validation or test; empty without one.
+
+    Raises ValueError if some of the shards are missing.
+    """
+    endings = (f'_{part}', f'-{part}') if part else ('',)
+    for pattern, word, ending in itertools.product(files.patterns, WORDS[kind], endings):
+        stem = os.path.join(folder, pattern.format(word + ending))
+        extensions = ('', *EXTENSIONS) if pattern.endswith('.{}') else EXTENSIONS  # '': the kind is the extension
+        whole = [stem + extension for extension in extensions if os.path.isfile(stem + extension)]
+        if found := whole[:1] or shards_of(stem):
+            return found
+    return []
+
+
+def shards_of(stem: str) -> list[str]:
+    """Paths of the files train-00000-of-00002.parquet, train-00001-of-00002.parquet of the stem train, in order."""
+    folder, name = os.path.split(stem)
+    if not os.path.isdir(folder or '.'):
+        return []
+    shard = re.compile(re.escape(name) + r'-(\d{5})-of-(\d{5})\.(?:parquet|jsonl|json|csv)')
+    found = sorted(filter(shard.fullmatch, os.listdir(folder or '.')))
+    if found:
+        n = int(shard.fullmatch(found[0])[2])
+        if len(found) != n:
+            raise ValueError(f'{folder}: {len(found)} of the {n} files {name}-*-of-*')
+    return [os.path.join(folder, name) for name in found]
+
+
+def names_of(files: Files, kind: str) -> str:
+    """The names of files that `files_of` looks for, as words of a message."""
+    parts = [''] if kind == 'train' else files.parts
+    endings = [f'_{part}' if part else '' for part in parts]
+    names = [pattern.format(word + ending)
+             for pattern, word, ending in itertools.product(files.patterns, WORDS[kind], endings)]
+    return f'{", ".join(names)} ({", ".join(EXTENSIONS)})'
+
+
+def find_folder(data_dir: str, files: Files, find=None, names: str = '', kind: str = 'train') -> str:
+    """The first folder with files of a kind: train or validation. FileNotFoundError with the names looked for.
+
+    find, names: a function that gives these files of a folder, and their names, where `files_of` is not enough.
+    """
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the files of the task')
+    for place in places(files):
+        folder = os.path.join(data_dir, place) if place else data_dir
+        if find(folder) if find else files_of(folder, files, kind):
+            return folder
+    raise FileNotFoundError(f'{data_dir} has no {kind.replace("train", "training")} file of {files.folders[0]}: '
+                            f'looked for {names or names_of(files, kind)}, in it and in its '
+                            f'{", ".join(places(files)[1:])}')
+
+
+# Reading them
+
+def as_text(label) -> str:
+    """A label as text files write it."""
+    if label is None:
+        return ''
+    if isinstance(label, float) and label.is_integer():  # pandas makes 1.0 of a 1 in a column with gaps
+        return str(int(label))
+    return str(label)
+
+
+class SplitBuilder:
+    """Builds a Split; counts empty texts and missing labels."""
+
+    def __init__(self, task: Task, names: tuple):
+        self.task, self.names = task, names  # names of the fields, for messages
+        self.class_of = task.files.labels or {label: i for i, name in enumerate(task.classes)
+                                              for label in (name, str(i))}
+        self.texts, self.labels = tuple([] for _ in names), []
+        self.first_unlabelled = self.first_empty = None
+        self.n_empty = 0
+
+    def add(self, where: str, texts, label):
+        """Add an example. where: its file and place, for messages. ValueError for an unknown label."""
+        for field, text in zip(self.texts, texts, strict=True):
+            field.append(text)
+        self.labels.append(self.number_of(as_text(label), where))
+        if self.labels[-1] is None:
+            self.first_unlabelled = self.first_unlabelled or where
+        for name, text in zip(self.names, texts, strict=True):
+            if not has_tokens(text):
+                self.n_empty += 1
+                self.first_empty = self.first_empty or f'{where}: {name}'
+
+    def number_of(self, label: str, where: str):
+        """The class number of a label, or its number; None where there is none."""
+        if label in ('', '-1'):  # Hugging Face writes -1 where GLUE has no label
+            return None
+        if self.task.classes:
+            if label not in self.class_of:
+                raise ValueError(f'{where}: label {label[:40]!r} is not one of {", ".join(self.class_of)}')
+            return self.class_of[label]
+        low, high = self.task.limits
+        try:
+            number = float(label)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise ValueError(f'{where}: {self.task.files.label[0]} {label[:40]!r} is not a number from {low:g} to '
+                             f'{high:g}')
+        return number
+
+    def split(self, path: str, labelled: bool, notes=()) -> Split:
+        """The examples. ValueError if there are none, or if some or, with `labelled`, all have no label."""
+        if not self.labels:
+            raise ValueError(f'{path} has no examples')
+        n_unlabelled = self.labels.count(None)
+        if labelled and n_unlabelled == len(self.labels):
+            raise ValueError(f'{path} has no labels (column {" or ".join(self.task.files.label)})')
+        if 0 < n_unlabelled < len(self.labels):
+            raise ValueError(f'{self.first_unlabelled}: the label is missing, but other examples have one')
+        if self.n_empty:
+            notes = (*notes, f'{self.first_empty} is empty, as {self.n_empty} texts are; they are kept')
+        return Split(self.texts, None if n_unlabelled else self.labels, notes=tuple(notes))
+
+
+def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
+    """The examples of a file or of its shards. labelled: each must have a label.
+
+    Raises ValueError or OSError with the file, and the line, of what is wrong.
+    """
+    files = task.files
+    names = tuple(name if isinstance(name, str) else name[0] for name in files.columns)
+    builder, notes = SplitBuilder(task, names), []
+    for path in paths:
+        broken, n_left_out = [], 0
+        for place, (*texts, label) in files.rows(files, path, broken if files.skip_broken else None):
+            if as_text(label) in files.no_majority:
+                n_left_out += 1
+            else:
+                builder.add(f'{path}, {place}', [str(text) for text in texts], label)
+        if broken:
+            lines = [*map(str, broken[:5]), '...'] if len(broken) > 5 else map(str, broken)
+            notes.append(f'{path}: {len(broken)} rows with another number of columns than the header are left out: '
+                         f'lines {", ".join(lines)}')
+        if n_left_out:
+            notes.append(f'{path}: {n_left_out} examples without a gold label are left out')
+    return builder.split(paths[0], labelled, notes)
+
+
+def join(splits: dict) -> Split:
+    """One Split of several, {name: Split}, with a part for each name. It has labels if all have."""
+    parts, start = {}, 0
+    for name, split in splits.items():
+        n = len(split.texts[0])
+        parts[name] = slice(start, start + n)
+        start += n
+    fields = zip(*(split.texts for split in splits.values()), strict=True)
+    labels = [split.labels for split in splits.values()]
+    return Split(tuple(list(itertools.chain(*field)) for field in fields),
+                 None if None in labels else list(itertools.chain(*labels)), parts,
+                 tuple(itertools.chain(*(split.notes for split in splits.values()))))
+
+
+def read_kind(task: Task, folder: str, kind: str, labelled: bool = False) -> Split | None:
+    """The validation or test examples in a folder, with all parts that are there; None without any."""
+    paths = {part: files_of(folder, task.files, kind, part) for part in task.files.parts}
+    splits = {part: read_tables(task, of_part, labelled) for part, of_part in paths.items() if of_part}
+    if not splits:
+        return None
+    return splits[''] if task.files.parts == ('',) else join(splits)
+
+
+def with_labels(test: Split, answers: Split, path: str) -> Split:
+    """A test Split with the labels of the same texts in another file, if that has each, with one label."""
+    labels = {}
+    for *texts, label in zip(*answers.texts, answers.labels, strict=True):
+        labels.setdefault(tuple(texts), set()).add(label)
+    found = [labels.get(texts, ()) for texts in zip(*test.texts, strict=True)]
+    if any(len(of_text) != 1 for of_text in found):
+        return test
+    return noted(test._replace(labels=[label for [label] in found]), f'labels of the test are from {path}')
+
+
+def read_test(task: Task, folder: str) -> Split | None:
+    """The test examples in a folder, labelled if they or a file beside them are; None without any."""
+    test = read_kind(task, folder, 'test')
+    for name in task.files.answers:
+        path = os.path.join(folder, name)
+        if test and test.labels is None and os.path.isfile(path):
+            test = with_labels(test, read_tables(task, [path], labelled=True), path)
+    return test
+
+
+def load_tables(task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
+    """Training, validation and test of a task that comes in three files, or in more for its parts."""
+    files = task.files
+    folder = find_folder(options.data_dir, files)
+    train = read_tables(task, files_of(folder, files, 'train'), labelled=True)
+    valid = read_kind(task, folder, 'validation', labelled=True)
+    if valid is None:
+        raise FileNotFoundError(f'{folder} has training examples of {files.folders[0]}, but no validation file: '
+                                f'looked for {names_of(files, "validation")}')
+    return train, valid, read_test(task, folder)

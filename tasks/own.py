@@ -1,0 +1,258 @@
+"""--dataset own: the reader's own file of examples, as a task, without a line of code.
+
+The training file says what the classes are. They are kept in config.json of the run, as are the options that say which
+columns are read, so that a run can be used without its training file.
+"""
+
+import csv
+import math
+import re
+from argparse import Namespace
+from collections import Counter
+from functools import partial
+from typing import NamedTuple
+
+from tasks.base import Split, Task, as_text
+from tasks.readers import read_rows
+from tasks.stories import N_VALID, SPLIT_SEED
+from text_utils import has_tokens
+
+# --form -> the form of datasets.FORMS, the least and the greatest number of columns, and what these are
+COLUMNS = {
+    'text': ('text', 1, math.inf, 'one column, or several whose texts are joined'),
+    'pair': ('pair', 2, 2, 'two columns: first text,second text'),
+    'both': ('both', 2, 2, 'two columns, whose order does not matter'),
+    'choices': ('question', 4, math.inf, 'context,question,answer,answer,... or without a question '
+                'context,,answer,answer,...'),
+}
+DEFAULTS = dict(n_batch=32, n_gpu=1, n_valid=None)  # of train.py's options
+VALID_PART = 5  # without --valid, a fifth of the examples, at most N_VALID, are for validation
+FEW, MANY = 10, 50  # a class with fewer examples, and more classes than this, look wrong
+NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+ID = re.compile(r'(?=.*\d)\S{1,40}')  # a text without blanks, with a digit
+
+
+def columns_of(text: str) -> list[str]:
+    """'title,"a, b"' -> ['title', 'a, b']"""
+    try:
+        return [name.strip() for name in next(csv.reader([text], skipinitialspace=True))]
+    except csv.Error as e:
+        raise ValueError(f'--text {text}: {e}') from None
+
+
+def fields_of(form: str, texts: list[str]) -> list[str]:
+    """The fields of an example, from the texts of its columns; form: of datasets.FORMS."""
+    return [' '.join(filter(None, texts))] if form == 'text' else texts
+
+
+def first_empty(form: str, fields: list[str]) -> int | None:
+    """The index of the first field without tokens, None without one. The question may be empty."""
+    for i, field in enumerate(fields):
+        if not has_tokens(field) and (form, i) != ('question', 1):
+            return i
+    return None
+
+
+class Rows(NamedTuple):
+    """The rows of a file."""
+    path: str
+    places: list  # 'line 3', for messages
+    texts: list  # of each row the texts of its columns
+    labels: list | None  # as text
+
+
+def read_own_rows(path: str, options: Namespace, labelled: bool = False) -> Rows:
+    """The rows of a file. labelled: each must have a label; otherwise all or none.
+
+    Raises ValueError or OSError with the file, and the line, of what is wrong.
+    """
+    names, form, rows = columns_of(options.text), COLUMNS[options.form][0], Rows(path, [], [], [])
+    columns = [name for name in names if name]
+    for place, values in read_rows(path, [*columns, options.label] if labelled else columns, options.label):
+        texts, label = [str(value) for value in values[:len(columns)]], values[len(columns)]
+        if len(columns) < len(names):
+            texts.insert(1, '')  # no question
+        empty = first_empty(form, fields_of(form, texts))
+        if empty is not None:
+            raise ValueError(f'{path}, {place}: {" and ".join(columns) if form == "text" else names[empty]} is empty')
+        rows.places.append(place)
+        rows.texts.append(texts)
+        rows.labels.append(' '.join(as_text(label).split()))
+    if not rows.places:
+        raise ValueError(f'{path} has no examples')
+    if '' not in rows.labels:
+        return rows
+    if labelled or any(rows.labels):
+        why = '' if labelled else ', but other examples have a label'
+        raise ValueError(f'{path}, {rows.places[rows.labels.index("")]}: {options.label} is empty{why}')
+    return rows._replace(labels=None)
+
+
+def listed(names) -> str:
+    """'a, b, c, ...'"""
+    return ', '.join(names[:10]) + (', ...' if len(names) > 10 else '')
+
+
+def all_numbers(texts) -> bool:
+    return all(map(NUMBER.fullmatch, texts))
+
+
+# From labels to classes and numbers
+
+def classes_of(rows: Rows, options: Namespace) -> tuple:
+    """The names of the classes: the labels of the training examples, or the columns of the answers.
+
+    ValueError where nothing can be learned from them.
+    """
+    if options.number:
+        return ()
+    if options.form == 'choices':
+        return tuple(columns_of(options.text)[2:])
+    classes = tuple(sorted(set(rows.labels)))
+    if len(classes) == 1:
+        raise ValueError(f'{rows.path}: all {len(rows.labels)} examples have the same {options.label}, {classes[0]}: '
+                         'there is nothing to learn')
+    if len(classes) == len(rows.labels):
+        raise ValueError(f'{rows.path}: no two examples have the same {options.label}, so it does not name classes'
+                         + ('; for numbers to estimate give --number' if all_numbers(classes) else ''))
+    return classes
+
+
+def labels_are_classes(task: Task) -> bool:
+    """False where labels are numbers, or say which answer is right."""
+    return bool(task.classes) and task.form != 'question'
+
+
+def label_of(task: Task, base: int | None, texts: list[str], label: str) -> int | float:
+    """The number of the class of an example, or its number; base: --label_base. ValueError if the label is wrong."""
+    if not task.classes:
+        if not (NUMBER.fullmatch(label) and math.isfinite(float(label))):
+            raise ValueError(f'{label[:40]!r} is not a finite number')
+        return float(label)
+    if task.form == 'question':
+        return right_answer(base, task.classes, texts[2:], label)
+    if label not in task.classes:
+        raise ValueError(f'{label[:40]!r} is not a class of the training examples, which are {listed(task.classes)}')
+    return task.classes.index(label)
+
+
+def right_answer(base: int | None, names: tuple, answers: list[str], label: str) -> int:
+    """The index of the right answer, which the label gives by its number, its column or its text."""
+    last = len(answers) - 1
+    if base is not None:
+        if label not in [str(base + i) for i in range(last + 1)]:
+            raise ValueError(f'{label[:40]!r} is not a number of an answer, {base} to {base + last}')
+        return int(label) - base
+    by_name = [i for i, name in enumerate(names) if label.lower() == name.lower()]
+    if NUMBER.fullmatch(label) and not by_name:
+        raise ValueError(f'{label} may be counted from 0 or from 1: --label_base says which')
+    found = {*by_name, *(i for i, answer in enumerate(answers) if label == ' '.join(answer.split()))}
+    if len(found) != 1:
+        why = 'is more than one answer' if found else f'is neither the text of an answer nor one of {listed(names)}'
+        raise ValueError(f'{label[:40]!r} {why}')
+    return found.pop()
+
+
+def to_split(task: Task, options: Namespace, rows: Rows) -> Split:
+    """The rows as fields, with class numbers or numbers as labels."""
+    examples = [fields_of(task.form, texts) for texts in rows.texts]
+    fields = tuple(map(list, zip(*examples, strict=True)))
+    if rows.labels is None:
+        return Split(fields, None)
+    labels = []
+    for place, texts, label in zip(rows.places, rows.texts, rows.labels, strict=True):
+        try:
+            labels.append(label_of(task, options.label_base, texts, label))
+        except ValueError as e:
+            raise ValueError(f'{rows.path}, {place}: {options.label} {e}') from None
+    return Split(fields, labels)
+
+
+# The task
+
+def own_task(options: Namespace, classes: tuple) -> Task:
+    """The task of own data with these classes, to read files; it has no training examples."""
+    form = COLUMNS[options.form][0]
+    task = Task(None, form, classes, ('accuracy',) if classes else ('pearson', 'spearman'), {'': f'{options.desc}.tsv'},
+                ties_by_cost=True,  # small validation sets have many equal scores
+                reader=read_own)
+    if len(classes) == 2 and labels_are_classes(task):
+        return task._replace(metrics=('accuracy', 'f1'))  # F1 of the second class
+    return task
+
+
+def open_own(options: Namespace) -> Task:
+    """The task of own data; the training file, which says what the classes are, is read."""
+    rows = read_own_rows(options.train, options, labelled=True)
+    task = own_task(options, classes_of(rows, options))
+    train = to_split(task, options, rows)._replace(notes=tuple(doubts(task, options, rows)))
+    return task._replace(loader=partial(load_own, train))
+
+
+def saved_task(config: dict) -> Task:
+    """The task of a run of own data, from its config.json, without its training file. ValueError if it is damaged."""
+    options, classes = Namespace(**config['options']), tuple(config['classes'])
+    kinds = dict(text=str, label=str, form=str, desc=str, number=(bool, type(None)), label_base=(int, type(None)))
+    wrong = [name for name, kind in kinds.items() if not isinstance(getattr(options, name, ...), kind)]
+    if wrong or options.form not in COLUMNS or bool(classes) == bool(options.number):
+        raise ValueError('config.json is damaged, or of another version of this program: '
+                         + (wrong[0] if wrong else 'form'))
+    return own_task(options, classes)
+
+
+def load_own(train: Split, task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
+    """Training, validation and test examples."""
+    if options.valid:
+        valid = to_split(task, options, read_own_rows(options.valid, options, labelled=True))
+    else:
+        train, valid = split_off(task, options, train)
+    return train, valid, task.read(options.test, options) if options.test else None
+
+
+def read_own(task: Task, path: str, options: Namespace) -> Split:
+    """The examples of one file, labelled or not."""
+    return to_split(task, options, read_own_rows(path, options))
+
+
+def split_off(task: Task, options: Namespace, split: Split) -> tuple[Split, Split]:
+    """Training and validation examples, by the original's seed, with the classes in the same proportion in both."""
+    from sklearn.model_selection import train_test_split
+    n = len(split.labels)
+    n_valid = options.n_valid or min(N_VALID, n // VALID_PART)
+    counts = Counter(split.labels)
+    by_class = labels_are_classes(task)
+    single = [i for i, label in enumerate(split.labels) if by_class and counts[label] == 1]  # these are trained on
+    rest = sorted({*range(n)} - {*single})
+    if not 0 < n_valid < len(rest):
+        raise ValueError(f'{n_valid} of the {n} examples of {options.train} cannot be set aside for validation: give '
+                         '--valid FILE or another --n_valid')
+    notes, stratify = list(split.notes), [split.labels[i] for i in rest] if by_class else None
+    if single:
+        notes.append('classes with one example have none for validation: '
+                     + listed([task.classes[split.labels[i]] for i in single]))
+    if by_class and min(n_valid, len(rest) - n_valid) < len(counts) - len(single):
+        stratify = None
+        notes.append(f'{n_valid} validation examples of {len(rest)} cannot have all classes: they are drawn at random')
+    parts = train_test_split(rest, test_size=n_valid, random_state=SPLIT_SEED, stratify=stratify)
+    train, valid = (Split(tuple([field[i] for i in chosen] for field in split.texts), [split.labels[i] for i in chosen])
+                    for chosen in (parts[0] + single, parts[1]))
+    return train._replace(notes=tuple(notes)), valid
+
+
+def doubts(task: Task, options: Namespace, rows: Rows):
+    """Sentences about what looks wrong with the training examples."""
+    for name, texts in zip(columns_of(options.text), zip(*rows.texts, strict=True), strict=True):
+        texts = [text for text in texts if text]
+        if texts and all_numbers(texts):
+            yield f'all texts of column {name} are numbers, which the network reads as words'
+        elif len(set(texts)) == len(texts) > 1 and all(map(ID.fullmatch, texts)):
+            yield f'column {name} looks like ids, not like texts: {", ".join(texts[:3])}, ...'
+    if not labels_are_classes(task):
+        return
+    classes = task.classes
+    if len(classes) > MANY or all_numbers(classes) and any('.' in name for name in classes):
+        yield (f'{options.label} has {len(classes)} classes, {listed(classes)}'
+               + ('; for numbers to estimate give --number' if all_numbers(classes) else ''))
+    few = [f'{name} ({n})' for name, n in sorted(Counter(rows.labels).items()) if n < FEW]
+    if few:
+        yield f'{len(few)} of {len(classes)} classes have less than {FEW} examples: {listed(few)}'

@@ -1,0 +1,100 @@
+"""The files of RACE: a passage a file, or Hugging Face's with a question a row."""
+
+import os
+import re
+from argparse import Namespace
+from functools import partial
+
+from tasks.base import EXTENSIONS, WORDS, Files, Split, SplitBuilder, Task, files_of, find_folder, join
+from tasks.readers import read_rows
+from utils import read_json
+
+LEVELS = ('middle', 'high')  # schools of the exams
+LOOKED_FOR = {
+    'train': 'train/middle/1.txt, train/high/1.txt, ..., or middle/train, high/train, all/train, train '
+             f'({", ".join(EXTENSIONS)})',
+    'validation': 'dev/middle/, dev/high/ and files validation',
+}
+
+
+def passages(folder: str) -> list[str]:
+    """Paths of the files 1.txt, 2.txt, ... of a folder, by their numbers; the order of the disk would be another."""
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    numbers = sorted(int(name[:-4]) for name in names if re.fullmatch('[0-9]+[.]txt', name))
+    return [os.path.join(folder, f'{number}.txt') for number in numbers]
+
+
+def race_files(files: Files, folder: str, kind: str) -> list[str]:
+    """Paths of the files of a kind of RACE, middle before high: the archive's folders, or Hugging Face's files."""
+    found = [path for word in WORDS[kind] for level in LEVELS
+             for path in passages(os.path.join(folder, word, level))]
+    found = found or [path for level in LEVELS
+                      for path in files_of(folder, files._replace(patterns=(f'{level}/{{}}',)), kind)]
+    return found or files_of(folder, files, kind)
+
+
+def race_folder(files: Files, data_dir: str, kind: str) -> str:
+    """The first folder with files of a kind: train or validation. FileNotFoundError with the names looked for."""
+    return find_folder(data_dir, files, partial(race_files, files, kind=kind), LOOKED_FOR[kind], kind)
+
+
+def race_rows(files: Files, path: str):
+    """Place, level, (article, question, options) and answer of each question in a file of RACE."""
+    if not path.endswith('.txt'):  # Hugging Face's: a row for each question
+        for place, (name, *texts, answer) in read_rows(path, ('example_id', *files.columns), files.label, lists=True):
+            yield place, next((level for level in LEVELS if str(name).startswith(level)), ''), texts, answer
+        return
+    passage = read_json(path)
+    article, questions, options = (passage.get(name) for name in ('article', 'questions', 'options'))
+    answers = passage.get('answers', [None] * len(questions) if isinstance(questions, list) else None)
+    if not (isinstance(article, str) and all(isinstance(field, list) for field in (questions, options, answers))
+            and len(questions) == len(options) == len(answers)):
+        raise ValueError(f'{path} is no passage of RACE: article, and as many questions as options and answers')
+    article, level = article.strip(), os.path.basename(os.path.dirname(os.path.abspath(path)))
+    for i, (question, of_question, answer) in enumerate(zip(questions, options, answers, strict=True), start=1):
+        yield f'question {i}', level, (article, question, of_question), answer
+
+
+def read_questions(task: Task, paths: list[str], labelled: bool = False, in_parts: bool = True) -> Split:
+    """The questions of files of RACE: article, question, four options.
+
+    The levels are parts, middle before high; without in_parts the order is that of the files.
+    """
+    n_options = len(task.classes)
+    names = ('article', 'question', *(f'option {letter}' for letter in task.classes))
+    levels, articles = {level: SplitBuilder(task, names) for level in (*LEVELS, '')}, {}
+    for path in paths:
+        for place, level, (article, question, options), answer in race_rows(task.files, path):
+            if not isinstance(article, str):
+                raise ValueError(f'{path}, {place}: the article is not a text')
+            if not (isinstance(question, str) and isinstance(options, list) and len(options) == n_options
+                    and all(isinstance(option, str) for option in options)):
+                raise ValueError(f'{path}, {place}: not a question and a list of {n_options} options')
+            article = articles.setdefault(article, article)  # once in memory for all its questions
+            levels[level if level in LEVELS and in_parts else ''].add(
+                f'{path}, {place}', [article, question.strip(), *(option.strip() for option in options)], answer)
+    splits = {level: builder.split(paths[0], labelled) for level, builder in levels.items() if builder.labels}
+    if not splits:
+        raise ValueError(f'{paths[0]} has no questions')
+    return join(splits)._replace(parts={}) if '' in splits else join(splits)
+
+
+def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
+    """RACE, trained on middle and high together."""
+    folder = race_folder(task.files, options.data_dir, 'train')
+    train, valid, test = (race_files(task.files, folder, kind) for kind in ('train', 'validation', 'test'))
+    if not valid:
+        raise FileNotFoundError(f'{folder} has training examples of RACE, but no validation examples: looked for '
+                                f'{LOOKED_FOR["validation"]}')
+    return (read_questions(task, train, labelled=True)._replace(parts={}), read_questions(task, valid, labelled=True),
+            read_questions(task, test) if test else None)
+
+
+def read_race(task: Task, path: str, options: Namespace) -> Split:
+    """The questions of one file, or of a folder with folders middle and high."""
+    if not os.path.isdir(path):
+        return read_questions(task, [path], in_parts=False)
+    paths = [file for folder in (*(os.path.join(path, level) for level in LEVELS), path) for file in passages(folder)]
+    if not paths:
+        raise FileNotFoundError(f'{path} has no passages: files 1.txt, 2.txt, ... in it, or in middle/ and high/')
+    return read_questions(task, paths)

@@ -1,0 +1,133 @@
+"""The files of the Story Cloze Test (ROCStories): their names, their rows, and the original's split into two sets."""
+
+import os
+import re
+from argparse import Namespace
+
+from tasks.base import Split, Task
+from tasks.readers import find_column, find_columns, read_table
+from text_utils import has_tokens
+
+SPLIT_SEED = 3535999445  # the original's, of the split into training and validation stories
+N_VALID = 374  # validation stories of the original
+
+VAL_NAME = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
+TEST_NAME = 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv'
+SENTENCES = [f'InputSentence{i}' for i in range(1, 5)]
+ENDINGS = ['RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2']
+LABEL = 'AnswerRightEnding'
+
+
+def cloze_rank(name: str, kind: str):
+    """A key that sorts the names of story files of a kind, 'val' or 'test', the best first; None for other files.
+
+    A name that says the kind comes before cloze_test.csv, which is taken for the test file; 2016 before later years.
+    """
+    if name.startswith(('.', '~$')):  # skip hidden files and Excel's lock files
+        return None
+    stem = os.path.splitext(name)[0]
+    words = [word.lower() for word in re.findall('[Cc]loze|[A-Z]?[a-z]+|[A-Z]+|[0-9]+', stem)]
+    text = ' '.join(words)
+    if not re.search('cloze|2016|2018', text):
+        return None
+    says_kind = kind in text.replace('cloze test', 'cloze').split()  # files of both kinds are of the "cloze test"
+    if not says_kind:
+        says_another = {'val', 'valid', 'validation', 'train', 'dev'} & {*words}
+        if kind != 'test' or 'cloze test' not in text or says_another:
+            return None
+    year = 0 if '2016' in words else 2 if '2018' in words else 1
+    return not says_kind, year
+
+
+def find_cloze_file(data_dir: str, kind: str) -> str:
+    """Path of the 'val' (labelled: training and validation) or 'test' file of the Story Cloze Test in `data_dir`.
+
+    The name under which the original reads it comes first, then csv and tsv files by `cloze_rank`. Raises
+    FileNotFoundError, with the names looked for, or ValueError where two files are as good.
+    """
+    exact = VAL_NAME if kind == 'val' else TEST_NAME
+    if os.path.isfile(os.path.join(data_dir, exact)):
+        return os.path.join(data_dir, exact)
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the Story Cloze files')
+    ranks = {name: cloze_rank(name, kind) for name in sorted(os.listdir(data_dir))}
+    names = [name for name, rank in ranks.items() if rank is not None]
+    tables = [name for name in names if name.lower().endswith(('.csv', '.tsv'))]
+    if not tables:
+        raise FileNotFoundError(
+            f'{data_dir} has no Story Cloze {kind} file: looked for "{exact}", then csv or tsv names with "{kind}" '
+            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, ...)'
+            + (f'; {names[0]} is neither: unpack it, or save it as CSV (UTF-8)' if names else ''))
+    first = min(ranks[name] for name in tables)
+    best = [name for name in tables if ranks[name] == first]
+    if len(best) > 1:
+        raise ValueError(f'{data_dir} has several {kind} files ({", ".join(best)}): keep one, or name it "{exact}"')
+    return os.path.join(data_dir, best[0])
+
+
+def read_cloze(path: str, labelled: bool | None = None):
+    """Stories of one file: lists of the four sentences joined, the first endings, the second, and labels 0 or 1.
+
+    labelled: True wants a label in every row, False ignores them, None takes them where the file has them. The labels
+    are None where there are none. Raises ValueError with file and row where something is wrong with one.
+    """
+    header, rows = read_table(path)
+    wanted = SENTENCES + ENDINGS
+    columns = find_columns(path, header, [*wanted, LABEL] if labelled else wanted)[:len(wanted)]
+    if not rows:
+        raise ValueError(f'{path} has a header but no story')
+    label = find_column(header, LABEL)
+    if label is not None and not any(row[label].strip() for _, row in rows):
+        if labelled:
+            raise ValueError(f'{path}: {LABEL} is empty in all rows: this is not the file with the labels')
+        label = None
+    stories, endings1, endings2, labels = [], [], [], []
+    for i, (line, row) in enumerate(rows, start=1):
+        where = f'{path}, line {line} (story {i})'
+        *sentences, ending1, ending2 = fields = [row[column] for column in columns]
+        for name, field in zip(wanted, fields, strict=True):
+            if not has_tokens(field):
+                raise ValueError(f'{where}: {name} is empty: {field[:40]!r} has no tokens')
+        if label is not None and labelled is not False:
+            if row[label].strip() not in ('1', '2'):
+                raise ValueError(f'{where}: {LABEL} is {row[label]!r}, not 1 or 2')
+            labels.append(int(row[label]) - 1)
+        stories.append(' '.join(sentences))
+        endings1.append(ending1)
+        endings2.append(ending2)
+    return stories, endings1, endings2, labels or None
+
+
+def split_cloze(path: str, n_valid: int, n_train: int | None = None):
+    """The stories of the labelled file as (stories, endings 1, endings 2, labels), for training and for validation.
+
+    The split is the original's: n_valid stories are for validation, and of the rest all or the first n_train train.
+    """
+    import numpy as np
+    fields = read_cloze(path, labelled=True)
+    n = len(fields[0])
+    if not 0 < n_valid < n:
+        raise ValueError(f'{path} has {n} stories, so n_valid={n_valid} of them cannot be set aside for validation')
+    order = np.random.RandomState(SPLIT_SEED).permutation(n).tolist()  # as in scikit-learn, which takes long to import
+    return tuple(tuple([field[i] for i in chosen] for field in fields)
+                 for chosen in (order[n_valid:][:n_train], order[:n_valid]))
+
+
+def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = N_VALID):
+    """The Story Cloze Test as the port returns it: training and validation as `split_cloze` has them, and (stories,
+    endings 1, endings 2) of the test file."""
+    train, valid = split_cloze(find_cloze_file(data_dir, 'val'), n_valid, n_train)
+    return train, valid, read_cloze(find_cloze_file(data_dir, 'test'), labelled=False)[:3]
+
+
+def load_stories(task: Task, options: Namespace) -> tuple[Split, Split, Split]:
+    """Training, validation and test examples."""
+    labelled = split_cloze(find_cloze_file(options.data_dir, 'val'), options.n_valid)
+    train, valid = (Split(tuple(texts), labels) for *texts, labels in labelled)
+    return train, valid, read_stories(task, find_cloze_file(options.data_dir, 'test'), options)
+
+
+def read_stories(task: Task, path: str, options: Namespace) -> Split:
+    """The stories of one file."""
+    *texts, labels = read_cloze(path)
+    return Split(tuple(texts), labels)
