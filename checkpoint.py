@@ -27,7 +27,7 @@ import torch
 from tqdm import tqdm
 
 from options import INCIDENTAL
-from utils import ResultLogger, check_archive, make_path, read_json, write_whole
+from utils import ResultLogger, check_archive, make_path, read_sealed, seal, write_sealed, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
 
@@ -116,9 +116,7 @@ class Run:
         """results.json of a run that is complete, with --resume; otherwise None."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
-        results = read_json(self.results_path)
-        if not isinstance(results.get('options'), dict) or not isinstance(results.get('seconds'), int | float):
-            raise ValueError(f'{self.results_path} is damaged, or no file of this program')
+        results = read_sealed(self.results_path)
         self.refuse_other_options(results['options'], self.results_path)
         self.print(f'{self.args.desc} is complete')
         return results
@@ -157,44 +155,23 @@ class Run:
 
     def restore(self):
         """Continue from the checkpoint. Raises ValueError if it is damaged, or of other options, data or processes."""
-        path, saved = self.last_path, load_state(self.last_path)       # on the CPU, where generator states must be
-        if not isinstance(saved, dict) or set(saved) != {*self.parts, 'generators', 'data', 'state'}:
-            raise ValueError(f'{path} is no checkpoint of a run')
-        try:
-            self.refuse_other_options(saved['state']['log'][0], path)
-            if saved['data'] != self.data_hash:
-                raise ValueError(f'{path}: the interrupted run had other data, another vocabulary or other weights')
-            if len(saved['generators']) != self.ranks.size:
-                raise ValueError(f'{path}: the interrupted run had {len(saved["generators"])} processes, each with a '
-                                 f'generator of its own, this one has {self.ranks.size}: start as many')
-            if set(saved['state']) != set(self.state):
-                raise ValueError(f'{path} was written by another version of this program')
-            self.check_kinds(saved)
-            load_into(self.parts['model'], saved['model'], path)
-            for name, part in self.parts.items():
-                if name != 'model':
-                    part.load_state_dict(saved[name])
-            set_generator_states(saved['generators'][self.ranks.rank])
-        except (TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, ValueError) as e:
-            if str(e).startswith(path):                                # one of those above
-                raise
-            raise ValueError(f'{path} is damaged ({type(e).__name__})') from None
+        path, saved = self.last_path, load_state(self.last_path)  # on the CPU, where generator states must be
+        if not isinstance(saved, dict) or saved.pop('sha256', None) != seal_of(path, saved):
+            raise ValueError(f'{path} is not as a run wrote it: it is damaged, or of another version of this program')
+        self.refuse_other_options(saved['state']['log'][0], path)
+        if saved['data'] != self.data_hash:
+            raise ValueError(f'{path}: the interrupted run had other data, another vocabulary or other weights')
+        if len(saved['generators']) != self.ranks.size:
+            raise ValueError(f'{path}: the interrupted run had {len(saved["generators"])} processes, each with a '
+                             f'generator of its own, this one has {self.ranks.size}: start as many')
+        if set(saved['state']) != set(self.state):
+            raise ValueError(f'{path} was written by another version of this program')
+        load_into(self.parts['model'], saved['model'], path)
+        for name, part in self.parts.items():
+            if name != 'model':
+                part.load_state_dict(saved[name])
+        set_generator_states(saved['generators'][self.ranks.rank])
         self.state = saved['state']
-
-    def check_kinds(self, saved):
-        """Raise TypeError where a checkpoint has other kinds of values than this run, where nothing else would look."""
-        opt, state = self.parts['opt'], saved['state']
-        moments = [dict(step=torch.tensor(0.), exp_avg=p, exp_avg_sq=p) for group in opt.param_groups
-                   for p in group['params']]
-        fixed = [[{**group, 't': None} for group in opt.settings(groups)]
-                 for groups in (opt.state_dict()['param_groups'], saved['opt']['param_groups'])]
-        numbers = [state['n_updates'], *(group['t'] for group in saved['opt']['param_groups'])]
-        if not (fixed[0] == fixed[1] and same_kind(saved['opt']['state'], dict(enumerate(moments)))
-                and all(type(n) is int and 0 <= n <= state['n_total'] for n in numbers)
-                and all(same_kind(state[name], value) for name, value in self.state.items() if type(value) is not list)
-                and state['n_total'] == self.state['n_total'] and type(state['losses']) is list
-                and all(isinstance(name, str) for line in state['log'] for name in dict(line))):
-            raise TypeError
 
     def refuse_other_options(self, options, path):
         """Raise ValueError where a run, whose options `path` holds, cannot be continued with the present ones."""
@@ -224,8 +201,9 @@ class Run:
         if self.ranks.rank == 0:
             self.check_parameters()
             parts = {name: part.state_dict() for name, part in self.parts.items()}
-            save_state(self.last_path, dict(parts, generators=generators, data=self.data_hash,
-                                            state={**self.state, 'seconds': self.seconds()}))
+            saved = dict(parts, generators=generators, data=self.data_hash,
+                         state={**self.state, 'seconds': self.seconds()})
+            save_state(self.last_path, {**saved, 'sha256': seal_of(self.last_path, saved)})
         self.saved_at = time.time()
 
     def log(self, **line):
@@ -264,6 +242,11 @@ class Run:
             with write_whole(self.path(name)) as f:
                 json.dump(value, f, indent=1)
 
+    def write_sealed(self, name, value):
+        """Write a file of the run's folder with its hash."""
+        if self.ranks.rank == 0:
+            write_sealed(self.path(name), value, indent=1)
+
     def keep_vocabulary(self, encoder_path, bpe_path, folder=''):
         """Copy vocabulary and merges into the folder of the run, or into one in it."""
         if self.ranks.rank == 0:
@@ -276,8 +259,7 @@ class Run:
         self.signals.release()
         results = dict(results, desc=self.args.desc, options=vars(self.args), seconds=self.seconds())
         if self.ranks.rank == 0:
-            with write_whole(self.results_path) as f:
-                json.dump(results, f)
+            write_sealed(self.results_path, results)
             with suppress(FileNotFoundError):
                 os.remove(self.last_path)
         return results
@@ -346,14 +328,19 @@ def load_into(model, state: dict, path: str):
         raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
 
 
-def same_kind(value, fresh) -> bool:
-    """Whether a value that was read has the types, and the shapes of tensors, of one made here; None stands for any."""
-    if isinstance(fresh, dict):
-        return (isinstance(value, dict) and set(value) == set(fresh)
-                and all(same_kind(value[key], fresh[key]) for key in fresh))
-    if isinstance(fresh, torch.Tensor):
-        return is_plain(value) and (value.dtype, value.shape) == (fresh.dtype, fresh.shape)
-    return fresh is None or type(value) is type(fresh)
+def seal_of(path: str, saved: dict) -> str:
+    """The hash of the plain values of a checkpoint and of the types and shapes of its tensors; '' for no checkpoint.
+
+    Tensors of whole numbers (orders, generators) are hashed too. Parameters and moments are not, because that takes
+    seconds, and load_state compares check sums of them.
+    """
+    def kind_of(tensor):
+        numbers = tensor.tolist() if is_plain(tensor) and tensor.dtype in (torch.int64, torch.uint8) else None
+        return str(tensor.dtype), tensor.shape, is_plain(tensor), numbers
+    try:
+        return seal(path, saved, kind_of)
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return ''
 
 
 def is_plain(tensor) -> bool:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
-from utils import MAX_TEXT, read_bytes, read_json, write_whole
+from utils import MAX_TEXT, read_bytes, read_sealed, write_sealed, write_whole
 from workers import one_at_a_time, progress, share_out
 
 PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
@@ -122,8 +122,7 @@ def count_words(job):
     for chunk, n in chunks.items():
         for word in (words_of_short_chunk if len(chunk) <= MAX_CACHED_LEN else words_of_chunk)(chunk):
             words[word] += n
-    with write_whole(target) as f:
-        json.dump(words, f)
+    write_sealed(target, dict(counts=words))
 
 
 @functools.lru_cache(1)
@@ -235,10 +234,7 @@ def write_vocabulary(args, pieces):
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     paths = each_piece(count_words, pieces, counts, args.n_proc, 'counting words')
     for path in counted('adding counts', paths):
-        n_of_word = read_json(path, MAX_TEXT)
-        if not all(type(n) is int and n > 0 and word.split() == [word] for word, n in n_of_word.items()):
-            raise ValueError(f'{path} does not hold counts of words: remove it, and they are counted again')
-        words.update(n_of_word)
+        words.update(read_sealed(path, MAX_TEXT, ': remove it, and words are counted again')['counts'])
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
     encoder, merges = learn_vocabulary(words, args.vocab_size)

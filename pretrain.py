@@ -219,8 +219,6 @@ def train(args, device, autocast, ranks):
         state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
                           dict(n_updates=0, n_total=n_total, losses=[]))
         ranks.agree('checkpoints', state['n_updates'])
-        if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
-            raise ValueError(f'{run.last_path} is damaged')
         state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
         progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast, fast.product))
         since, n_tokens, snapshots = time.time(), 0, snapshots_of(args.snapshots, n_total)

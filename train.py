@@ -286,15 +286,6 @@ def is_early(state):
     return state['n_epochs'] == 0 and n_updates in EARLY_LOGS and state['log'][-1].get('n_updates') != n_updates
 
 
-def is_whole(state, n_train):
-    """Whether order, losses and log in the state of a checkpoint are such as this run writes."""
-    order = torch.arange(n_train) if state['order'] is None else state['order']
-    return (isinstance(order, torch.Tensor) and order.dtype == torch.int64
-            and torch.equal(order.sort(0).values, torch.arange(n_train))
-            and 0 <= state['n_epochs'] <= state['n_updates'] == len(state['losses'])
-            and all(isinstance(line.get('va_score'), float) for line in state['log'][1:]))
-
-
 def fine_tune(args, task, data, device, autocast, ranks):
     """One run, or what is left of it; returns its results."""
     n_batch = args.n_batch * args.n_gpu
@@ -304,7 +295,7 @@ def fine_tune(args, task, data, device, autocast, ranks):
                          f'--n_gpu {args.n_gpu}')
     with Run(args, ranks, device) as run:
         if run.results:
-            if run.results.get('data', data.digest) != data.digest:
+            if run.results['data'] != data.digest:
                 raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other '
                                  'weights: choose another --desc')
             return summary(run, run.results)
@@ -315,10 +306,8 @@ def fine_tune(args, task, data, device, autocast, ranks):
                           dict(n_updates=0, n_total=per_epoch * args.n_iter, n_epochs=0, order=None, losses=[]),
                           submission_paths(args, task) if args.submit else (),
                           environment={**environment(), **data.hashes, 'device': name, 'processes': ranks.size})
-        if not is_whole(state, len(data.train)):
-            raise ValueError(f'{run.last_path} is damaged')
         run.keep_vocabulary(args.encoder_path, args.bpe_path)
-        run.write_json('config.json', dict(
+        run.write_sealed('config.json', dict(
             options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
             n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
         fetch_every = 1 if device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
@@ -429,20 +418,16 @@ def write_predictions(path, values, classes=(), probabilities=()):
 
 def summary(run, results):
     """Print what came out and where it is; returns the results as a namespace."""
-    try:
-        minutes, seconds = divmod(round(results['seconds']), 60)
-        when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
-        run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-                  f'{results["valid_score"]:.2f} after {when} (the best constant answer: '
-                  f'{results["valid_trivial"]:.2f})')
-        if results['degenerate']:
-            run.print('warning: the network gives all validation examples the same answer')
-        for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
-            if key in results:
-                run.print(f'{what}: {results[key]}')
-        return SimpleNamespace(**results)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(f'{run.results_path} is damaged, or no file of this program') from None
+    minutes, seconds = divmod(round(results['seconds']), 60)
+    when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
+    run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
+              f'{results["valid_score"]:.2f} after {when} (the best constant answer: {results["valid_trivial"]:.2f})')
+    if results['degenerate']:
+        run.print('warning: the network gives all validation examples the same answer')
+    for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
+        if key in results:
+            run.print(f'{what}: {results[key]}')
+    return SimpleNamespace(**results)
 
 
 def task_of(args):
@@ -471,9 +456,6 @@ def predict(args, device, autocast):
     for note in split.notes:
         print(f'warning: {note}')
     logits = logits_of(trained, task, split, args, device, autocast)
-    if logits.size(1) != max(len(task.classes), 1):
-        raise ValueError(f'config.json of {args.desc} is damaged: it has {len(task.classes)} classes, but each example '
-                         f'has {logits.size(1)} scores')
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
     for earlier in set_aside([path]):

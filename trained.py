@@ -4,7 +4,6 @@ Vocabulary, merges and weights must belong together: their sizes are compared, a
 """
 
 import argparse
-import math
 import os
 import sys
 from typing import NamedTuple
@@ -12,9 +11,8 @@ from typing import NamedTuple
 import torch
 
 from checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
-from datasets import FORMS, SPECIAL, head_type
+from datasets import SPECIAL, head_type
 from model_pytorch import (
-    DEFAULT_CONFIG,
     N_SHARDS,
     DoubleHeadModel,
     LMModel,
@@ -22,7 +20,7 @@ from model_pytorch import (
     read_shapes,
 )
 from text_utils import TextEncoder
-from utils import read_json
+from utils import read_sealed
 
 
 class Trained(NamedTuple):
@@ -98,44 +96,12 @@ def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
     return Trained(model, encoder, options, 0, {}, encoder_path, bpe_path)
 
 
-def is_option(value, default) -> bool:
-    """Whether a value can be that of an option of the network with this default: a dropout, a size or a name."""
-    if isinstance(default, float):
-        return type(value) in (int, float) and 0 <= value < 1
-    return type(value) is type(default) and (isinstance(value, str) or value >= 1)
-
-
 def read_config(folder) -> dict:
     """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
     path = os.path.join(folder, 'config.json')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
-    config = read_json(path)
-    kinds = dict(options=dict, form=str, classes=list, n_vocab=int, n_ctx=int, clf_token=int, vocabulary=str,
-                 merges=str)
-    wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
-    if not wrong:
-        options = config['options']
-        wrong = [name for name, default in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
-                 if not is_option(options.get(name), default)]
-    if not wrong:
-        if options['n_embd'] % options['n_head']:
-            wrong.append('n_head')
-        if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
-            wrong.append('clf_token')
-        if config['form'] not in FORMS or {*map(type, config['classes'])} - {str}:
-            wrong.append('task')
-        if not (config.get('scale') is None if config['classes'] else is_scale(config.get('scale'))):
-            wrong.append('scale')
-    if wrong:
-        raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
-    return config
-
-
-def is_scale(scale) -> bool:
-    """Whether a value is a mean and a standard deviation."""
-    return (isinstance(scale, list) and [*map(type, scale)] == [float, float] and all(map(math.isfinite, scale))
-            and scale[1] > 0)
+    return read_sealed(path)
 
 
 def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
@@ -156,7 +122,4 @@ def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
 def written_hashes(folder) -> dict:
     """The hashes in results.json of the run that wrote a folder; empty where there is no such file."""
     path = os.path.join(folder, 'results.json')
-    hashes = read_json(path).get('hashes', {}) if os.path.lexists(path) else {}
-    if not isinstance(hashes, dict):
-        raise ValueError(f'{path} is damaged, or no file of this program')
-    return hashes
+    return read_sealed(path)['hashes'] if os.path.lexists(path) else {}

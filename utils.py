@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import time
@@ -131,6 +132,27 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
         raise ValueError(f'{path} is not a json object: {e}') from None
     if not isinstance(value, dict):
         raise ValueError(f'{path} is not a json object')
+    return value
+
+
+def seal(path, value: dict, default=None) -> str:
+    """The hash of a file's name and of a json object in it. default: as json.dumps takes it."""
+    text = json.dumps([os.path.basename(path), value], sort_keys=True, default=default)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_sealed(path, value: dict, indent=None):
+    """Write a json object with its hash, by which `read_sealed` notices any change."""
+    with write_whole(path) as f:
+        json.dump({**value, 'sha256': seal(path, value)}, f, indent=indent)
+
+
+def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
+    """What `write_sealed` wrote. Raises OSError, or ValueError with the hint if the file is another or was changed."""
+    value = read_json(path, max_bytes)
+    if value.pop('sha256', None) != seal(path, value):
+        raise ValueError(f'{path} is not as this program wrote it: it is damaged, or edited, or of another '
+                         f'version{hint}')
     return value
 
 

@@ -22,7 +22,18 @@ from device import DTYPES, choose_device, grad_scaler
 from options import train_options
 from readers import read_table
 from shell import run_script
-from utils import ResultLogger, encode_dataset, iter_data, make_path, read_bytes, read_json, read_text, write_whole
+from utils import (
+    ResultLogger,
+    encode_dataset,
+    iter_data,
+    make_path,
+    read_bytes,
+    read_json,
+    read_sealed,
+    read_text,
+    write_sealed,
+    write_whole,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -338,3 +349,18 @@ def test_output_to_a_full_disk_is_one_line_and_status_2():
     with open('/dev/full', 'w') as full, script('print("x")', stdout=full) as process:
         err = process.communicate(timeout=20)[1]
         assert err == '-c: error: [Errno 28] No space left on device\n' and process.returncode == 2
+
+
+def test_a_sealed_file_that_was_changed_or_renamed_is_refused(tmp_path):
+    path, value = tmp_path / 'config.json', dict(b=[1, 0.1, None], a={'x': 'é'})
+    write_sealed(path, value)
+    assert read_sealed(path) == value
+    whole = path.read_text()
+    (tmp_path / 'results.json').write_text(whole)
+    for name, text in (('results.json', whole), ('config.json', whole.replace('0.1', '0.2')), ('config.json', '{}'),
+                       ('config.json', json.dumps(value)), ('config.json', whole.replace('"a"', '"c"'))):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f'{name} is not as this program wrote it: .* version; look'):
+            read_sealed(tmp_path / name, hint='; look')
+    path.write_text(json.dumps(json.loads(whole), indent=4))           # other spaces are no other value
+    assert read_sealed(path) == value
