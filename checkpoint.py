@@ -71,14 +71,14 @@ class Signals:
 class Run:
     """The files of one run, from its beginning to its end. The script keeps the loop:
 
-        with Run(args, ranks, device) as run:                          # no other process has this --desc
-            if run.results:                                                # --resume of a complete run
+        with Run(args, ranks, device, autocast) as run:  # no other process has this --desc
+            if run.results:  # --resume of a complete run
                 return run.results
             state = run.begin(dict(model=model, opt=opt), data_hash, dict(n_updates=0, n_total=n_total))
             while state['n_updates'] < n_total:
                 ...
                 run.log(n_updates=..., loss=...)
-                run.save_or_stop()                                         # raises Stopped after a signal
+                run.save_or_stop()  # raises Stopped after a signal
             run.save()
             return run.finish(results)
 
@@ -87,8 +87,8 @@ class Run:
     files.
     """
 
-    def __init__(self, args, ranks, device):
-        self.args, self.ranks, self.device = args, ranks, device
+    def __init__(self, args, ranks, device, autocast):
+        self.args, self.ranks, self.device, self.autocast = args, ranks, device, autocast
         self.log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
         self.folder = os.path.join(args.save_dir, args.desc)
         self.last_path, self.results_path = self.path('checkpoint.pt'), self.path('results.json')
@@ -194,6 +194,17 @@ class Run:
         if received:
             raise Stopped(received, f'stopped after update {self.state["n_updates"]} of {self.state["n_total"]}; the '
                           'same command with --resume continues')
+
+    def begin_update(self):
+        """Remember the generators, so that `drop_update` can undo what an update has drawn."""
+        self.generators = generator_states()
+
+    def drop_update(self):
+        """After a signal, within an update: save the state before it, and raise Stopped. Several processes go on,
+        because all must stop after the same update."""
+        if self.signals.received and self.ranks.size == 1:
+            set_generator_states(self.generators)
+            self.save_or_stop()
 
     def save(self):
         """Write the checkpoint."""

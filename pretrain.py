@@ -18,7 +18,6 @@ if __name__ == '__main__':
 import math
 import os
 import time
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,9 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from checkpoint import Run, generator_states, set_generator_states
+from checkpoint import Run
 from corpus import load_tokens
-from device import Ranks, device_of, grad_scaler, matmul_flops, set_seed
+from device import Ranks, accumulate, device_of, grad_scaler, matmul_flops, set_seed
 from model_pytorch import (
     TransformerModel,
     load_openai_pretrained_model,
@@ -127,20 +126,21 @@ def build(args, n_vocab, n_total, device, ranks):
     return module, runner, opt
 
 
-def update(runner, opt, batch, micro_batch, autocast, scaler, run):
-    """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor."""
-    runner.train()
-    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(micro_batch)
-    for part in parts:
-        if run.signals.received and run.ranks.size == 1:
-            set_generator_states(generators)                           # the update is dropped, to be done again
-            run.save_or_stop()
-        # processes exchange their gradients once an update, after the last micro-batch
-        with runner.no_sync() if run.ranks.size > 1 and part is not parts[-1] else nullcontext():
-            with autocast:
-                loss = runner(part, n_targets)
-            scaler.scale(loss).backward()
+def update(runner, opt, batch, micro_batch, autocast, scaler, check=None):
+    """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor.
+
+    check: called before each micro-batch; it may raise to end the run.
+    """
+    losses, n_targets = [], batch[:, 1:].numel()
+
+    def loss_of(part):
+        if check:
+            check()
+        loss = runner(part, n_targets)
         losses.append(loss.detach())
+        return loss
+
+    accumulate(loss_of, batch.split(micro_batch), runner, autocast, scaler)
     scaler.step(opt)
     scaler.update()
     opt.zero_grad()
@@ -148,15 +148,15 @@ def update(runner, opt, batch, micro_batch, autocast, scaler, run):
 
 
 @torch.no_grad()
-def validate(module, data, micro_batch, autocast, device):
+def validate(run, module, data):
     """Mean next-token loss of the sequences held out, in nats; the processes share the micro-batches."""
     module.eval()
-    parts, ranks = data.valid(micro_batch), data.ranks
-    losses = torch.zeros(len(parts), device=device)
+    parts, ranks = data.valid(run.args.micro_batch), run.ranks
+    losses = torch.zeros(len(parts), device=run.device)
     for i in range(ranks.rank, len(parts), ranks.size):
-        with autocast:
-            losses[i] = module(data.cut_out(parts[i], len(data.tokens)).to(device), data.n_valid * data.n_ctx)
-    return ranks.sum(losses).sum().item()               # each loss was computed by one process and is 0 on the others
+        with run.autocast:
+            losses[i] = module(data.cut_out(parts[i], len(data.tokens)).to(run.device), data.n_valid * data.n_ctx)
+    return ranks.sum(losses).sum().item()  # each loss was computed by one process and is 0 on the others
 
 
 def flops_of_token(model) -> int:
@@ -168,8 +168,9 @@ def flops_of_token(model) -> int:
 class Progress:
     """How fast the run is: a line each minute, and a bar with the loss where there is a terminal."""
 
-    def __init__(self, run, model, data, flops):
-        self.run, self.flops = run, flops                              # flops: operations a second, see `matmul_flops`
+    def __init__(self, run, model, data):
+        self.run = run
+        self.flops = run.ranks.size * matmul_flops(run.device, run.autocast, fast.product)  # a second
         self.flops_of_token, n_parameters = flops_of_token(model), sum(p.numel() for p in model.parameters())
         self.n_tokens = data.n_batch * data.n_ctx                      # of an update
         first, n_total = run.state['n_updates'], run.state['n_total']
@@ -202,65 +203,74 @@ def snapshots_of(n_snapshots, n_total) -> set[int]:
     return {0, *(round(n_total ** (i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))}
 
 
-def train(args, device, autocast, ranks):
+def train(run):
     """One run, or what is left of it; returns the folder of the result, the log and the model."""
-    with Run(args, ranks, device) as run:
-        if run.results:
-            return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
-        ranks.agree('values of --dtype', args.dtype)                   # auto may be another one on another machine
-        tokens, key, n_vocab = load_tokens(args)                       # one process encodes, the others wait
-        ranks.agree('texts or vocabularies', key)
-        run.print(f'{n_vocab:,} tokens in the vocabulary'
-                  + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
-        data = Sequences(tokens, args, ranks)
-        n_total = max(round(data.per_epoch * args.n_iter), 1)
-        module, runner, opt = build(args, n_vocab, n_total, device, ranks)
-        scaler = grad_scaler(device, args.dtype)
-        state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
-                          dict(n_updates=0, n_total=n_total, losses=[]))
-        ranks.agree('checkpoints', state['n_updates'])
-        state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
-        progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast, fast.product))
-        since, n_tokens, snapshots = time.time(), 0, snapshots_of(args.snapshots, n_total)
-        if 0 in snapshots and not state['n_updates']:
-            write_network(args, run, module.model, 'snapshots/0/')
+    args, ranks, device = run.args, run.ranks, run.device
+    if run.results:
+        return SimpleNamespace(path=run.folder, log=run.results['log'], model=None)
+    data, module, runner, opt, scaler = begin(run)
+    state, n_total = run.state, run.state['n_total']
+    progress, snapshots = Progress(run, module.model, data), snapshots_of(args.snapshots, n_total)
+    if 0 in snapshots and state['n_updates'] == 0:
+        write_network(run, module.model, 'snapshots/0/')
+    since, n_tokens = time.time(), 0
 
-        while state['n_updates'] < n_total:
-            batch = data.batch(state['n_updates']).to(device)
-            loss = update(runner, opt, batch, args.micro_batch, autocast, scaler, run)
-            state['losses'].append(ranks.sum(loss) / ranks.size)
-            state['n_updates'] += 1
-            n_tokens += data.n_batch * args.n_ctx
-            progress.step(state['losses'][-1])
-            if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
-                tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
-                va_loss = validate(module, data, args.micro_batch, autocast, device)
-                run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
-                        va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
-                        flop_utilisation=progress.utilisation(tokens_per_s))
-                run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
-                          .format(**state['log'][-1]))
-                state['losses'], since, n_tokens = [], time.time(), 0
-            if state['n_updates'] in snapshots:                        # before the checkpoint of this update
-                write_network(args, run, module.model, f'snapshots/{state["n_updates"]}/')
-            run.save_or_stop()
-        progress.bar.close()
-        return finish(args, run, module.model)
+    while state['n_updates'] < n_total:
+        batch = data.batch(state['n_updates']).to(device)
+        run.begin_update()
+        loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
+        state['losses'].append(ranks.sum(loss) / ranks.size)
+        state['n_updates'] += 1
+        n_tokens += data.n_batch * args.n_ctx
+        progress.step(state['losses'][-1])
+        if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
+            tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
+            va_loss = validate(run, module, data)
+            run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
+                    va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
+                    flop_utilisation=progress.utilisation(tokens_per_s))
+            run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
+                      .format(**state['log'][-1]))
+            state['losses'], since, n_tokens = [], time.time(), 0
+        if state['n_updates'] in snapshots:  # before the checkpoint of this update
+            write_network(run, module.model, f'snapshots/{state["n_updates"]}/')
+        run.save_or_stop()
+    progress.bar.close()
+    return finish(run, module.model)
 
 
-def write_network(args, run, model, folder=''):
+def begin(run):
+    """Encode the text, and begin the run or go on from its checkpoint: the data, what `build` returns, the scaler."""
+    args, ranks = run.args, run.ranks
+    ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
+    tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait
+    ranks.agree('texts or vocabularies', key)
+    run.print(f'{n_vocab:,} tokens in the vocabulary'
+              + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
+    data = Sequences(tokens, args, ranks)
+    n_total = max(round(data.per_epoch * args.n_iter), 1)
+    module, runner, opt = build(args, n_vocab, n_total, run.device, ranks)
+    scaler = grad_scaler(run.device, args.dtype)
+    state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
+                      dict(n_updates=0, n_total=n_total, losses=[]))
+    ranks.agree('checkpoints', state['n_updates'])
+    state['losses'] = [loss.to(run.device) for loss in state['losses']]  # a checkpoint has them on the CPU
+    return data, module, runner, opt, scaler
+
+
+def write_network(run, model, folder=''):
     """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run."""
     if run.ranks.rank == 0:
         save_openai_pretrained_model(model, run.path(folder))
-    run.keep_vocabulary(args.encoder_path, args.bpe_path, folder)
-    run.write_json(f'{folder}hparams.json', {name: getattr(args, name)
+    run.keep_vocabulary(run.args.encoder_path, run.args.bpe_path, folder)
+    run.write_json(f'{folder}hparams.json', {name: getattr(run.args, name)
                                              for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
 
 
-def finish(args, run, model):
+def finish(run, model):
     """Write the network and results.json; the run is complete."""
-    run.save()                                                         # refuses parameters that are not finite
-    write_network(args, run, model)
+    run.save()  # refuses parameters that are not finite
+    write_network(run, model)
     results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder) if run.ranks.rank == 0 else None))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
@@ -277,9 +287,10 @@ def main(args):
     device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
     smaller = args.micro_batch // 2
+    advice = f'--micro_batch {smaller} is the same training and takes less memory' if smaller else ''
     try:
-        with memory_advice(smaller and f'--micro_batch {smaller} is the same training and takes less memory'):
-            return train(args, device, autocast, ranks)
+        with memory_advice(advice), Run(args, ranks, device, autocast) as run:
+            return train(run)
     finally:
         ranks.leave()
 

@@ -104,6 +104,14 @@ def read_config(folder) -> dict:
     return read_sealed(path)
 
 
+def add_special(text_encoder):
+    """The vocabulary of a TextEncoder, {token: id}, with the special tokens appended."""
+    for token in SPECIAL:
+        if token in text_encoder.encoder:
+            raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
+    return {**text_encoder.encoder, **{token: text_encoder.n_vocab + i for i, token in enumerate(SPECIAL)}}
+
+
 def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
     """Hashes of the vocabulary, the merges and the weights in a model folder, or of vocabulary and merges elsewhere.
 

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -202,7 +203,8 @@ def numbers_of(cfg, device, dtype, plain, deterministic=False):
     stories = drawn_stories(4, T_DATA, cfg.n_tokens)
     module = train.Losses(build(without_dropout(cfg), T_DATA, device), 0.5, plain)
     X, M, Y = get_batch(stories, 4, 0)
-    logits = train.evaluate(module, stories, 4, 4, autocast, Ranks())
+    run = SimpleNamespace(args=SimpleNamespace(n_batch=4, n_gpu=1, plain=plain), ranks=Ranks(), autocast=autocast)
+    logits = train.evaluate(run, module.model, stories, 4)
     with torch.no_grad(), autocast:
         h = module.model.transformer(X.to(device)).float().cpu()       # (8, T, C)
     return [h[M.bool().flatten(0, 1)], logits, *losses_and_gradients(module, [X, M, Y], device, dtype)]

@@ -30,6 +30,7 @@ import torch
 
 import train
 from analysis import figure, legend_below, line_style, scale_scores
+from checkpoint import Run
 from device import Ranks, device_of
 from model_pytorch import read_shapes
 from options import ROWS
@@ -93,7 +94,7 @@ def cost_of(options, data):
 def seconds_a_token(options, data):
     """The time of a few updates of the network that `options` name, for each token."""
     device, autocast = device_of(options)
-    _, runner, opt = train.build(options, TASKS[options.dataset], data, device, Ranks(), N_TIMED + 1)
+    _, runner, opt = train.build(Run(options, Ranks(), device, autocast), TASKS[options.dataset], data)
     n_batch, seconds = options.n_batch * options.n_gpu, []
     for i in range(N_TIMED + 1):                                       # the first one warms up
         where = np.arange(i * n_batch, (i + 1) * n_batch) % len(data.train)
