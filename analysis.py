@@ -5,11 +5,23 @@ compares configurations on the seeds that they share, lists the test stories tha
 figures. For logs of pretrain.py: prints the best perplexity of each, and draws their losses in one figure.
 """
 
-from options import analysis_options as parse_args
+from options import INCIDENTAL, Parser
 from shell import begin_script, run_script
 
+
+def parse_args(argv=None):
+    parser = Parser('analysis.py', __doc__, 'LOG [LOG ...] ')
+    group = parser.add_argument_group('what to read')
+    group.add_argument('logs', nargs='+', metavar='LOG', help='logs of train.py, one for each seed, and of pretrain.py')
+    group = parser.add_argument_group('figures')
+    group.add_argument('--figure_dir', default='log/', metavar='FOLDER', help='figures go here: learning_curves.png '
+                       'and accuracies.png, or pretraining.png')
+    group.add_argument('--no_figures', action='store_true', help='draw none')
+    return parser.parse_args(argv)
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import csv
 import json
@@ -21,7 +33,6 @@ from itertools import combinations, product
 import numpy as np
 
 from datasets import find_cloze_file, read_cloze
-from options import INCIDENTAL
 from utils import read_text, write_whole
 
 PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'))

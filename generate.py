@@ -8,11 +8,50 @@ tokens of the vocabulary are drawn and scored, never special or position rows. T
 stands for a newline, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
-from options import generate_options as parse_args
+from options import (
+    Parser,
+    add_computing_args,
+    add_dropout_args,
+    add_network_args,
+    number,
+    parse_trained_args,
+    refuse_options,
+)
 from shell import begin_script, run_script
 
+
+def parse_args(argv=None):
+    """The options. Those that would have no effect are refused."""
+    parser = Parser('generate.py', __doc__, '[--prompt TEXT | --score FILE] ')
+    group = parser.add_argument_group('what to do').add_mutually_exclusive_group()
+    group.add_argument('--prompt', metavar='TEXT', help='text to continue; without it, each line of standard input is '
+                       'a prompt')
+    group.add_argument('--score', metavar='FILE', help='print log-probability and perplexity of each line and in total')
+    group = parser.add_argument_group('generation')
+    group.add_argument('--gen_len', type=number(int, 1), default=40, help='number of tokens to add, limited by n_ctx')
+    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is the same as --greedy')
+    group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
+    group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
+    group.add_argument('--greedy', action='store_true', help='always take the most probable token')
+    group.add_argument('--n_samples', type=number(int, 1), default=1, help='continuations of each prompt; a single one '
+                       'is printed word by word')
+    group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
+    group = parser.add_argument_group('scores')
+    group.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
+    add_network_args(parser, 'model/', 'the weights, in the released layout')
+    add_dropout_args(parser, hidden=True)
+    add_computing_args(parser)
+    args, given = parse_trained_args(parser, argv)
+    if args.score:
+        draws = ('gen_len', 'temperature', 'topk', 'topp', 'greedy', 'n_samples', 'seed')
+        refuse_options(given, draws, 'with --score')
+    else:
+        refuse_options(given, ('per_token',), 'without --score')
+    return args
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import io
 import math

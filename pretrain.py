@@ -8,15 +8,64 @@ va_loss va_ppl tokens/s; and each minute how fast it is and how long it still ta
 same command and --resume. Under torchrun processes share each update.
 """
 
-from options import pretrain_options as parse_args
-from options import warmup_of
+import os
+
+from options import (
+    Parser,
+    add_computing_args,
+    add_files_args,
+    add_network_args,
+    add_regularisation_args,
+    add_run_args,
+    add_training_args,
+    finish_paths,
+    number,
+    take_defaults_of_model,
+    warmup_of,
+)
 from shell import begin_script, memory_advice, run_script
 
+
+def parse_args(argv=None):
+    """The options of a pre-training run. hparams.json in the model folder changes defaults."""
+    parser = Parser('pretrain.py', __doc__, '--data_dir FOLDER ')
+    group = parser.add_argument_group('data')
+    group.add_argument('--data_dir', required=True, metavar='FOLDER', help='the text: all *.txt in it and below it, '
+                       'UTF-8')
+    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens '
+                       "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
+                       ' instead of --encoder_path with --bpe_path or --model_path')
+    group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
+    group = add_run_args(parser, '')
+    parser.set_defaults(desc='pretrained')
+    group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
+    group.add_argument('--snapshots', type=number(int, 0), default=0, metavar='N', help='keep the network after 0, 1 '
+                       'and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
+    group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
+    group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
+    group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
+                       'time, with dropout of their own; for the memory there is')
+    add_network_args(parser, None, 'weights to start from, in the released layout (default: random ones)')
+    add_regularisation_args(parser)
+    add_computing_args(parser)
+    group = add_files_args(parser)
+    group.add_argument('--token_dir', default='save/tokens/', metavar='FOLDER', help='encoded text is kept here')
+    given = parser.read(argv)
+    if given.get('model_path'):
+        take_defaults_of_model(parser, given)
+    args = parser.complete(given)
+    paths = [args.model_path, args.encoder_path, args.bpe_path]
+    is_clear = not any(paths) if args.vocab_size else args.model_path or all(paths[1:])
+    if not is_clear:
+        raise ValueError('give one vocabulary: --vocab_size to learn it, --encoder_path with --bpe_path, or '
+                         '--model_path')
+    return args if args.vocab_size else finish_paths(args)
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import math
-import os
 import time
 from types import SimpleNamespace
 

@@ -4,12 +4,88 @@ Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_
 the same command and --resume. Under torchrun its towers are spread over the processes.
 """
 
-from options import N_VALID, warmup_of
-from options import train_options as parse_args
+from options import (
+    DATASETS,
+    N_VALID,
+    Parser,
+    add_computing_args,
+    add_files_args,
+    add_network_args,
+    add_own_args,
+    add_regularisation_args,
+    add_run_args,
+    add_training_args,
+    check_own_args,
+    finish_paths,
+    number,
+    seed_list,
+    take_defaults_of_model,
+    warmup_of,
+)
 from shell import begin_script, memory_advice, run_script
 
+
+def parse_args(argv=None):
+    """The options of a fine-tuning run. --dataset, and hparams.json in the model folder, change defaults."""
+    parser = Parser('train.py', __doc__)
+    group = parser.add_argument_group('data')
+    group.add_argument('--dataset', default='rocstories', choices=DATASETS, metavar='NAME', help='task: '
+                       f'{", ".join(DATASETS)}; sample and sample-... need no download, own is any file of examples')
+    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
+    group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
+                       'where the task has no file of them')
+    add_own_args(parser)
+    group = add_run_args(parser, ' (default: that of --dataset)')
+    group.add_argument('--seeds', type=seed_list, metavar='LIST', help='several runs, each with files of its own, '
+                       'DESC-SEED: 42-51, or 1,2,5')
+    group.add_argument('--submit', action='store_true', help='predict the test file with the best parameters; the '
+                       'file has the name that is usual for the task')
+    group.add_argument('--analysis', action='store_true', help='print the scores of the best parameters on the '
+                       'validation and test examples (implies --submit)')
+    group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
+                       'probabilities for the examples in FILE')
+    group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002, epochs=number(int, 1))
+    group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower, which is computed at a '
+                       'time, with dropout of its own')
+    group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
+                       'examples; one device computes one tower after the other')
+    group.add_argument('--lr_schedule', default='warmup_linear', help='learning rate over time',
+                       choices=['warmup_cosine', 'warmup_constant', 'warmup_linear'])
+    group.add_argument('--lm_coef', type=number(float, 0), default=0.5, help='weight of the language-model loss')
+    group.add_argument('--opt', default='adam', choices=['adam'], help='optimizer')
+    group.add_argument('--b1', type=number(float, 0, 1), default=0.9, help="Adam's first decay rate")
+    group.add_argument('--b2', type=number(float, 0, 1), default=0.999, help="Adam's second decay rate")
+    group.add_argument('--e', type=number(float, 0), default=1e-8, help="Adam's epsilon")
+    group = add_network_args(parser, 'model/', 'the weights to start from, in the released layout')
+    group.add_argument('--n_transfer', type=number(int, -1), default=12, help='blocks taken from these weights; -1: '
+                       'nothing, not even the embeddings')
+    group = add_regularisation_args(parser)
+    group.add_argument('--clf_pdrop', type=number(float, 0, 1), default=0.1, help='dropout rate of the classifier')
+    group.add_argument('--vector_l2', action='store_true', help='weight decay of biases and gains too')
+    group = add_computing_args(parser)
+    group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
+                       'written, not with the faster equivalents of fast.py')
+    group = add_files_args(parser)
+    group.add_argument('--submission_dir', default='submission/', metavar='FOLDER', help='predictions go here')
+    # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
+    given = parser.read(argv)
+    parser.set_defaults(**DATASETS[given.get('dataset', 'rocstories')])
+    take_defaults_of_model(parser, given)
+    args = parser.complete(given)
+    if args.n_embd % args.n_head:
+        raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
+    if args.n_transfer > max(12, args.n_layer):                        # 12, the default, means all of a smaller network
+        raise ValueError(f'n_transfer={args.n_transfer}: the network has n_layer={args.n_layer} blocks')
+    if args.n_ctx < 6:
+        raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
+    args.desc = args.desc or args.dataset
+    check_own_args(args)
+    args.submit |= args.analysis
+    return args if args.predict else finish_paths(args)
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import hashlib
 import math

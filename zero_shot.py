@@ -14,11 +14,29 @@ are natural (nats). The first token of a text has no probability, because there 
 rows have none either.
 """
 
-from options import zero_shot_options as parse_args
+from options import Parser, add_computing_args, add_dropout_args, add_network_args, parse_trained_args
 from shell import begin_script, run_script
 
+NAMES = ('rocstories', 'cola', 'race', 'sst2', 'winograd')  # of the tasks
+
+
+def parse_args(argv=None):
+    parser = Parser('zero_shot.py', __doc__, '--dataset NAME ')
+    group = parser.add_argument_group('data')
+    group.add_argument('--dataset', required=True, choices=NAMES, metavar='NAME',
+                       help=f'task to evaluate: {", ".join(NAMES)}')
+    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, the files of '
+                       'CoLA, RACE or SST-2 (see tasks.py), or for winograd DPRD (train.c.txt, test.c.txt), '
+                       'wsc273.txt, or winograd.tsv, a table with the columns sentence (_ for the pronoun), '
+                       'candidate1, candidate2, label (1 or 2)')
+    add_network_args(parser, 'model/', 'the weights, in the released layout')
+    add_dropout_args(parser, hidden=True)
+    add_computing_args(parser)
+    return parse_trained_args(parser, argv)[0]
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import itertools
 import math

@@ -18,8 +18,8 @@ import torch
 from reference import needs_float16
 
 import device
+import train
 from device import DTYPES, choose_device, grad_scaler
-from options import train_options
 from readers import read_table
 from shell import run_script
 from utils import (
@@ -204,15 +204,15 @@ def test_make_path(tmp_path):
 def test_the_model_folder_sets_defaults_and_the_command_line_wins(tmp_path):
     (tmp_path / 'hparams.json').write_text('{"n_embd": 96, "n_layer": 2}')
     argv = ['--model_path', str(tmp_path), '--n_layer', '3']
-    args = train_options(argv)
+    args = train.parse_args(argv)
     assert (args.n_embd, args.n_layer, args.n_head) == (96, 3, 12)
     assert args.encoder_path == str(tmp_path / 'encoder_bpe_40000.json') and args.bpe_path.endswith('vocab_40000.bpe')
     (tmp_path / 'hparams.json').write_text('{"n_heads": 4}')
     with pytest.raises(ValueError, match="hparams.json: 'n_heads' is no option"):
-        train_options(argv)
+        train.parse_args(argv)
     (tmp_path / 'hparams.json').write_text('{')
     with pytest.raises(ValueError, match='hparams.json is not a json object'):
-        train_options(argv)
+        train.parse_args(argv)
 
 
 def test_a_device_that_is_not_there_is_named():
@@ -230,7 +230,7 @@ def test_the_automatic_dtype_is_fast_and_right(monkeypatch, capsys, flags, produ
     monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
     if product is not None:
         monkeypatch.setattr(torch.Tensor, 'bfloat16', lambda _: product)
-    args = train_options(['--device', 'cpu', '--dtype', 'auto'])
+    args = train.parse_args(['--device', 'cpu', '--dtype', 'auto'])
     _, autocast = device.device_of(args)
     assert capsys.readouterr().err.startswith(f'--dtype auto: {chosen}') and chosen.startswith(args.dtype)
     with autocast:
