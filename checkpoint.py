@@ -29,11 +29,11 @@ from tqdm import tqdm
 from options import INCIDENTAL
 from utils import ResultLogger, check_archive, make_path, read_sealed, seal, write_sealed, write_whole
 
-VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
+VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 
 
 class Stopped(Exception):
-    """A signal ended the run after its state was saved; `status` is the exit status that tells so."""
+    """A signal ended the run after its state was saved. `status`, the exit status, is 128 + the signal."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
@@ -50,15 +50,15 @@ class Signals:
 
     def catch(self):
         if threading.current_thread() is threading.main_thread():
-            names = ('SIGINT', 'SIGTERM', 'SIGHUP')                    # Windows has no SIGHUP
+            names = ('SIGINT', 'SIGTERM', 'SIGHUP')  # Windows has no SIGHUP
             numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
             self.handlers = {number: signal.signal(number, self.receive) for number in numbers
-                             if signal.getsignal(number) is not signal.SIG_IGN}          # as under nohup
+                             if signal.getsignal(number) is not signal.SIG_IGN}  # nohup ignores SIGHUP
 
     def receive(self, number, _):
         self.received = number
         self.release()
-        with suppress(OSError):                                        # print may not be called within itself
+        with suppress(OSError):  # print may not be called within itself
             os.write(2, f'{os.path.basename(sys.argv[0])}: signal received: saving and stopping, a second one ends at '
                      'once\n'.encode())
 
@@ -99,7 +99,7 @@ class Run:
         return os.path.join(self.folder, name)
 
     def __enter__(self):
-        with self.stack as stack:                                      # an error below releases the locks
+        with self.stack as stack:  # an error below releases the locks
             if self.ranks.rank == 0:
                 for folder in sorted({os.path.realpath(self.args.log_dir), os.path.realpath(self.args.save_dir)}):
                     stack.enter_context(lock(os.path.join(folder, f'.{self.args.desc}.lock')))
@@ -109,7 +109,7 @@ class Run:
 
     def __exit__(self, *_):
         self.signals.release()
-        self.parts = {}                                                # so that Ranks.leave can free the model
+        self.parts = {}  # so that Ranks.leave can free the model
         self.stack.close()
 
     def read_results(self):
@@ -145,7 +145,7 @@ class Run:
         self.started = self.saved_at = time.time()
         if self.ranks.rank == 0:
             for stem in (self.log_path, self.folder + os.sep):
-                for path in glob.glob(f'{glob.escape(stem)}*.part'):   # what a kill left half written
+                for path in glob.glob(f'{glob.escape(stem)}*.part'):  # half-written files of a run that was killed
                     os.remove(path)
             options, *earlier = self.state['log']
             self.logger = ResultLogger(self.log_path, *earlier, **options)
@@ -182,7 +182,7 @@ class Run:
                 f'--{name} {options.get(name)}, now {now[name]}' for name in changed))
 
     def seconds(self):
-        """How long the run has taken, without its interruptions."""
+        """Seconds that the run has taken, without its interruptions."""
         return self.state['seconds'] + time.time() - self.started
 
     def save_or_stop(self):
@@ -241,10 +241,10 @@ class Run:
         """Print a line, on one process. A reader that is gone (`| head`) counts as a signal to stop."""
         if self.ranks.rank == 0:
             try:
-                tqdm.write(text)                                       # above a progress bar, if there is one
+                tqdm.write(text)  # above a progress bar, if there is one
                 sys.stdout.flush()
             except BrokenPipeError:
-                sys.stdout = open(os.devnull, 'w')                     # so that Python does not complain at its end
+                sys.stdout = open(os.devnull, 'w')  # so that Python does not complain at its end
                 self.signals.received = self.signals.received or getattr(signal, 'SIGPIPE', 13)
 
     def write_json(self, name, value):
@@ -286,7 +286,7 @@ def lock(path: str):
 
 
 def generator_states() -> dict:
-    """The states of Python's, NumPy's and torch's generators, as what `torch.load(weights_only=True)` reads back."""
+    """The states of Python's, NumPy's and torch's generators, in types that `torch.load(weights_only=True)` reads."""
     name, keys, *rest = np.random.get_state()
     return dict(python=random.getstate(), numpy=[name, torch.from_numpy(keys.astype(np.int64)), *rest],
                 torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all())
@@ -302,12 +302,12 @@ def set_generator_states(states: dict):
 
 
 def save_state(path: str, state: dict):
-    """Write tensors and plain values as one whole file; what was there before stays until then."""
+    """Write tensors and plain values to a file. An earlier file stays until the new one is complete."""
     with write_whole(path, 'wb') as f:
         try:
             torch.save(state, f)
         except RuntimeError as e:
-            if isinstance(e.__context__, OSError):                     # torch wraps the OSError of a full disk
+            if isinstance(e.__context__, OSError):  # torch wraps the OSError of a full disk
                 raise e.__context__ from None
             raise
 
@@ -319,9 +319,9 @@ def load_state(path: str, device='cpu') -> dict:
     try:
         if zipfile.is_zipfile(path):
             check_archive(path)
-        with warnings.catch_warnings(action='ignore'):                 # of pickles that it then refuses
+        with warnings.catch_warnings(action='ignore'):  # torch warns of some pickles before it refuses them
             return torch.load(path, map_location=device, weights_only=True)
-    except Exception as e:                                             # torch raises a dozen kinds for damaged files
+    except Exception as e:  # torch raises a dozen kinds for damaged files
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None
 
@@ -355,13 +355,13 @@ def seal_of(path: str, saved: dict) -> str:
 
 
 def is_plain(tensor) -> bool:
-    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
+    """True for a tensor with all its numbers in memory: not sparse, and not one number repeated."""
     return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type != 'meta'
             and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size())
 
 
 def all_finite(state: dict) -> bool:
-    """Whether all numbers of a state dict are finite."""
+    """True if all numbers of a state dict are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
@@ -379,7 +379,7 @@ def sha256(*paths) -> str:
 
 
 def environment() -> dict:
-    """What numbers depend on besides options and files: versions, threads, and the commit (None outside a checkout)."""
+    """Versions, threads and commit (None outside a checkout), on which the numbers of a run depend too."""
     git = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'describe', '--always', '--dirty', '--abbrev=40',
            '--exclude=*']
     try:
@@ -395,16 +395,16 @@ def set_aside(paths) -> list[str]:
     """Rename the files and folders that exist, all with the first number that is free: a.jsonl -> a.1.jsonl."""
     paths = [path.rstrip('/') for path in paths if os.path.lexists(path)]
     folders = tuple(os.path.join(os.path.abspath(path), '') for path in paths)
-    paths = [path for path in paths if not os.path.abspath(path).startswith(folders)]      # the others go with a folder
+    paths = [path for path in paths if not os.path.abspath(path).startswith(folders)]  # the others go with a folder
     n = 1
-    while any(os.path.lexists(numbered(path, n)) for path in paths):
+    while any(os.path.lexists(with_number(path, n)) for path in paths):
         n += 1
     for path in paths:
-        os.rename(path, numbered(path, n))
-    return [numbered(path, n) for path in paths]
+        os.rename(path, with_number(path, n))
+    return [with_number(path, n) for path in paths]
 
 
-def numbered(path, n):
+def with_number(path, n):
     """log/a.jsonl -> log/a.1.jsonl, save/a -> save/a.1"""
     stem, extension = os.path.splitext(path) if path.endswith(('.jsonl', '.tsv')) else (path, '')
     return f'{stem}.{n}{extension}'

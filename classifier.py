@@ -14,7 +14,7 @@ import own
 import train
 from checkpoint import Run
 from device import Ranks, device_of
-from predict import in_units, logits_of, task_of_run
+from predict import in_units, logits_of, task_of_trained
 from tasks import Split
 from trained import open_trained
 
@@ -68,7 +68,7 @@ class Classifier:
     def __init__(self, args):
         self.args = args
         self.trained = open_trained(args)
-        self.task = task_of_run(self.trained)
+        self.task = task_of_trained(self.trained)
         self.classes = self.task.classes
         self.run = Run(args, Ranks(), *device_of(args))
 

@@ -1,4 +1,4 @@
-"""The options that several scripts share: what one calls them, what they default to, and what they may be.
+"""The options that several scripts share: their names, defaults, ranges and help.
 
 One name means the same in every script. Nothing here imports torch, which takes seconds: a script parses its options
 before it does.
@@ -19,7 +19,7 @@ INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 
               'bpe_path', 'train', 'valid', 'test', 'resume', 'checkpoint_minutes', 'submit', 'analysis', 'predict',
               'n_proc')
 DROPOUT = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
-NETWORK = ('n_embd', 'n_head', 'n_layer', 'afn', *DROPOUT)              # with n_ctx, what is fixed in a trained run
+NETWORK = ('n_embd', 'n_head', 'n_layer', 'afn', *DROPOUT)  # fixed in a trained run, as is n_ctx
 
 # --dataset of train.py -> its defaults where they are not the original's
 GLUE = dict(n_batch=32, n_gpu=1)
@@ -35,7 +35,7 @@ DATASETS = {
     'own': dict(n_batch=32, n_gpu=1, n_valid=None),
 }
 
-# Own data: --form -> the form of datasets.FORMS, the least and the greatest number of columns, and what these are
+# Own data: --form -> the form of datasets.FORMS, least and greatest number of columns, and their meaning
 COLUMNS = {
     'text': ('text', 1, math.inf, 'one column, or several whose texts are joined'),
     'pair': ('pair', 2, 2, 'two columns: first text,second text'),
@@ -44,7 +44,7 @@ COLUMNS = {
                 'context,,answer,answer,...'),
 }
 OWN = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base')
-N_VALID = 374                           # validation examples of ROCStories in the original
+N_VALID = 374  # validation examples of ROCStories in the original
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -124,7 +124,7 @@ def number(kind, low, below=math.inf):
             limit = '' if below == math.inf else f' and below {below}'
             raise argparse.ArgumentTypeError(f'{text}: must be at least {low}{limit}, and finite')
         return value
-    convert.__name__ = kind.__name__                                   # argparse says: invalid int value
+    convert.__name__ = kind.__name__  # argparse says: invalid int value
     return convert
 
 
@@ -162,7 +162,7 @@ def seed_list(text):
 # Groups of options that several scripts have
 
 def add_run_args(parser, desc):
-    """How a run of training is named, seeded and continued; returns the group. desc: words on the default of --desc."""
+    """Name, seed and continuation of a run of training; returns the group. desc: about the default of --desc."""
     group = parser.add_argument_group('run')
     group.add_argument('--desc', type=run_name, help=f'name of the run and of its files{desc}')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='seed of all random numbers')
@@ -229,7 +229,7 @@ def add_regularisation_args(parser):
 
 
 def add_computing_args(parser):
-    """Where and how precisely to compute; returns the group."""
+    """Device and precision; returns the group."""
     group = parser.add_argument_group('computing')
     group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
     group.add_argument('--dtype', default='float32', choices=['auto', 'float32', 'tf32', 'bfloat16', 'float16'],
@@ -348,7 +348,7 @@ def check_own_args(args):
         raise ValueError('--label_base has no effect without --form choices')
     if args.valid and args.n_valid:
         raise ValueError('--n_valid has no effect with --valid')
-    args.analysis |= bool(args.test)                                   # a test file is there to be predicted
+    args.analysis |= bool(args.test)  # a test file is there to be predicted
 
 
 def columns_of(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a network says of examples: logits, predictions, scores, and files of predictions (`train.py --predict`)."""
+"""From a trained network to predictions: logits of examples, scores, files of predictions (`train.py --predict`)."""
 
 import math
 import os
@@ -48,7 +48,7 @@ def predictions_of(task, logits):
 
 
 def scores_of(task, logits, labels, parts) -> dict:
-    """How good these logits are, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
+    """Scores of these logits, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
     task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
     predictions = predictions_of(task, logits)
     values = scores(task.metrics, labels, predictions)
@@ -88,7 +88,7 @@ def write_predictions(path, values, classes=(), probabilities=()):
             f.write('\t'.join([str(i), value, *(f'{p:.6f}' for p in (probabilities[i] if classes else ()))]) + '\n')
 
 
-def task_of_run(trained):
+def task_of_trained(trained):
     """The task that a network was trained on, with the classes that it knows."""
     dataset, config = trained.options.dataset, trained.config
     if dataset == 'own':
@@ -113,7 +113,7 @@ def logits_of(run, trained, task, split):
 def predict(run):
     """Load save/DESC and write predictions with probabilities for the examples of a file, labelled or not."""
     args, trained = run.args, open_trained(run.args)
-    task, scale = task_of_run(trained), trained.config['scale']
+    task, scale = task_of_trained(trained), trained.config['scale']
     split = task.read(args.predict, trained.options)
     for note in split.notes:
         print(f'warning: {note}')

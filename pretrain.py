@@ -89,7 +89,7 @@ from opt import OpenAIAdam
 from trained import hash_model
 from utils import TimeLeft
 
-MAX_VALID = 1000                                        # sequences held out, at most
+MAX_VALID = 1000  # sequences held out, at most
 
 
 class LMLoss(nn.Module):
@@ -101,12 +101,12 @@ class LMLoss(nn.Module):
 
     def forward(self, tokens, n_targets):
         """Sum of the next-token losses of tokens (N, T+1), divided by n_targets; logits exist only in chunks."""
-        we, n_ctx = self.model.dropped_table(), self.model.n_ctx       # one draw for lookup and decoding
+        we, n_ctx = self.model.dropped_table(), self.model.n_ctx  # one draw for lookup and decoding
         if not torch.is_grad_enabled():
-            we = we.detach()                                           # then no gradients are made
+            we = we.detach()  # then no gradients are made
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         positions = torch.arange(len(we) - n_ctx, len(we) - n_ctx + ids.size(1), device=ids.device)
-        h = self.model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
+        h = self.model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)  # (N * T, C)
         return fast.WeightedCrossEntropy.apply(h, we, targets, h.new_full((len(h),), 1 / n_targets))[0]
 
 
@@ -150,9 +150,9 @@ class Sequences:
 
 
 def build(args, n_vocab, n_total, device, ranks):
-    """The network in its `LMLoss`; what is called to train, which may be DistributedDataParallel; the optimizer."""
+    """The network in its `LMLoss`; the same, with several processes in DistributedDataParallel; and the optimizer."""
     set_seed(args.seed)
-    if args.model_path:                                                # before a network of any size is built
+    if args.model_path:  # before a network of any size is built
         shapes = read_shapes(args.model_path)
         (n_ctx, n_embd), (n_stored, _) = shapes[:2]
         if n_stored != n_vocab:
@@ -169,7 +169,7 @@ def build(args, n_vocab, n_total, device, ranks):
     runner = module = LMLoss(fast.use_fast_layers(model).to(device))
     if ranks.size > 1:
         runner = DistributedDataParallel(module)
-        torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
+        torch.manual_seed(args.seed + ranks.rank)  # every process draws its own dropout
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine', t_total=n_total, l2=args.l2,
                      warmup=warmup_of(args.lr_warmup, n_total), max_grad_norm=args.max_grad_norm)
     return module, runner, opt
@@ -215,13 +215,13 @@ def flops_of_token(model) -> int:
 
 
 class Progress:
-    """How fast the run is: a line each minute, and a bar with the loss where there is a terminal."""
+    """Shows how fast the run is: a line each minute, and at a terminal also a bar with the loss."""
 
     def __init__(self, run, model, data):
         self.run = run
         self.flops = run.ranks.size * matmul_flops(run.device, run.autocast, fast.product)  # a second
         self.flops_of_token, n_parameters = flops_of_token(model), sum(p.numel() for p in model.parameters())
-        self.n_tokens = data.n_batch * data.n_ctx                      # of an update
+        self.n_tokens = data.n_batch * data.n_ctx  # of an update
         first, n_total = run.state['n_updates'], run.state['n_total']
         self.bar = tqdm(total=n_total, initial=first, ncols=80, disable=True if run.ranks.rank else None)
         self.time_left = TimeLeft(n_total, first)
@@ -236,7 +236,7 @@ class Progress:
 
     def step(self, loss):
         """After each update, whose loss is a tensor."""
-        if self.bar.update():                                          # True when the bar was drawn: a GPU seldom waits
+        if self.bar.update():  # True when the bar was drawn: a GPU seldom waits
             self.bar.set_postfix_str(f'loss {loss.item():.3f}', refresh=False)
         n_updates = self.run.state['n_updates']
         if left := self.time_left.say(n_updates):
@@ -253,7 +253,7 @@ def snapshots_of(n_snapshots, n_total) -> set[int]:
 
 
 def train(run):
-    """One run, or what is left of it; returns the folder of the result, the log and the model."""
+    """Train from the beginning, or from the checkpoint; returns the folder of the result, the log and the model."""
     args, ranks, device = run.args, run.ranks, run.device
     if run.results:
         return SimpleNamespace(path=run.folder, log=run.results['log'], model=None)
@@ -289,7 +289,7 @@ def train(run):
 
 
 def begin(run):
-    """Encode the text, and begin the run or go on from its checkpoint: the data, what `build` returns, the scaler."""
+    """Encode the text, and begin the run or go on from its checkpoint: the data, the three of `build`, the scaler."""
     args, ranks = run.args, run.ranks
     ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
     tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait

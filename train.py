@@ -74,7 +74,7 @@ def parse_args(argv=None):
     args = parser.complete(given)
     if args.n_embd % args.n_head:
         raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
-    if args.n_transfer > max(12, args.n_layer):                        # 12, the default, means all of a smaller network
+    if args.n_transfer > max(12, args.n_layer):  # 12, the default, means all of a smaller network
         raise ValueError(f'n_transfer={args.n_transfer}: the network has n_layer={args.n_layer} blocks')
     if args.n_ctx < 6:
         raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
@@ -115,13 +115,13 @@ from text_utils import TextEncoder
 from trained import add_special, hash_model
 from utils import TimeLeft
 
-FETCH_EVERY = 20                                        # updates between two looks at losses and signals on a GPU
-EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first epoch after which the original logs too
+FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
+EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)  # updates of the first epoch after which the original logs too
 
 
 def hash_files(args, n_vocab):
     """Hashes of vocabulary, merges and weights. Raises ValueError if they do not belong together."""
-    if args.n_transfer == -1:                                          # no weights are loaded
+    if args.n_transfer == -1:  # no weights are loaded
         return dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
     n_stored = read_shapes(args.model_path)[1][0]
     if n_stored != n_vocab:
@@ -131,7 +131,7 @@ def hash_files(args, n_vocab):
 
 
 def load_data(args, task):
-    """Read and encode the examples of the task: a namespace with train, valid, test Examples and what they imply."""
+    """Read and encode the examples of the task: a namespace with train, valid, test and their properties."""
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
     hashes = hash_files(args, text_encoder.n_vocab)
     encoder = add_special(text_encoder)
@@ -144,7 +144,7 @@ def load_data(args, task):
     hashes['texts'] = hash_texts(texts).hexdigest()
     hashes['ids'] = hash_ids(encoded).hexdigest()
     n_fields = len(splits[0].texts)
-    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]         # of train, valid, test
+    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]  # of train, valid, test
     n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
     scale = None if task.classes else scale_of(splits[0].labels)
     train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
@@ -166,10 +166,10 @@ def load_data(args, task):
 
 
 def labels_and_overlap(task, train, valid, test=None):
-    """What would make the scores of these splits mean little, one sentence each."""
+    """Warnings about labels and texts that would make the scores of these splits mean little."""
     warnings = [f'all {len(split.labels)} {name} examples have the same label'
                 for name, split in (('training', train), ('validation', valid)) if len(set(split.labels)) == 1]
-    n_fields = {'choices': 1, 'question': 2}.get(task.form)            # without the answers
+    n_fields = {'choices': 1, 'question': 2}.get(task.form)  # without the answers
     seen, seen_in = set(), ''
     for name, split in (('training', train), ('validation', valid), ('test', test)):
         examples = [] if split is None else list(zip(*split.texts[:n_fields], strict=True))
@@ -182,7 +182,7 @@ def labels_and_overlap(task, train, valid, test=None):
 
 
 def scale_of(labels) -> tuple[float, float]:
-    """Mean and standard deviation of the training numbers, in whose unit the network is trained."""
+    """Mean and standard deviation of the training numbers; the network learns (number - mean) / deviation."""
     mean, std = float(np.mean(labels)), float(np.std(labels))
     if is_constant(labels):
         raise ValueError(f'all {len(labels)} training examples have the same number, {mean:g}: nothing can be learned')
@@ -241,8 +241,8 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
 
 
 def build(run, task, data):
-    """The network with the released weights; what is called to train, its `Losses`, with several processes in
-    DistributedDataParallel; and the optimizer."""
+    """The network with the released weights; its `Losses`, with several processes in DistributedDataParallel; and the
+    optimizer."""
     args, n_total = run.args, data.per_epoch * run.args.n_iter
     set_seed(args.seed)
     model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
@@ -259,7 +259,7 @@ def build(run, task, data):
 
 
 def begin(run, task, data):
-    """Begin the run, or go on from its checkpoint, and say so; returns what `build` returns, and the scaler."""
+    """Begin the run, or go on from its checkpoint; returns the three of `build`, and the scaler of losses."""
     args, device = run.args, run.device
     model, runner, opt = build(run, task, data)
     scaler = grad_scaler(device, args.dtype)
@@ -281,7 +281,7 @@ def begin(run, task, data):
     return model, runner, opt, scaler
 
 
-def fetch(run, data, pending):
+def fetch_losses(run, data, pending):
     """Bring the losses of the last updates to the host, into the state. A loss that is not finite ends the run."""
     losses = run.state['losses']
     if not pending:
@@ -301,7 +301,7 @@ def merit(task, line) -> tuple:
 
 
 def is_early(state):
-    """Whether a line of the log is due within a long first epoch, as in the original."""
+    """True if the original would evaluate now, within a long first epoch."""
     n_updates = state['n_updates']
     return state['n_epochs'] == 0 and n_updates in EARLY_LOGS and state['log'][-1].get('n_updates') != n_updates
 
@@ -324,7 +324,7 @@ def evaluate_and_log(run, task, data, model, n_epochs):
 
 
 def fine_tune(run, task, data):
-    """One run, or what is left of it; returns its results."""
+    """Train from the beginning, or from the checkpoint; returns the results of the run."""
     if run.results:
         return earlier_results(run, data)
     args, n_batch, per_epoch = run.args, run.args.n_batch * run.args.n_gpu, data.per_epoch
@@ -342,18 +342,18 @@ def fine_tune(run, task, data):
         for i in tqdm(range(n_done, per_epoch), f'epoch {epoch + 1}/{args.n_iter}', initial=n_done, total=per_epoch,
                       ncols=80, leave=False, disable=True if run.ranks.rank else None):
             if is_early(state):
-                fetch(run, data, pending)
+                fetch_losses(run, data, pending)
                 evaluate_and_log(run, task, data, model, 0)
             where = state['order'][i * n_batch:(i + 1) * n_batch].chunk(run.ranks.size)[run.ranks.rank].numpy()
             batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
             pending.append(update(runner, opt, batch, args.n_gpu // run.ranks.size, run.autocast, scaler))
             state['n_updates'] += 1
             if len(pending) == fetch_every:  # until then a GPU is not waited for
-                fetch(run, data, pending)
+                fetch_losses(run, data, pending)
                 run.save_or_stop()
                 if left := time_left.say(state['n_updates']):
                     run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
-        fetch(run, data, pending)
+        fetch_losses(run, data, pending)
         if is_early(state):
             evaluate_and_log(run, task, data, model, 0)
         evaluate_and_log(run, task, data, model, epoch + 1)
@@ -394,7 +394,7 @@ def finish(run, task, data, model):
 
 
 def submission_paths(args, task) -> list[str]:
-    """Where the predictions of the test examples go."""
+    """Paths of the predictions of the test examples."""
     return [os.path.join(args.submission_dir, name) for name in task.files.values()]
 
 
@@ -420,7 +420,7 @@ def earlier_results(run, data):
 
 
 def summary(run, results):
-    """Print what came out and where it is; returns the results as a namespace."""
+    """Print the best score and the paths of all files; returns the results as a namespace."""
     minutes, seconds = divmod(round(results['seconds']), 60)
     when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
     run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
@@ -439,7 +439,7 @@ def task_of(args):
 
 
 def smaller_towers(args):
-    """What to say when memory runs out: the same training in smaller towers, if they have more than one example."""
+    """Advice for when memory runs out: the same training in smaller towers. Empty if a tower is one example."""
     for part in range(2, args.n_batch + 1):
         if args.n_batch % part == 0:
             return (f'--n_batch {args.n_batch // part} --n_gpu {args.n_gpu * part} is the same training and takes less '
@@ -448,7 +448,7 @@ def smaller_towers(args):
 
 
 def options_of_runs(args) -> list:
-    """The options of each run: with --seeds, what --seed and --desc alone would have given."""
+    """The options of each run: with --seeds, one for each seed, as --seed and --desc would give them."""
     if args.seeds is None:
         return [args]
     descs = [f'{args.desc}-{seed}' for seed in args.seeds]

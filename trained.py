@@ -25,13 +25,13 @@ from utils import read_sealed
 
 class Trained(NamedTuple):
     """A trained network and what belongs to it."""
-    model: torch.nn.Module          # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
-    encoder: TextEncoder            # the vocabulary alone, without special tokens
-    options: argparse.Namespace     # n_embd, n_head, ..., of the network
-    n_special: int                  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
-    config: dict                    # config.json of the run; empty for a model folder
-    encoder_path: str               # the vocabulary
-    bpe_path: str                   # the merges
+    model: torch.nn.Module  # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
+    encoder: TextEncoder  # the vocabulary alone, without special tokens
+    options: argparse.Namespace  # n_embd, n_head, ..., of the network
+    n_special: int  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
+    config: dict  # config.json of the run; empty for a model folder
+    encoder_path: str  # the vocabulary
+    bpe_path: str  # the merges
 
 
 def open_trained(args) -> Trained:
@@ -69,9 +69,6 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
     if written and written != sha256(path):
         raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
     n_rows = config['n_vocab'] + n_special + config['n_ctx']
-    table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
-    if table.shape != (n_rows, options.n_embd) or len(state) != 12 * options.n_layer + 4:
-        raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
     head = head_type(config['form'], config['classes'])
     model = DoubleHeadModel(options, config['clf_token'], head, vocab=n_rows, n_ctx=config['n_ctx'])
     load_into(model, state, path)

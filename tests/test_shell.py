@@ -153,8 +153,9 @@ def test_the_options_name_what_there_is():
     assert {name: args[name] for name in DEFAULT_CONFIG} == DEFAULT_CONFIG
     for name, values in (('afn', ACT_FNS), ('lr_schedule', SCHEDULES), ('dtype', ['auto', *device.DTYPES])):
         assert [vars(train.parse_args([f'--{name}', value]))[name] for value in values] == [*values]
-        with pytest.raises(ValueError, match=f'choose from {", ".join(map(repr, values))}'):
+        with pytest.raises(ValueError) as raised:
             train.parse_args([f'--{name}', 'other'])
+        assert {*re.findall(r'\w+', str(raised.value).partition('choose from')[2])} == {*values}
 
 
 def test_a_warm_up_is_a_fraction_or_a_number_of_updates():
