@@ -17,14 +17,14 @@ rows have none either.
 from options import Parser, add_computing_args, add_dropout_args, add_network_args, parse_trained_args
 from shell import begin_script, run_script
 
-NAMES = ('rocstories', 'cola', 'race', 'sst2', 'winograd')  # of the tasks
+TASK_NAMES = ('rocstories', 'cola', 'race', 'sst2', 'winograd')
 
 
 def parse_args(argv=None):
     parser = Parser('zero_shot.py', __doc__, '--dataset NAME ')
     group = parser.add_argument_group('data')
-    group.add_argument('--dataset', required=True, choices=NAMES, metavar='NAME',
-                       help=f'task to evaluate: {", ".join(NAMES)}')
+    group.add_argument('--dataset', required=True, choices=TASK_NAMES, metavar='NAME',
+                       help=f'task to evaluate: {", ".join(TASK_NAMES)}')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, the files of '
                        'CoLA, RACE or SST-2 (see tasks.py), or for winograd DPRD (train.c.txt, test.c.txt), '
                        'wsc273.txt, or winograd.tsv, a table with the columns sentence (_ for the pronoun), '

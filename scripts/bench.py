@@ -14,15 +14,15 @@ sys.path.insert(0, str(ROOT))
 from options import Parser, add_path_args, finish_paths, number
 from shell import begin_script, is_out_of_memory, run_script
 
-NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'correct', 'precision', 'load', 'encode', 'startup', 'run',
-         'generate', 'curves')  # of the sections
+SECTION_NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'correct', 'precision', 'load', 'encode', 'startup', 'run',
+                 'generate', 'curves')
 
 
 def parse_args(argv=None):
     parser = Parser('scripts/bench.py', __doc__)
     group = parser.add_argument_group('what to measure')
-    group.add_argument('--only', nargs='+', choices=NAMES, help='these sections; the others of the report do not '
-                       'change (default: all)')
+    group.add_argument('--only', nargs='+', choices=SECTION_NAMES, help='these sections; the others of the report do '
+                       'not change (default: all)')
     group.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
     group.add_argument('--against', nargs='+', metavar='FOLDER', help='checkouts to compare with: of the '
                        'port (train), of nanoGPT (pretrain)')

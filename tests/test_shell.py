@@ -147,8 +147,8 @@ def test_threads_that_wait_soon_sleep_unless_the_network_is_large_or_the_user_sa
 
 def test_the_options_name_what_there_is():
     """What is parsed before torch is imported repeats names of modules that import it."""
-    assert [*options.DATASETS] == [*TASKS, 'own'] and [*zero_shot.TASKS] == [*zero_shot.NAMES]
-    assert [*bench.SECTIONS] == [*bench.NAMES]
+    assert [*options.DATASETS] == [*TASKS, 'own'] and [*zero_shot.TASKS] == [*zero_shot.TASK_NAMES]
+    assert [*bench.SECTIONS] == [*bench.SECTION_NAMES]
     args = vars(train.parse_args([]))
     assert {name: args[name] for name in DEFAULT_CONFIG} == DEFAULT_CONFIG
     for name, values in (('afn', ACT_FNS), ('lr_schedule', SCHEDULES), ('dtype', ['auto', *device.DTYPES])):
