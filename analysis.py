@@ -5,11 +5,23 @@ compares configurations on the seeds that they share, lists the test stories tha
 figures. For logs of pretrain.py: prints the best perplexity of each, and draws their losses in one figure.
 """
 
-from options import analysis_options as parse_args
+from options import INCIDENTAL, Parser
 from shell import begin_script, run_script
 
+
+def parse_args(argv=None):
+    parser = Parser('analysis.py', __doc__, 'LOG [LOG ...] ')
+    group = parser.add_argument_group('what to read')
+    group.add_argument('logs', nargs='+', metavar='LOG', help='logs of train.py, one for each seed, and of pretrain.py')
+    group = parser.add_argument_group('figures')
+    group.add_argument('--figure_dir', default='log/', metavar='FOLDER', help='figures go here: learning_curves.png '
+                       'and accuracies.png, or pretraining.png')
+    group.add_argument('--no_figures', action='store_true', help='draw none')
+    return parser.parse_args(argv)
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import csv
 import json
@@ -21,7 +33,6 @@ from itertools import combinations, product
 import numpy as np
 
 from datasets import find_cloze_file, read_cloze
-from options import INCIDENTAL
 from utils import read_text, write_whole
 
 PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'))
@@ -31,9 +42,9 @@ HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
 RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
           dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))
 KINDS = ['validation', 'test']
-NAMES = dict(f1='F1', matthews='Matthews correlation', pearson='Pearson correlation', acc='accuracy')    # of scores
-LONGEST_NAME = 60                                       # characters of the name of a configuration
-MANY = 5                                                # seeds from which on figures show quartiles
+NAMES = dict(f1='F1', matthews='Matthews correlation', pearson='Pearson correlation', acc='accuracy')  # of scores
+LONGEST_NAME = 60  # characters of the name of a configuration
+MANY = 5  # seeds from which on figures show quartiles
 
 
 def read_predictions(path: str) -> list[int]:
@@ -50,20 +61,20 @@ def read_log(path: str) -> list[dict]:
     *lines, last = read_text(path).split('\n')
     try:
         lines = [json.loads(line) for line in lines]
-        with suppress(ValueError):                                     # after a crash the last line may be partial
+        with suppress(ValueError):  # after a crash the last line may be partial
             lines.append(json.loads(last))
     except (ValueError, RecursionError):
         raise ValueError(f'{path} is not a log of train.py: a line is not json') from None
     for number, line in enumerate(lines, start=1):
         prefix = f'{path} is not a log of train.py: line {number}'
         if not isinstance(line, dict):
-            raise ValueError(f'{prefix} is no object')
+            raise ValueError(f'{prefix} is not an object')
         for key, (what, low, high) in RANGES.items():
             if key in line and not (type(line[key]) in (int, float) and low <= line[key] <= high):
-                raise ValueError(f'{prefix}: {key} is no {what} from {low} to {high}')
+                raise ValueError(f'{prefix}: {key} is not a {what} from {low} to {high}')
         indices = line.get('wrong') or []
         if type(indices) is not list or not all(type(i) is int and 0 <= i < 10 ** 7 for i in indices):
-            raise ValueError(f'{prefix}: wrong is no list of indices of test examples')
+            raise ValueError(f'{prefix}: wrong is not a list of indices of test examples')
     return lines
 
 
@@ -125,8 +136,8 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
 def read_runs(paths):
     """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and lines to print.
 
-    The column `name` has the options in which configurations differ, or, if these are too many to read, what the files
-    of a configuration are called. The lines are about ignored logs, and say which options such a name stands for.
+    The column `name` has the options in which configurations differ or, if that is too long to read, the common name of
+    the logs of a configuration. The lines name the logs that are left out, and the options behind such a short name.
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
@@ -179,7 +190,7 @@ def comparisons(runs, metric):
             d = (by_seed[a] - by_seed[b]).dropna()
             if len(d) > 1:
                 test = permutation_test((d,), np.sum, permutation_type='samples', n_resamples=2 ** 16, random_state=0)
-                least = 2 / min(2 ** len(d), 2 ** 16 + 1)              # with 17 seeds or more the signs are drawn
+                least = 2 / min(2 ** len(d), 2 ** 16 + 1)  # with 17 seeds or more the signs are drawn
                 yield (f'{a} minus {b}: {d.mean():+.2f} {kind} {metric} on {len(d)} shared seeds, '
                        f'p = {test.pvalue:.3g} (paired sign-flip test; the least possible is {least:.2g})')
 
@@ -197,12 +208,12 @@ def figure(path, size):
         fig = Figure(size, layout='constrained')
         yield fig
         with write_whole(path, 'wb') as f:
-            fig.savefig(f, format='png', dpi=160)                      # 9 inches are 1440 pixels
+            fig.savefig(f, format='png', dpi=160)  # 9 inches are 1440 pixels
     print(f'figure: {path}')
 
 
 def line_style(i):
-    """How line number `i` of a panel is drawn. Lines that lie on each other differ in dashes and markers."""
+    """Colour, marker and dashes of line number `i` of a panel. Lines that lie on each other stay visible."""
     return dict(color=f'C{i % 10}', marker='osD^vP*X'[i % 8], linestyle=('-', '--', '-.', ':')[i % 4], linewidth=2)
 
 
@@ -249,7 +260,7 @@ def draw(runs, evaluations, metric, folder):
 def draw_curves(path, runs, evaluations, metric, styles):
     """Draw scores and costs over updates, for each value of runs.line the median and the range of its runs."""
     evaluations = evaluations.merge(runs[['path', 'line']])
-    evaluations['va_cost'] = evaluations.va_cost.clip(lower=1e-8)      # a logarithmic axis has no 0
+    evaluations['va_cost'] = evaluations.va_cost.clip(lower=1e-8)  # a logarithmic axis has no 0
     n_runs = runs.line.value_counts()
     with figure(path, (9, 4.2)) as fig:
         curve, cost = fig.subplots(1, 2)
@@ -295,7 +306,7 @@ def draw_scores(path, runs, names, metric, styles):
             ax.set(title=f'{kind}: higher is better', xticks=[], xlim=(-0.7, len(names) - 0.3))
             scale_scores(ax, min([*runs[kinds].min(), *(value for _, value, _ in published)]), metric)
         for label, value, style in published:
-            ax.axhline(value, color='grey', linestyle=style, label=label, zorder=0)      # test is the last panel
+            ax.axhline(value, color='grey', linestyle=style, label=label, zorder=0)  # test is the last panel
         legend_below(fig, 'line and number: median; seeds from left to right' + (
             '; box: quartiles' if n_runs >= MANY else '') if n_runs > 1 else None)
 

@@ -27,13 +27,13 @@ import torch
 from tqdm import tqdm
 
 from options import INCIDENTAL
-from utils import ResultLogger, check_archive, make_path, read_json, write_whole
+from utils import ResultLogger, check_archive, make_path, read_sealed, seal, write_sealed, write_whole
 
-VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'       # their names in every folder
+VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 
 
 class Stopped(Exception):
-    """A signal ended the run after its state was saved; `status` is the exit status that tells so."""
+    """A signal ended the run after its state was saved. `status`, the exit status, is 128 + the signal."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
@@ -50,15 +50,15 @@ class Signals:
 
     def catch(self):
         if threading.current_thread() is threading.main_thread():
-            names = ('SIGINT', 'SIGTERM', 'SIGHUP')                    # Windows has no SIGHUP
+            names = ('SIGINT', 'SIGTERM', 'SIGHUP')  # Windows has no SIGHUP
             numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
             self.handlers = {number: signal.signal(number, self.receive) for number in numbers
-                             if signal.getsignal(number) is not signal.SIG_IGN}          # as under nohup
+                             if signal.getsignal(number) is not signal.SIG_IGN}  # nohup ignores SIGHUP
 
     def receive(self, number, _):
         self.received = number
         self.release()
-        with suppress(OSError):                                        # print may not be called within itself
+        with suppress(OSError):  # print may not be called within itself
             os.write(2, f'{os.path.basename(sys.argv[0])}: signal received: saving and stopping, a second one ends at '
                      'once\n'.encode())
 
@@ -71,14 +71,14 @@ class Signals:
 class Run:
     """The files of one run, from its beginning to its end. The script keeps the loop:
 
-        with Run(args, ranks, device) as run:                          # no other process has this --desc
-            if run.results:                                                # --resume of a complete run
+        with Run(args, ranks, device, autocast) as run:  # no other process has this --desc
+            if run.results:  # --resume of a complete run
                 return run.results
             state = run.begin(dict(model=model, opt=opt), data_hash, dict(n_updates=0, n_total=n_total))
             while state['n_updates'] < n_total:
                 ...
                 run.log(n_updates=..., loss=...)
-                run.save_or_stop()                                         # raises Stopped after a signal
+                run.save_or_stop()  # raises Stopped after a signal
             run.save()
             return run.finish(results)
 
@@ -87,8 +87,8 @@ class Run:
     files.
     """
 
-    def __init__(self, args, ranks, device):
-        self.args, self.ranks, self.device = args, ranks, device
+    def __init__(self, args, ranks, device, autocast):
+        self.args, self.ranks, self.device, self.autocast = args, ranks, device, autocast
         self.log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
         self.folder = os.path.join(args.save_dir, args.desc)
         self.last_path, self.results_path = self.path('checkpoint.pt'), self.path('results.json')
@@ -99,7 +99,7 @@ class Run:
         return os.path.join(self.folder, name)
 
     def __enter__(self):
-        with self.stack as stack:                                      # an error below releases the locks
+        with self.stack as stack:  # an error below releases the locks
             if self.ranks.rank == 0:
                 for folder in sorted({os.path.realpath(self.args.log_dir), os.path.realpath(self.args.save_dir)}):
                     stack.enter_context(lock(os.path.join(folder, f'.{self.args.desc}.lock')))
@@ -109,16 +109,14 @@ class Run:
 
     def __exit__(self, *_):
         self.signals.release()
-        self.parts = {}                                                # so that Ranks.leave can free the model
+        self.parts = {}  # so that Ranks.leave can free the model
         self.stack.close()
 
     def read_results(self):
         """results.json of a run that is complete, with --resume; otherwise None."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
-        results = read_json(self.results_path)
-        if not isinstance(results.get('options'), dict) or not isinstance(results.get('seconds'), int | float):
-            raise ValueError(f'{self.results_path} is damaged, or no file of this program')
+        results = read_sealed(self.results_path)
         self.refuse_other_options(results['options'], self.results_path)
         self.print(f'{self.args.desc} is complete')
         return results
@@ -147,7 +145,7 @@ class Run:
         self.started = self.saved_at = time.time()
         if self.ranks.rank == 0:
             for stem in (self.log_path, self.folder + os.sep):
-                for path in glob.glob(f'{glob.escape(stem)}*.part'):   # what a kill left half written
+                for path in glob.glob(f'{glob.escape(stem)}*.part'):  # half-written files of a run that was killed
                     os.remove(path)
             options, *earlier = self.state['log']
             self.logger = ResultLogger(self.log_path, *earlier, **options)
@@ -157,44 +155,23 @@ class Run:
 
     def restore(self):
         """Continue from the checkpoint. Raises ValueError if it is damaged, or of other options, data or processes."""
-        path, saved = self.last_path, load_state(self.last_path)       # on the CPU, where generator states must be
-        if not isinstance(saved, dict) or set(saved) != {*self.parts, 'generators', 'data', 'state'}:
-            raise ValueError(f'{path} is no checkpoint of a run')
-        try:
-            self.refuse_other_options(saved['state']['log'][0], path)
-            if saved['data'] != self.data_hash:
-                raise ValueError(f'{path}: the interrupted run had other data, another vocabulary or other weights')
-            if len(saved['generators']) != self.ranks.size:
-                raise ValueError(f'{path}: the interrupted run had {len(saved["generators"])} processes, each with a '
-                                 f'generator of its own, this one has {self.ranks.size}: start as many')
-            if set(saved['state']) != set(self.state):
-                raise ValueError(f'{path} was written by another version of this program')
-            self.check_kinds(saved)
-            load_into(self.parts['model'], saved['model'], path)
-            for name, part in self.parts.items():
-                if name != 'model':
-                    part.load_state_dict(saved[name])
-            set_generator_states(saved['generators'][self.ranks.rank])
-        except (TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, ValueError) as e:
-            if str(e).startswith(path):                                # one of those above
-                raise
-            raise ValueError(f'{path} is damaged ({type(e).__name__})') from None
+        path, saved = self.last_path, load_state(self.last_path)  # on the CPU, where generator states must be
+        if not isinstance(saved, dict) or saved.pop('sha256', None) != seal_of(path, saved):
+            raise ValueError(f'{path} is not as a run wrote it: it is damaged, or of another version of this program')
+        self.refuse_other_options(saved['state']['log'][0], path)
+        if saved['data'] != self.data_hash:
+            raise ValueError(f'{path}: the interrupted run had other data, another vocabulary or other weights')
+        if len(saved['generators']) != self.ranks.size:
+            raise ValueError(f'{path}: the interrupted run had {len(saved["generators"])} processes, each with a '
+                             f'generator of its own, this one has {self.ranks.size}: start as many')
+        if set(saved['state']) != set(self.state):
+            raise ValueError(f'{path} was written by another version of this program')
+        load_into(self.parts['model'], saved['model'], path)
+        for name, part in self.parts.items():
+            if name != 'model':
+                part.load_state_dict(saved[name])
+        set_generator_states(saved['generators'][self.ranks.rank])
         self.state = saved['state']
-
-    def check_kinds(self, saved):
-        """Raise TypeError where a checkpoint has other kinds of values than this run, where nothing else would look."""
-        opt, state = self.parts['opt'], saved['state']
-        moments = [dict(step=torch.tensor(0.), exp_avg=p, exp_avg_sq=p) for group in opt.param_groups
-                   for p in group['params']]
-        fixed = [[{**group, 't': None} for group in opt.settings(groups)]
-                 for groups in (opt.state_dict()['param_groups'], saved['opt']['param_groups'])]
-        numbers = [state['n_updates'], *(group['t'] for group in saved['opt']['param_groups'])]
-        if not (fixed[0] == fixed[1] and same_kind(saved['opt']['state'], dict(enumerate(moments)))
-                and all(type(n) is int and 0 <= n <= state['n_total'] for n in numbers)
-                and all(same_kind(state[name], value) for name, value in self.state.items() if type(value) is not list)
-                and state['n_total'] == self.state['n_total'] and type(state['losses']) is list
-                and all(isinstance(name, str) for line in state['log'] for name in dict(line))):
-            raise TypeError
 
     def refuse_other_options(self, options, path):
         """Raise ValueError where a run, whose options `path` holds, cannot be continued with the present ones."""
@@ -205,7 +182,7 @@ class Run:
                 f'--{name} {options.get(name)}, now {now[name]}' for name in changed))
 
     def seconds(self):
-        """How long the run has taken, without its interruptions."""
+        """Seconds that the run has taken, without its interruptions."""
         return self.state['seconds'] + time.time() - self.started
 
     def save_or_stop(self):
@@ -218,14 +195,26 @@ class Run:
             raise Stopped(received, f'stopped after update {self.state["n_updates"]} of {self.state["n_total"]}; the '
                           'same command with --resume continues')
 
+    def begin_update(self):
+        """Remember the generators, so that `drop_update` can undo what an update has drawn."""
+        self.generators = generator_states()
+
+    def drop_update(self):
+        """After a signal, within an update: save the state before it, and raise Stopped. Several processes go on,
+        because all must stop after the same update."""
+        if self.signals.received and self.ranks.size == 1:
+            set_generator_states(self.generators)
+            self.save_or_stop()
+
     def save(self):
         """Write the checkpoint."""
         generators = self.ranks.gather(generator_states())
         if self.ranks.rank == 0:
             self.check_parameters()
             parts = {name: part.state_dict() for name, part in self.parts.items()}
-            save_state(self.last_path, dict(parts, generators=generators, data=self.data_hash,
-                                            state={**self.state, 'seconds': self.seconds()}))
+            saved = dict(parts, generators=generators, data=self.data_hash,
+                         state={**self.state, 'seconds': self.seconds()})
+            save_state(self.last_path, {**saved, 'sha256': seal_of(self.last_path, saved)})
         self.saved_at = time.time()
 
     def log(self, **line):
@@ -252,10 +241,10 @@ class Run:
         """Print a line, on one process. A reader that is gone (`| head`) counts as a signal to stop."""
         if self.ranks.rank == 0:
             try:
-                tqdm.write(text)                                       # above a progress bar, if there is one
+                tqdm.write(text)  # above a progress bar, if there is one
                 sys.stdout.flush()
             except BrokenPipeError:
-                sys.stdout = open(os.devnull, 'w')                     # so that Python does not complain at its end
+                sys.stdout = open(os.devnull, 'w')  # so that Python does not complain at its end
                 self.signals.received = self.signals.received or getattr(signal, 'SIGPIPE', 13)
 
     def write_json(self, name, value):
@@ -263,6 +252,11 @@ class Run:
         if self.ranks.rank == 0:
             with write_whole(self.path(name)) as f:
                 json.dump(value, f, indent=1)
+
+    def write_sealed(self, name, value):
+        """Write a file of the run's folder with its hash."""
+        if self.ranks.rank == 0:
+            write_sealed(self.path(name), value, indent=1)
 
     def keep_vocabulary(self, encoder_path, bpe_path, folder=''):
         """Copy vocabulary and merges into the folder of the run, or into one in it."""
@@ -276,8 +270,7 @@ class Run:
         self.signals.release()
         results = dict(results, desc=self.args.desc, options=vars(self.args), seconds=self.seconds())
         if self.ranks.rank == 0:
-            with write_whole(self.results_path) as f:
-                json.dump(results, f)
+            write_sealed(self.results_path, results)
             with suppress(FileNotFoundError):
                 os.remove(self.last_path)
         return results
@@ -293,7 +286,7 @@ def lock(path: str):
 
 
 def generator_states() -> dict:
-    """The states of Python's, NumPy's and torch's generators, as what `torch.load(weights_only=True)` reads back."""
+    """The states of Python's, NumPy's and torch's generators, in types that `torch.load(weights_only=True)` reads."""
     name, keys, *rest = np.random.get_state()
     return dict(python=random.getstate(), numpy=[name, torch.from_numpy(keys.astype(np.int64)), *rest],
                 torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all())
@@ -309,12 +302,12 @@ def set_generator_states(states: dict):
 
 
 def save_state(path: str, state: dict):
-    """Write tensors and plain values as one whole file; what was there before stays until then."""
+    """Write tensors and plain values to a file. An earlier file stays until the new one is complete."""
     with write_whole(path, 'wb') as f:
         try:
             torch.save(state, f)
         except RuntimeError as e:
-            if isinstance(e.__context__, OSError):                     # torch wraps the OSError of a full disk
+            if isinstance(e.__context__, OSError):  # torch wraps the OSError of a full disk
                 raise e.__context__ from None
             raise
 
@@ -326,9 +319,9 @@ def load_state(path: str, device='cpu') -> dict:
     try:
         if zipfile.is_zipfile(path):
             check_archive(path)
-        with warnings.catch_warnings(action='ignore'):                 # of pickles that it then refuses
+        with warnings.catch_warnings(action='ignore'):  # torch warns of some pickles before it refuses them
             return torch.load(path, map_location=device, weights_only=True)
-    except Exception as e:                                             # torch raises a dozen kinds for damaged files
+    except Exception as e:  # torch raises a dozen kinds for damaged files
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None
 
@@ -346,24 +339,29 @@ def load_into(model, state: dict, path: str):
         raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
 
 
-def same_kind(value, fresh) -> bool:
-    """Whether a value that was read has the types, and the shapes of tensors, of one made here; None stands for any."""
-    if isinstance(fresh, dict):
-        return (isinstance(value, dict) and set(value) == set(fresh)
-                and all(same_kind(value[key], fresh[key]) for key in fresh))
-    if isinstance(fresh, torch.Tensor):
-        return is_plain(value) and (value.dtype, value.shape) == (fresh.dtype, fresh.shape)
-    return fresh is None or type(value) is type(fresh)
+def seal_of(path: str, saved: dict) -> str:
+    """The hash of the plain values of a checkpoint and of the types and shapes of its tensors; '' for no checkpoint.
+
+    Tensors of whole numbers (orders, generators) are hashed too. Parameters and moments are not, because that takes
+    seconds, and load_state compares check sums of them.
+    """
+    def kind_of(tensor):
+        numbers = tensor.tolist() if is_plain(tensor) and tensor.dtype in (torch.int64, torch.uint8) else None
+        return str(tensor.dtype), tensor.shape, is_plain(tensor), numbers
+    try:
+        return seal(path, saved, kind_of)
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return ''
 
 
 def is_plain(tensor) -> bool:
-    """Whether it is a tensor with all its numbers in memory: not sparse, and not one number repeated."""
+    """True for a tensor with all its numbers in memory: not sparse, and not one number repeated."""
     return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type != 'meta'
             and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size())
 
 
 def all_finite(state: dict) -> bool:
-    """Whether all numbers of a state dict are finite."""
+    """True if all numbers of a state dict are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
@@ -381,7 +379,7 @@ def sha256(*paths) -> str:
 
 
 def environment() -> dict:
-    """What numbers depend on besides options and files: versions, threads, and the commit (None outside a checkout)."""
+    """Versions, threads and commit (None outside a checkout), on which the numbers of a run depend too."""
     git = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'describe', '--always', '--dirty', '--abbrev=40',
            '--exclude=*']
     try:
@@ -397,16 +395,16 @@ def set_aside(paths) -> list[str]:
     """Rename the files and folders that exist, all with the first number that is free: a.jsonl -> a.1.jsonl."""
     paths = [path.rstrip('/') for path in paths if os.path.lexists(path)]
     folders = tuple(os.path.join(os.path.abspath(path), '') for path in paths)
-    paths = [path for path in paths if not os.path.abspath(path).startswith(folders)]      # the others go with a folder
+    paths = [path for path in paths if not os.path.abspath(path).startswith(folders)]  # the others go with a folder
     n = 1
-    while any(os.path.lexists(numbered(path, n)) for path in paths):
+    while any(os.path.lexists(with_number(path, n)) for path in paths):
         n += 1
     for path in paths:
-        os.rename(path, numbered(path, n))
-    return [numbered(path, n) for path in paths]
+        os.rename(path, with_number(path, n))
+    return [with_number(path, n) for path in paths]
 
 
-def numbered(path, n):
+def with_number(path, n):
     """log/a.jsonl -> log/a.1.jsonl, save/a -> save/a.1"""
     stem, extension = os.path.splitext(path) if path.endswith(('.jsonl', '.tsv')) else (path, '')
     return f'{stem}.{n}{extension}'

@@ -11,7 +11,9 @@ import os
 import tempfile
 
 import train
-from device import device_of
+from checkpoint import Run
+from device import Ranks, device_of
+from predict import logits_of, task_of_trained
 from tasks import own
 from tasks.base import Split
 from trained import open_trained
@@ -66,9 +68,9 @@ class Classifier:
     def __init__(self, args):
         self.args = args
         self.trained = open_trained(args)
-        self.task = train.task_of_run(self.trained)
+        self.task = task_of_trained(self.trained)
         self.classes = self.task.classes
-        self.device, self.autocast = device_of(args)
+        self.run = Run(args, Ranks(), *device_of(args))
 
     def predict(self, examples):
         """For each example the name of its class and the probabilities, {name: p}; or, without classes, a number.
@@ -81,7 +83,7 @@ class Classifier:
         if not fields:
             return []
         split = Split(tuple(map(list, zip(*fields, strict=True))), None)
-        logits = train.logits_of(self.trained, self.task, split, self.args, self.device, self.autocast)
+        logits = logits_of(self.run, self.trained, self.task, split)
         if not self.classes:
             return self.task.in_units(self.task.predictions(logits), self.trained.config['scale']).tolist()
         return [(self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))

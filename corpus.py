@@ -20,21 +20,21 @@ from typing import NamedTuple
 import numpy as np
 
 from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
-from utils import MAX_TEXT, read_bytes, read_json, write_whole
+from utils import MAX_TEXT, read_bytes, read_sealed, write_sealed, write_whole
 from workers import one_at_a_time, progress, share_out
 
-PIECE = 2 ** 22                                         # bytes of a piece, which then continues to the end of its line
-LONGEST_LINE = 2 ** 22                                  # further bytes; a longer line is cut after a space
-MAX_WORDS = 2 ** 19                                     # different words from which merges are learned
-N_HEADER = 128                                          # bytes of the header of our .npy files
-HIDDEN = ('.', '~$')                                    # macOS and editors create files whose names begin like this
+PIECE = 2 ** 22  # bytes of a piece, which then continues to the end of its line
+LONGEST_LINE = 2 ** 22  # further bytes; a longer line is cut after a space
+MAX_WORDS = 2 ** 19  # different words from which merges are learned
+N_HEADER = 128  # bytes of the header of our .npy files
+HIDDEN = ('.', '~$')  # macOS and editors create files whose names begin like this
 
 
 class Span(NamedTuple):
     """A part of a file."""
     path: str
-    start: int                                          # its first byte
-    size: int                                           # bytes
+    start: int  # its first byte
+    size: int  # bytes
     ends_line: bool
 
 
@@ -61,14 +61,14 @@ def cut(data_dir):
     with progress('reading', sum(map(os.path.getsize, paths))) as bar:
         for path in paths:
             for start, block, ends_line in blocks_of(path):
-                if n_bytes >= PIECE:                                   # the last piece is full
+                if n_bytes >= PIECE:  # the last piece is full
                     pieces.append([])
                     n_bytes = 0
                 pieces[-1].append(Span(path, start, len(block), ends_line))
                 n_bytes += len(block)
                 digest.update(block)
                 bar.update(len(block))
-            digest.update(b'\0')                                       # marks the end of a file
+            digest.update(b'\0')  # marks the end of a file
     return pieces, digest.hexdigest()
 
 
@@ -79,10 +79,10 @@ def blocks_of(path):
         while block := f.read(PIECE) + f.readline(LONGEST_LINE):
             ends_line = block.endswith(b'\n') or not f.read(1)
             end = len(block)
-            if not ends_line:                                          # before this line, or, if it is too long, in it
+            if not ends_line:  # cut before this line or, if the line is too long, in it
                 end = block.rfind(b'\n') + 1
                 ends_line = end > 0
-            if not ends_line:                                          # at a word: a rest of spaces would be no line
+            if not ends_line:  # cut before the last word
                 end = block.rstrip(b' ').rfind(b' ') + 1
             whole = block[:end]
             try:
@@ -102,7 +102,7 @@ def blocks_of(path):
             f.seek(start)
 
 
-def lines_of(span):
+def lines_of_span(span):
     """The lines of a span."""
     with open(span.path, 'rb') as f:
         f.seek(span.start)
@@ -117,13 +117,12 @@ def count_words(job):
     piece, target = job
     words, chunks = Counter(), Counter()
     for span in piece:
-        for line in lines_of(span):
+        for line in lines_of_span(span):
             chunks.update(clean(line).split())
     for chunk, n in chunks.items():
         for word in (words_of_short_chunk if len(chunk) <= MAX_CACHED_LEN else words_of_chunk)(chunk):
             words[word] += n
-    with write_whole(target) as f:
-        json.dump(words, f)
+    write_sealed(target, dict(counts=words))
 
 
 @functools.lru_cache(1)
@@ -138,11 +137,11 @@ def encode_piece(encoder_paths, key, job):
     encoder = text_encoder(*encoder_paths, key)
     newline, ids = encoder.encoder.get('\n</w>', 0), []
     for span in piece:
-        for line in encoder.encode(lines_of(span), verbose=False):
+        for line in encoder.encode(lines_of_span(span), verbose=False):
             if line:
                 ids += *line, newline
         if line and not span.ends_line:
-            ids.pop()                                                  # the line goes on in the next span
+            ids.pop()  # the line goes on in the next span
     with write_whole(target, 'wb') as f:
         np.save(f, np.array(ids, dtype=dtype_of(len(encoder.encoder))))
 
@@ -165,7 +164,8 @@ def open_tokens(path, n_vocab):
     n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
     with open(path, 'rb') as f:
         is_valid = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
-        while is_valid and len(tokens := np.fromfile(f, dtype, PIECE)):        # a map that is read counts as memory
+        # read, not mapped: pages of a memory map count as resident memory
+        while is_valid and len(tokens := np.fromfile(f, dtype, PIECE)):
             is_valid = tokens.max() < n_vocab
     if not is_valid:
         raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
@@ -174,7 +174,7 @@ def open_tokens(path, n_vocab):
 
 def each_piece(work, pieces, folder, n_proc, what):
     """Call work((piece, file)) for each piece whose file is missing, in n_proc processes. Returns all the files."""
-    # the names tell another cut of the text, by another version of this program
+    # the names contain the number of pieces, so that pieces of another cut are not taken
     jobs = [(piece, os.path.join(folder, f'{i:06}-of-{len(pieces):06}')) for i, piece in enumerate(pieces)]
     todo = [job for job in jobs if not os.path.isfile(job[1])]
     n_all, n_todo = ([sum(span.size for span in piece) for piece, _ in some] for some in (jobs, todo))
@@ -186,7 +186,7 @@ def each_piece(work, pieces, folder, n_proc, what):
 def learn_vocabulary(words, vocab_size):
     """Learn characters and merges from {word: count}. Returns {token: id} and the text of the merges' file.
 
-    The tokens are <unk>, each character within a word and at its end, what the merges make, and the newline. They are
+    The tokens are <unk>, each character within a word and at its end, the merged symbols, and the newline. They are
     vocab_size, or fewer: where no pair of symbols occurs twice any more, or two merges make the same token. Merges are
     learned from the MAX_WORDS most frequent words, which need about a gigabyte.
     """
@@ -204,9 +204,9 @@ def learn_vocabulary(words, vocab_size):
         raise ValueError(f'--vocab_size {vocab_size}: the text has {len(chars)} different characters, which alone make '
                          f'{2 * len(chars) + 2} tokens')
     merges = io.StringIO()
-    if max(map(len, words)) > 1:                                       # words of one character have no pair to merge
+    if max(map(len, words)) > 1:  # words of one character have no pair to merge
         by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
-        library.tqdm = functools.partial(counted, 'learning merges')   # its own bar goes on where there is no terminal
+        library.tqdm = functools.partial(counted, 'learning merges')  # its own bar fills log files
         library.learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
     merges = merges.getvalue() or '#version: 0.2\n'
     merged = (line.replace(' ', '') for line in merges.split('\n')[1:-1])
@@ -235,10 +235,7 @@ def write_vocabulary(args, pieces):
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     paths = each_piece(count_words, pieces, counts, args.n_proc, 'counting words')
     for path in counted('adding counts', paths):
-        n_of_word = read_json(path, MAX_TEXT)
-        if not all(type(n) is int and n > 0 and word.split() == [word] for word, n in n_of_word.items()):
-            raise ValueError(f'{path} does not hold counts of words: remove it, and they are counted again')
-        words.update(n_of_word)
+        words.update(read_sealed(path, MAX_TEXT, ': remove it, and words are counted again')['counts'])
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
     encoder, merges = learn_vocabulary(words, args.vocab_size)
@@ -256,7 +253,7 @@ def write_tokens(args, pieces, path, key, n_vocab):
     n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # a memory map keeps a file open: one at a time
     if not n_tokens:
         raise ValueError(f'{args.data_dir}: the text is empty')
-    whole = os.path.join(folder, 'whole')                              # what a kill leaves of it goes with the folder
+    whole = os.path.join(folder, 'whole')  # in this folder, which is removed even after a kill
     with write_whole(whole, 'wb') as f:
         f.write(header_of(n_tokens, dtype_of(n_vocab)))
         for part in parts:
@@ -275,7 +272,7 @@ def load_tokens(args):
         args.encoder_path = os.path.join(folder, 'encoder_bpe_40000.json')
         args.bpe_path = os.path.join(folder, 'vocab_40000.bpe')
         make_once(args.encoder_path, lambda: write_vocabulary(args, pieces))
-        shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)      # also if a kill came before this
+        shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)  # also if a kill came before this
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
     vocabulary = [hashlib.sha256(read_bytes(path)).hexdigest() for path in (args.encoder_path, args.bpe_path)]
     key = hashlib.sha256(' '.join([text_hash, *vocabulary]).encode()).hexdigest()[:32]

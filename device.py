@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from cpu import cpu_flags, keep_freed_memory
 
@@ -109,6 +110,21 @@ def matmul_flops(device, autocast, product=torch.matmul) -> float:
             product(a, a)[0, 0].item()  # waits for the device
             best = min(best, time.perf_counter() - started)
     return 2 * size ** 3 / best
+
+
+def accumulate(loss_of, parts, runner, autocast, scaler):
+    """Add up the gradients of the parts of a batch, which are computed one after the other.
+
+    loss_of: a function from a part to its loss, by way of `runner`, the network or DistributedDataParallel around it.
+    """
+    runner.train()
+    for i, part in enumerate(parts, start=1):
+        # processes exchange their gradients once an update, after the last part
+        waits = isinstance(runner, DistributedDataParallel) and i < len(parts)
+        with runner.no_sync() if waits else contextlib.nullcontext():
+            with autocast:
+                loss = loss_of(part)
+            scaler.scale(loss).backward()
 
 
 class Ranks:

@@ -3,16 +3,55 @@
     python generate.py --prompt "once upon a time" --topk 40        # without --prompt: each line of standard input
     python generate.py --score FILE                                 # log-probability and perplexity of each line
 
-The network is that of a folder of weights in the released layout, --model_path, or of a trained run, --desc. Only
+The network comes from a folder of weights in the released layout, --model_path, or from a trained run, --desc. Only
 tokens of the vocabulary are drawn and scored, never special or position rows. There is no start token: an empty prompt
 stands for a newline, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
-from options import generate_options as parse_args
+from options import (
+    Parser,
+    add_computing_args,
+    add_dropout_args,
+    add_network_args,
+    number,
+    parse_trained_args,
+    refuse_options,
+)
 from shell import begin_script, run_script
 
+
+def parse_args(argv=None):
+    """The options. Those that would have no effect are refused."""
+    parser = Parser('generate.py', __doc__, '[--prompt TEXT | --score FILE] ')
+    group = parser.add_argument_group('what to do').add_mutually_exclusive_group()
+    group.add_argument('--prompt', metavar='TEXT', help='text to continue; without it, each line of standard input is '
+                       'a prompt')
+    group.add_argument('--score', metavar='FILE', help='print log-probability and perplexity of each line and in total')
+    group = parser.add_argument_group('generation')
+    group.add_argument('--gen_len', type=number(int, 1), default=40, help='number of tokens to add, limited by n_ctx')
+    group.add_argument('--temperature', type=float, default=1., help='divides the logits; 0 is the same as --greedy')
+    group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
+    group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
+    group.add_argument('--greedy', action='store_true', help='always take the most probable token')
+    group.add_argument('--n_samples', type=number(int, 1), default=1, help='continuations of each prompt; a single one '
+                       'is printed word by word')
+    group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
+    group = parser.add_argument_group('scores')
+    group.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
+    add_network_args(parser, 'model/', 'the weights, in the released layout')
+    add_dropout_args(parser, hidden=True)
+    add_computing_args(parser)
+    args, given = parse_trained_args(parser, argv)
+    if args.score:
+        draws = ('gen_len', 'temperature', 'topk', 'topp', 'greedy', 'n_samples', 'seed')
+        refuse_options(given, draws, 'with --score')
+    else:
+        refuse_options(given, ('per_token',), 'without --score')
+    return args
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import io
 import math
@@ -41,12 +80,12 @@ class CachedModel:
     def __call__(self, ids: Tensor) -> Tensor:
         """Logits (N, n_vocab) after T more steps (N, T). N is n_samples, or 1 for steps that all samples share."""
         start, end = self.length, self.length + ids.size(1)
-        visible = torch.ones(end - start, end, dtype=torch.bool, device=ids.device).tril(start)       # (T, end)
+        visible = torch.ones(end - start, end, dtype=torch.bool, device=ids.device).tril(start)  # (T, end)
         h = F.embedding(with_positions(self.transformer, ids, start), self.transformer.embed.weight).sum(dim=2)
         for block, (keys, values) in zip(self.transformer.h, self.cache, strict=True):
-            q, k, v = block.attn.split_heads(block.attn.c_attn(h))     # each (N, H, T, C/H)
+            q, k, v = block.attn.split_heads(block.attn.c_attn(h))  # each (N, H, T, C/H)
             keys[:, :, start:end], values[:, :, start:end] = k, v
-            k, v = (t[:len(ids), :, :end].to(q.dtype) for t in (keys, values))                        # (N, H, end, C/H)
+            k, v = (t[:len(ids), :, :end].to(q.dtype) for t in (keys, values))  # (N, H, end, C/H)
             a = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
             n = block.ln_1(h + block.attn.c_proj(block.attn.merge_heads(a)))
             h = block.ln_2(n + block.mlp(n))
@@ -69,7 +108,7 @@ def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp
         ordered, order = probs.sort(dim=-1, descending=True)
         if topk:
             ordered[:, min(topk, ordered.size(-1)):] = 0
-        sums = ordered.cpu().cumsum(-1).to(ordered.device)             # CUDA's cumsum is not deterministic
+        sums = ordered.cpu().cumsum(-1).to(ordered.device)  # CUDA's cumsum is not deterministic
         before = (sums - ordered) / ordered.sum(-1, keepdim=True)
         probs = torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(before >= topp, 0))
     return probs / probs.sum(-1, keepdim=True)
@@ -84,9 +123,9 @@ def sample(transformer, n_vocab: int, prompt: list[int], gen_len: int, n_samples
     model = CachedModel(transformer, n_vocab, n_samples)
     device = model.tokens.device
     generator = torch.Generator(device).manual_seed(seed)
-    ids = torch.tensor([prompt], device=device)                        # (1, T), shared by all samples
+    ids = torch.tensor([prompt], device=device)  # (1, T), shared by all samples
     for _ in range(min(gen_len, transformer.n_ctx - len(prompt))):
-        logits = model(ids)                                            # (1, V) at first, then (n_samples, V)
+        logits = model(ids)  # (1, V) at first, then (n_samples, V)
         if not logits.isfinite().all():
             raise ArithmeticError('logits are not finite: try --dtype float32')
         probs = logits_to_probs(logits, temperature, topk, topp)
@@ -107,7 +146,7 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
             sample_ids.append(i)
         if len(samples) == 1 and encoder.decoder[samples[0][-1]].endswith('</w>'):
             text = encoder.decode(samples[0])
-            if text.startswith(shown):                                 # in rare cases a new word changes earlier text
+            if text.startswith(shown):  # in rare cases a new word changes earlier text
                 print(text[len(shown):], end='', flush=True)
                 shown = text
     texts = [encoder.decode(sample_ids) for sample_ids in samples]
@@ -122,8 +161,8 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
     return texts
 
 
-def lines_of(file):
-    """Lines that are not blank. Raises ValueError for what is not text."""
+def prompts_of(file):
+    """The lines that are not blank. Raises ValueError if the file is not text."""
     try:
         yield from (line for line in file if line.strip())
     except UnicodeDecodeError as e:
@@ -135,7 +174,7 @@ def continue_lines(transformer, encoder, args) -> list[str]:
     terminal, texts = sys.stdin.isatty(), []
     if terminal:
         print('Type a prompt and press return; Ctrl-D ends.', file=sys.stderr)
-    for i, line in enumerate(lines_of(sys.stdin)):
+    for i, line in enumerate(prompts_of(sys.stdin)):
         try:
             texts += continue_prompt(transformer, encoder, line, args, args.seed + i)
         except ValueError as e:
@@ -151,9 +190,9 @@ def print_scores(name, scores: Tensor):
     print(f'{name}\t{len(scores)}\t{scores.double().sum():.4f}\t{mean:.4f}\t{(-mean).exp():.2f}')
 
 
-def score(transformer, encoder, args) -> list[Tensor]:
+def score_file(transformer, encoder, args) -> list[Tensor]:
     """Print and return the log-probabilities of the tokens of each line except its first token, which has none."""
-    lines = enumerate(io.StringIO(read_text(args.score), newline=None), start=1)     # newline=None: \n, \r\n and \r
+    lines = enumerate(io.StringIO(read_text(args.score), newline=None), start=1)  # newline=None: \n, \r\n and \r
     lines = [(i, line) for i, line in lines if line.strip()]
     if not lines:
         raise ValueError(f'{args.score} has no text')
@@ -174,13 +213,13 @@ def score(transformer, encoder, args) -> list[Tensor]:
 def main(args):
     """Returns the texts, with --score the log-probabilities of each line."""
     if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='replace')                       # a console may not have all characters
+        sys.stdout.reconfigure(errors='replace')  # a console may not have all characters
     device, autocast = device_of(args)
     trained = open_trained(args)
     transformer, encoder = fast.use_fast_layers(trained.model.to(device).transformer), trained.encoder
     with autocast:
         if args.score:
-            return score(transformer, encoder, args)
+            return score_file(transformer, encoder, args)
         if args.prompt is not None:
             return continue_prompt(transformer, encoder, args.prompt, args, args.seed)
         return continue_lines(transformer, encoder, args)

@@ -8,17 +8,65 @@ va_loss va_ppl tokens/s; and each minute how fast it is and how long it still ta
 same command and --resume. Under torchrun processes share each update.
 """
 
-from options import pretrain_options as parse_args
-from options import warmup_of
+import os
+
+from options import (
+    Parser,
+    add_computing_args,
+    add_files_args,
+    add_network_args,
+    add_regularisation_args,
+    add_run_args,
+    add_training_args,
+    finish_paths,
+    number,
+    take_defaults_of_model,
+    warmup_of,
+)
 from shell import begin_script, memory_advice, run_script
 
+
+def parse_args(argv=None):
+    """The options of a pre-training run. hparams.json in the model folder changes defaults."""
+    parser = Parser('pretrain.py', __doc__, '--data_dir FOLDER ')
+    group = parser.add_argument_group('data')
+    group.add_argument('--data_dir', required=True, metavar='FOLDER', help='the text: all *.txt in it and below it, '
+                       'UTF-8')
+    group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens '
+                       "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
+                       ' instead of --encoder_path with --bpe_path or --model_path')
+    group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
+    group = add_run_args(parser, '')
+    parser.set_defaults(desc='pretrained')
+    group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
+    group.add_argument('--snapshots', type=number(int, 0), default=0, metavar='N', help='keep the network after 0, 1 '
+                       'and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
+    group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
+    group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
+    group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
+                       'time, with dropout of their own; for the memory there is')
+    add_network_args(parser, None, 'weights to start from, in the released layout (default: random ones)')
+    add_regularisation_args(parser)
+    add_computing_args(parser)
+    group = add_files_args(parser)
+    group.add_argument('--token_dir', default='save/tokens/', metavar='FOLDER', help='encoded text is kept here')
+    given = parser.read(argv)
+    if given.get('model_path'):
+        take_defaults_of_model(parser, given)
+    args = parser.complete(given)
+    paths = [args.model_path, args.encoder_path, args.bpe_path]
+    is_clear = not any(paths) if args.vocab_size else args.model_path or all(paths[1:])
+    if not is_clear:
+        raise ValueError('give one vocabulary: --vocab_size to learn it, --encoder_path with --bpe_path, or '
+                         '--model_path')
+    return args if args.vocab_size else finish_paths(args)
+
+
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import math
-import os
 import time
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,9 +76,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from checkpoint import Run, generator_states, set_generator_states
+from checkpoint import Run
 from corpus import load_tokens
-from device import Ranks, device_of, grad_scaler, matmul_flops, set_seed
+from device import Ranks, accumulate, device_of, grad_scaler, matmul_flops, set_seed
 from model_pytorch import (
     TransformerModel,
     load_openai_pretrained_model,
@@ -41,7 +89,7 @@ from opt import OpenAIAdam
 from trained import hash_model
 from utils import TimeLeft
 
-MAX_VALID = 1000                                        # sequences held out, at most
+MAX_VALID = 1000  # sequences held out, at most
 
 
 class LMLoss(nn.Module):
@@ -53,12 +101,12 @@ class LMLoss(nn.Module):
 
     def forward(self, tokens, n_targets):
         """Sum of the next-token losses of tokens (N, T+1), divided by n_targets; logits exist only in chunks."""
-        we, n_ctx = self.model.dropped_table(), self.model.n_ctx       # one draw for lookup and decoding
+        we, n_ctx = self.model.dropped_table(), self.model.n_ctx  # one draw for lookup and decoding
         if not torch.is_grad_enabled():
-            we = we.detach()                                           # then no gradients are made
+            we = we.detach()  # then no gradients are made
         ids, targets = tokens[:, :-1], tokens[:, 1:].flatten()
         positions = torch.arange(len(we) - n_ctx, len(we) - n_ctx + ids.size(1), device=ids.device)
-        h = self.model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)      # (N * T, C)
+        h = self.model(torch.stack([ids, positions.expand_as(ids)], dim=-1), we).flatten(0, 1)  # (N * T, C)
         return fast.WeightedCrossEntropy.apply(h, we, targets, h.new_full((len(h),), 1 / n_targets))[0]
 
 
@@ -102,9 +150,9 @@ class Sequences:
 
 
 def build(args, n_vocab, n_total, device, ranks):
-    """The network in its `LMLoss`; what is called to train, which may be DistributedDataParallel; the optimizer."""
+    """The network in its `LMLoss`; the same, with several processes in DistributedDataParallel; and the optimizer."""
     set_seed(args.seed)
-    if args.model_path:                                                # before a network of any size is built
+    if args.model_path:  # before a network of any size is built
         shapes = read_shapes(args.model_path)
         (n_ctx, n_embd), (n_stored, _) = shapes[:2]
         if n_stored != n_vocab:
@@ -121,26 +169,27 @@ def build(args, n_vocab, n_total, device, ranks):
     runner = module = LMLoss(fast.use_fast_layers(model).to(device))
     if ranks.size > 1:
         runner = DistributedDataParallel(module)
-        torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
+        torch.manual_seed(args.seed + ranks.rank)  # every process draws its own dropout
     opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule='warmup_cosine', t_total=n_total, l2=args.l2,
                      warmup=warmup_of(args.lr_warmup, n_total), max_grad_norm=args.max_grad_norm)
     return module, runner, opt
 
 
-def update(runner, opt, batch, micro_batch, autocast, scaler, run):
-    """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor."""
-    runner.train()
-    losses, n_targets, generators, parts = [], batch[:, 1:].numel(), generator_states(), batch.split(micro_batch)
-    for part in parts:
-        if run.signals.received and run.ranks.size == 1:
-            set_generator_states(generators)                           # the update is dropped, to be done again
-            run.save_or_stop()
-        # processes exchange their gradients once an update, after the last micro-batch
-        with runner.no_sync() if run.ranks.size > 1 and part is not parts[-1] else nullcontext():
-            with autocast:
-                loss = runner(part, n_targets)
-            scaler.scale(loss).backward()
+def update(runner, opt, batch, micro_batch, autocast, scaler, check=None):
+    """One update from sequences (N, T+1), a micro-batch at a time; returns the loss, a tensor.
+
+    check: called before each micro-batch; it may raise to end the run.
+    """
+    losses, n_targets = [], batch[:, 1:].numel()
+
+    def loss_of(part):
+        if check:
+            check()
+        loss = runner(part, n_targets)
         losses.append(loss.detach())
+        return loss
+
+    accumulate(loss_of, batch.split(micro_batch), runner, autocast, scaler)
     scaler.step(opt)
     scaler.update()
     opt.zero_grad()
@@ -148,15 +197,15 @@ def update(runner, opt, batch, micro_batch, autocast, scaler, run):
 
 
 @torch.no_grad()
-def validate(module, data, micro_batch, autocast, device):
+def validate(run, module, data):
     """Mean next-token loss of the sequences held out, in nats; the processes share the micro-batches."""
     module.eval()
-    parts, ranks = data.valid(micro_batch), data.ranks
-    losses = torch.zeros(len(parts), device=device)
+    parts, ranks = data.valid(run.args.micro_batch), run.ranks
+    losses = torch.zeros(len(parts), device=run.device)
     for i in range(ranks.rank, len(parts), ranks.size):
-        with autocast:
-            losses[i] = module(data.cut_out(parts[i], len(data.tokens)).to(device), data.n_valid * data.n_ctx)
-    return ranks.sum(losses).sum().item()               # each loss was computed by one process and is 0 on the others
+        with run.autocast:
+            losses[i] = module(data.cut_out(parts[i], len(data.tokens)).to(run.device), data.n_valid * data.n_ctx)
+    return ranks.sum(losses).sum().item()  # each loss was computed by one process and is 0 on the others
 
 
 def flops_of_token(model) -> int:
@@ -166,12 +215,13 @@ def flops_of_token(model) -> int:
 
 
 class Progress:
-    """How fast the run is: a line each minute, and a bar with the loss where there is a terminal."""
+    """Shows how fast the run is: a line each minute, and at a terminal also a bar with the loss."""
 
-    def __init__(self, run, model, data, flops):
-        self.run, self.flops = run, flops                              # flops: operations a second, see `matmul_flops`
+    def __init__(self, run, model, data):
+        self.run = run
+        self.flops = run.ranks.size * matmul_flops(run.device, run.autocast, fast.product)  # a second
         self.flops_of_token, n_parameters = flops_of_token(model), sum(p.numel() for p in model.parameters())
-        self.n_tokens = data.n_batch * data.n_ctx                      # of an update
+        self.n_tokens = data.n_batch * data.n_ctx  # of an update
         first, n_total = run.state['n_updates'], run.state['n_total']
         self.bar = tqdm(total=n_total, initial=first, ncols=80, disable=True if run.ranks.rank else None)
         self.time_left = TimeLeft(n_total, first)
@@ -186,7 +236,7 @@ class Progress:
 
     def step(self, loss):
         """After each update, whose loss is a tensor."""
-        if self.bar.update():                                          # True when the bar was drawn: a GPU seldom waits
+        if self.bar.update():  # True when the bar was drawn: a GPU seldom waits
             self.bar.set_postfix_str(f'loss {loss.item():.3f}', refresh=False)
         n_updates = self.run.state['n_updates']
         if left := self.time_left.say(n_updates):
@@ -202,67 +252,74 @@ def snapshots_of(n_snapshots, n_total) -> set[int]:
     return {0, *(round(n_total ** (i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))}
 
 
-def train(args, device, autocast, ranks):
-    """One run, or what is left of it; returns the folder of the result, the log and the model."""
-    with Run(args, ranks, device) as run:
-        if run.results:
-            return SimpleNamespace(path=run.folder, log=run.results.get('log'), model=None)
-        ranks.agree('values of --dtype', args.dtype)                   # auto may be another one on another machine
-        tokens, key, n_vocab = load_tokens(args)                       # one process encodes, the others wait
-        ranks.agree('texts or vocabularies', key)
-        run.print(f'{n_vocab:,} tokens in the vocabulary'
-                  + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
-        data = Sequences(tokens, args, ranks)
-        n_total = max(round(data.per_epoch * args.n_iter), 1)
-        module, runner, opt = build(args, n_vocab, n_total, device, ranks)
-        scaler = grad_scaler(device, args.dtype)
-        state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
-                          dict(n_updates=0, n_total=n_total, losses=[]))
-        ranks.agree('checkpoints', state['n_updates'])
-        if not all(isinstance(loss, torch.Tensor) and loss.ndim == 0 for loss in state['losses']):
-            raise ValueError(f'{run.last_path} is damaged')
-        state['losses'] = [loss.to(device) for loss in state['losses']]         # a checkpoint has them on the CPU
-        progress = Progress(run, module.model, data, ranks.size * matmul_flops(device, autocast, fast.product))
-        since, n_tokens, snapshots = time.time(), 0, snapshots_of(args.snapshots, n_total)
-        if 0 in snapshots and not state['n_updates']:
-            write_network(args, run, module.model, 'snapshots/0/')
+def train(run):
+    """Train from the beginning, or from the checkpoint; returns the folder of the result, the log and the model."""
+    args, ranks, device = run.args, run.ranks, run.device
+    if run.results:
+        return SimpleNamespace(path=run.folder, log=run.results['log'], model=None)
+    data, module, runner, opt, scaler = begin(run)
+    state, n_total = run.state, run.state['n_total']
+    progress, snapshots = Progress(run, module.model, data), snapshots_of(args.snapshots, n_total)
+    if 0 in snapshots and state['n_updates'] == 0:
+        write_network(run, module.model, 'snapshots/0/')
+    since, n_tokens = time.time(), 0
 
-        while state['n_updates'] < n_total:
-            batch = data.batch(state['n_updates']).to(device)
-            loss = update(runner, opt, batch, args.micro_batch, autocast, scaler, run)
-            state['losses'].append(ranks.sum(loss) / ranks.size)
-            state['n_updates'] += 1
-            n_tokens += data.n_batch * args.n_ctx
-            progress.step(state['losses'][-1])
-            if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
-                tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
-                va_loss = validate(module, data, args.micro_batch, autocast, device)
-                run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
-                        va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
-                        flop_utilisation=progress.utilisation(tokens_per_s))
-                run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
-                          .format(**state['log'][-1]))
-                state['losses'], since, n_tokens = [], time.time(), 0
-            if state['n_updates'] in snapshots:                        # before the checkpoint of this update
-                write_network(args, run, module.model, f'snapshots/{state["n_updates"]}/')
-            run.save_or_stop()
-        progress.bar.close()
-        return finish(args, run, module.model)
+    while state['n_updates'] < n_total:
+        batch = data.batch(state['n_updates']).to(device)
+        run.begin_update()
+        loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
+        state['losses'].append(ranks.sum(loss) / ranks.size)
+        state['n_updates'] += 1
+        n_tokens += data.n_batch * args.n_ctx
+        progress.step(state['losses'][-1])
+        if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
+            tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
+            va_loss = validate(run, module, data)
+            run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
+                    va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
+                    flop_utilisation=progress.utilisation(tokens_per_s))
+            run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
+                      .format(**state['log'][-1]))
+            state['losses'], since, n_tokens = [], time.time(), 0
+        if state['n_updates'] in snapshots:  # before the checkpoint of this update
+            write_network(run, module.model, f'snapshots/{state["n_updates"]}/')
+        run.save_or_stop()
+    progress.bar.close()
+    return finish(run, module.model)
 
 
-def write_network(args, run, model, folder=''):
+def begin(run):
+    """Encode the text, and begin the run or go on from its checkpoint: the data, the three of `build`, the scaler."""
+    args, ranks = run.args, run.ranks
+    ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
+    tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait
+    ranks.agree('texts or vocabularies', key)
+    run.print(f'{n_vocab:,} tokens in the vocabulary'
+              + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
+    data = Sequences(tokens, args, ranks)
+    n_total = max(round(data.per_epoch * args.n_iter), 1)
+    module, runner, opt = build(args, n_vocab, n_total, run.device, ranks)
+    scaler = grad_scaler(run.device, args.dtype)
+    state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
+                      dict(n_updates=0, n_total=n_total, losses=[]))
+    ranks.agree('checkpoints', state['n_updates'])
+    state['losses'] = [loss.to(run.device) for loss in state['losses']]  # a checkpoint has them on the CPU
+    return data, module, runner, opt, scaler
+
+
+def write_network(run, model, folder=''):
     """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run."""
     if run.ranks.rank == 0:
         save_openai_pretrained_model(model, run.path(folder))
-    run.keep_vocabulary(args.encoder_path, args.bpe_path, folder)
-    run.write_json(f'{folder}hparams.json', {name: getattr(args, name)
+    run.keep_vocabulary(run.args.encoder_path, run.args.bpe_path, folder)
+    run.write_json(f'{folder}hparams.json', {name: getattr(run.args, name)
                                              for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
 
 
-def finish(args, run, model):
+def finish(run, model):
     """Write the network and results.json; the run is complete."""
-    run.save()                                                         # refuses parameters that are not finite
-    write_network(args, run, model)
+    run.save()  # refuses parameters that are not finite
+    write_network(run, model)
     results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder) if run.ranks.rank == 0 else None))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
@@ -279,9 +336,10 @@ def main(args):
     device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
     smaller = args.micro_batch // 2
+    advice = f'--micro_batch {smaller} is the same training and takes less memory' if smaller else ''
     try:
-        with memory_advice(smaller and f'--micro_batch {smaller} is the same training and takes less memory'):
-            return train(args, device, autocast, ranks)
+        with memory_advice(advice), Run(args, ranks, device, autocast) as run:
+            return train(run)
     finally:
         ranks.leave()
 

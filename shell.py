@@ -1,4 +1,4 @@
-"""A script in a shell: its options are read before torch is imported, and what ends it is one line and a status."""
+"""Scripts in a shell: options are read before torch is imported, and errors end in one line and an exit status."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ def one_line_errors():
         yield
         print(end='', flush=True)
         return
-    except SystemExit as e:                                            # --help
+    except SystemExit as e:  # --help
         message, status = '', e.code
     except BrokenPipeError:
         message, status = 'stopped: the reader of the output has ended', 141
@@ -68,7 +68,7 @@ def one_line_errors():
         print(message if len(message) < 500 else f'{message[:300]} ... {message[-150:]}', file=sys.stderr)
     try:
         print(end='', flush=True)
-    except OSError:                                                    # at exit Python would flush again and fail
+    except OSError:  # at exit Python would flush again and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
@@ -85,6 +85,6 @@ def memory_advice(advice: str):
 
 
 def is_out_of_memory(e) -> bool:
-    """Whether an exception of Python, numpy or torch says that there is not enough memory."""
+    """True for an exception of Python, numpy or torch that says that there is not enough memory."""
     return (isinstance(e, MemoryError) or type(e).__name__ == 'OutOfMemoryError'
             or isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY))

@@ -4,18 +4,94 @@ Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_
 the same command and --resume. Under torchrun its towers are spread over the processes.
 """
 
-from options import N_VALID, warmup_of
-from options import train_options as parse_args
+from options import (
+    Parser,
+    add_computing_args,
+    add_files_args,
+    add_network_args,
+    add_own_args,
+    add_regularisation_args,
+    add_run_args,
+    add_training_args,
+    check_own_args,
+    finish_paths,
+    number,
+    seed_list,
+    take_defaults_of_model,
+    warmup_of,
+)
 from shell import begin_script, memory_advice, run_script
+from tasks import TASKS, own
+from tasks.stories import N_VALID
+
+
+def parse_args(argv=None):
+    """The options of a fine-tuning run. --dataset, and hparams.json in the model folder, change defaults."""
+    parser = Parser('train.py', __doc__)
+    defaults = {**{name: task.defaults for name, task in TASKS.items()}, 'own': own.DEFAULTS}
+    group = parser.add_argument_group('data')
+    group.add_argument('--dataset', default='rocstories', choices=defaults, metavar='NAME', help='task: '
+                       f'{", ".join(defaults)}; sample and sample-... need no download, own is any file of examples')
+    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
+    group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
+                       'where the task has no file of them')
+    add_own_args(parser)
+    group = add_run_args(parser, ' (default: that of --dataset)')
+    group.add_argument('--seeds', type=seed_list, metavar='LIST', help='several runs, each with files of its own, '
+                       'DESC-SEED: 42-51, or 1,2,5')
+    group.add_argument('--submit', action='store_true', help='predict the test file with the best parameters; the '
+                       'file has the name that is usual for the task')
+    group.add_argument('--analysis', action='store_true', help='print the scores of the best parameters on the '
+                       'validation and test examples (implies --submit)')
+    group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
+                       'probabilities for the examples in FILE')
+    group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002, epochs=number(int, 1))
+    group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower, which is computed at a '
+                       'time, with dropout of its own')
+    group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
+                       'examples; one device computes one tower after the other')
+    group.add_argument('--lr_schedule', default='warmup_linear', help='learning rate over time',
+                       choices=['warmup_cosine', 'warmup_constant', 'warmup_linear'])
+    group.add_argument('--lm_coef', type=number(float, 0), default=0.5, help='weight of the language-model loss')
+    group.add_argument('--opt', default='adam', choices=['adam'], help='optimizer')
+    group.add_argument('--b1', type=number(float, 0, 1), default=0.9, help="Adam's first decay rate")
+    group.add_argument('--b2', type=number(float, 0, 1), default=0.999, help="Adam's second decay rate")
+    group.add_argument('--e', type=number(float, 0), default=1e-8, help="Adam's epsilon")
+    group = add_network_args(parser, 'model/', 'the weights to start from, in the released layout')
+    group.add_argument('--n_transfer', type=number(int, -1), default=12, help='blocks taken from these weights; -1: '
+                       'nothing, not even the embeddings')
+    group = add_regularisation_args(parser)
+    group.add_argument('--clf_pdrop', type=number(float, 0, 1), default=0.1, help='dropout rate of the classifier')
+    group.add_argument('--vector_l2', action='store_true', help='weight decay of biases and gains too')
+    group = add_computing_args(parser)
+    group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
+                       'written, not with the faster equivalents of fast.py')
+    group = add_files_args(parser)
+    group.add_argument('--submission_dir', default='submission/', metavar='FOLDER', help='predictions go here')
+    # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
+    given = parser.read(argv)
+    parser.set_defaults(**defaults[given.get('dataset', 'rocstories')])
+    take_defaults_of_model(parser, given)
+    args = parser.complete(given)
+    if args.n_embd % args.n_head:
+        raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
+    if args.n_transfer > max(12, args.n_layer):  # 12, the default, means all of a smaller network
+        raise ValueError(f'n_transfer={args.n_transfer}: the network has n_layer={args.n_layer} blocks')
+    if args.n_ctx < 6:
+        raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
+    args.desc = args.desc or args.dataset
+    check_own_args(args)
+    args.submit |= args.analysis
+    return args if args.predict else finish_paths(args)
+
 
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import hashlib
 import math
 import os
 from argparse import Namespace
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,31 +104,23 @@ import analysis
 import fast
 from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
 from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
-from device import NO_SCALING, Ranks, device_of, grad_scaler, set_seed
+from device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from model_pytorch import DoubleHeadModel, MultipleChoiceHead, load_openai_pretrained_model, read_shapes
+from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, read_shapes
 from opt import OpenAIAdam
-from tasks import TASKS, own
-from tasks.metrics import is_constant, scores, trivial_score
+from predict import evaluate, predict, scores_of, standardised, write_predictions
+from tasks.metrics import is_constant, trivial_score
 from text_utils import TextEncoder
-from trained import hash_model, open_trained
-from utils import TimeLeft, write_whole
+from trained import add_special, hash_model
+from utils import TimeLeft
 
-FETCH_EVERY = 20                                        # updates between two looks at losses and signals on a GPU
-EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)     # updates of the first epoch after which the original logs too
-
-
-def add_special(text_encoder):
-    """The vocabulary of a TextEncoder, {token: id}, with the special tokens appended."""
-    for token in SPECIAL:
-        if token in text_encoder.encoder:
-            raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
-    return {**text_encoder.encoder, **{token: text_encoder.n_vocab + i for i, token in enumerate(SPECIAL)}}
+FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
+EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)  # updates of the first epoch after which the original logs too
 
 
 def hash_files(args, n_vocab):
     """Hashes of vocabulary, merges and weights. Raises ValueError if they do not belong together."""
-    if args.n_transfer == -1:                                          # no weights are loaded
+    if args.n_transfer == -1:  # no weights are loaded
         return dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
     n_stored = read_shapes(args.model_path)[1][0]
     if n_stored != n_vocab:
@@ -62,7 +130,7 @@ def hash_files(args, n_vocab):
 
 
 def load_data(args, task):
-    """Read and encode the examples of the task: a namespace with train, valid, test Examples and what they imply."""
+    """Read and encode the examples of the task: a namespace with train, valid, test and their properties."""
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
     hashes = hash_files(args, text_encoder.n_vocab)
     encoder = add_special(text_encoder)
@@ -75,7 +143,7 @@ def load_data(args, task):
     hashes['texts'] = hash_texts(texts).hexdigest()
     hashes['ids'] = hash_ids(encoded).hexdigest()
     n_fields = len(splits[0].texts)
-    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]         # of train, valid, test
+    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]  # of train, valid, test
     n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
     scale = None if task.classes else scale_of(splits[0].labels)
     train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
@@ -84,18 +152,23 @@ def load_data(args, task):
                  'their texts are cut'
                  for name, examples in zip(('training', 'validation', 'test'), (train, valid, *test), strict=False)
                  if examples.n_cut]
+    per_epoch = len(train) // (args.n_batch * args.n_gpu)
+    if per_epoch == 0:
+        raise ValueError(f'{len(train)} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
+                         f'{args.n_gpu}')
     labels = [split.labels for split in splits]
     digest = hashlib.sha256(repr([n_ctx, hashes, labels]).encode()).hexdigest()
     return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
                            parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
-                           clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes)
+                           clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes,
+                           per_epoch=per_epoch)
 
 
 def labels_and_overlap(task, train, valid, test=None):
-    """What would make the scores of these splits mean little, one sentence each."""
+    """Warnings about labels and texts that would make the scores of these splits mean little."""
     warnings = [f'all {len(split.labels)} {name} examples have the same label'
                 for name, split in (('training', train), ('validation', valid)) if len(set(split.labels)) == 1]
-    n_fields = {'choices': 1, 'question': 2}.get(task.form)            # without the answers
+    n_fields = {'choices': 1, 'question': 2}.get(task.form)  # without the answers
     seen, seen_in = set(), ''
     for name, split in (('training', train), ('validation', valid), ('test', test)):
         examples = [] if split is None else list(zip(*split.texts[:n_fields], strict=True))
@@ -108,16 +181,11 @@ def labels_and_overlap(task, train, valid, test=None):
 
 
 def scale_of(labels) -> tuple[float, float]:
-    """Mean and standard deviation of the training numbers, in whose unit the network is trained."""
+    """Mean and standard deviation of the training numbers; the network learns (number - mean) / deviation."""
     mean, std = float(np.mean(labels)), float(np.std(labels))
     if is_constant(labels):
         raise ValueError(f'all {len(labels)} training examples have the same number, {mean:g}: nothing can be learned')
     return mean, std
-
-
-def standardised(labels, scale):
-    """Labels as the network is trained on them: (number - mean) / deviation; class numbers and None as they are."""
-    return labels if labels is None or scale is None else (np.array(labels) - scale[0]) / scale[1]
 
 
 def build_model(args, task, n_vocab, n_ctx, clf_token):
@@ -126,9 +194,9 @@ def build_model(args, task, n_vocab, n_ctx, clf_token):
 
 
 class Losses(nn.Module):
-    """The losses of a training step, as a module that DistributedDataParallel can wrap, and the logits of evaluation.
+    """The losses of a training step, as a module that DistributedDataParallel can wrap.
 
-    Both come from fast.py; with `plain` from DoubleHeadModel.forward and loss.py, which give the same numbers.
+    They come from fast.py; with `plain` from DoubleHeadModel.forward and loss.py, which give the same numbers.
     """
 
     def __init__(self, model, lm_coef, plain=False):
@@ -149,95 +217,79 @@ class Losses(nn.Module):
         clf_losses, lm_losses = self.compute(X, Y, M, clf_logits, lm_logits, only_return_losses=True)
         return train_loss(clf_losses, lm_losses, self.lm_coef), clf_losses, lm_losses
 
-    @torch.no_grad()
-    def logits(self, X, M):
-        """The task logits (B, n_out)."""
-        if not self.plain:
-            return fast.task_logits(self.model, X, M)
-        return self.model(X.to(self.model.task_head.linear.weight.device))[1]
-
 
 def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
-    """One update from a batch (X, M, Y) cut into towers, which are computed one after the other.
+    """One update from a batch (X, M, Y) cut into towers.
 
     Returns the mean losses, (task, language model), as a tensor (2,); the second is 0 without lm_coef.
     """
-    runner.train()
     losses = []
-    for i, tower in enumerate(zip(*(t.chunk(n_towers) for t in batch), strict=True)):
-        is_last = i + 1 == n_towers
-        # processes exchange their gradients once an update, after the last tower
-        with nullcontext() if is_last or not isinstance(runner, DistributedDataParallel) else runner.no_sync():
-            with autocast:
-                loss, clf_losses, lm_losses = runner(*tower)
-            scaler.scale(loss / n_towers).backward()
+
+    def loss_of(tower):
+        loss, clf_losses, lm_losses = runner(*tower)
         clf_loss = clf_losses.detach().mean()
         losses.append(torch.stack([clf_loss, torch.zeros_like(clf_loss) if lm_losses is None else lm_losses.mean()]))
+        return loss / n_towers
+
+    towers = list(zip(*(t.chunk(n_towers) for t in batch), strict=True))
+    accumulate(loss_of, towers, runner, autocast, scaler)
     scaler.step(opt)
     scaler.update()
     opt.zero_grad()
     return torch.stack(losses).mean(0)
 
 
-def evaluate(module, examples, n, n_batch, autocast, ranks, check=None):
-    """Task logits (n, n_out) of the first n examples, in evaluation mode; batches are spread over the processes.
-
-    module: `Losses`. check: called between batches; it may raise to end the run.
-    """
-    module.eval()
-    head = module.model.task_head
-    n_out = examples.lengths.shape[1] if isinstance(head, MultipleChoiceHead) else head.linear.out_features
-    logits = torch.zeros(n, n_out, device=head.linear.weight.device)
-    batches = examples.batches(n, n_batch)[ranks.rank::ranks.size]
-    with autocast:
-        for batch in tqdm(batches, desc='evaluating', ncols=80, leave=False, disable=None):
-            if check:
-                check()
-            X, M = map(torch.from_numpy, examples.batch(batch.flat))   # (G*Q, K, n_ctx, 2), (G*Q, K, n_ctx)
-            X, M = (t.reshape(len(batch), -1, *t.shape[2:]) for t in (X, M))     # the choices of a group: (G, Q*K, ...)
-            logits[batch.ravel()] = module.logits(X, M).float().view(-1, n_out)
-    return ranks.sum(logits).cpu()                      # each row was computed by one process and is 0 on the others
-
-
-def score(task, logits, labels, parts) -> dict:
-    """How good these logits are, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
-    task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
-    predictions = task.predictions(logits)
-    values = scores(task.metrics, labels, predictions)
-    first = task.metrics[0]
-    return (dict(cost=task_losses(logits, torch.from_numpy(labels)).mean().item(), score=values[first])
-            | {'acc' if name == 'accuracy' else name: value for name, value in values.items()}
-            | {f'score_{part}': scores([first], labels[where], predictions[where])[first]
-               for part, where in parts.items()})
-
-
-def build(args, task, data, device, ranks, t_total):
-    """The network with the released weights in its `Losses`; what is called to train, which with several processes is
-    DistributedDataParallel around it; and the optimizer."""
+def build(run, task, data):
+    """The network with the released weights; its `Losses`, with several processes in DistributedDataParallel; and the
+    optimizer."""
+    args, n_total = run.args, data.per_epoch * run.args.n_iter
     set_seed(args.seed)
     model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)
     load_openai_pretrained_model(model, n_ctx=data.n_ctx, n_special=len(SPECIAL), n_transfer=args.n_transfer,
                                  path=args.model_path)
-    runner = module = Losses(model.to(device), args.lm_coef, args.plain)
-    if ranks.size > 1:
-        runner = DistributedDataParallel(module)
-        torch.manual_seed(args.seed + ranks.rank)                      # every process draws its own dropout
-    opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, t_total=t_total,
-                     warmup=warmup_of(args.lr_warmup, t_total), b1=args.b1, b2=args.b2, e=args.e, l2=args.l2,
+    runner = Losses(model.to(run.device), args.lm_coef, args.plain)
+    if run.ranks.size > 1:
+        runner = DistributedDataParallel(runner)
+        torch.manual_seed(args.seed + run.ranks.rank)  # every process draws its own dropout
+    opt = OpenAIAdam(model.parameters(), lr=args.lr, schedule=args.lr_schedule, t_total=n_total,
+                     warmup=warmup_of(args.lr_warmup, n_total), b1=args.b1, b2=args.b2, e=args.e, l2=args.l2,
                      vector_l2=args.vector_l2, max_grad_norm=args.max_grad_norm)
-    return module, runner, opt
+    return model, runner, opt
 
 
-def fetch(pending, run, per_epoch):
+def begin(run, task, data):
+    """Begin the run, or go on from its checkpoint; returns the three of `build`, and the scaler of losses."""
+    args, device = run.args, run.device
+    model, runner, opt = build(run, task, data)
+    scaler = grad_scaler(device, args.dtype)
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
+    state = dict(n_updates=0, n_total=data.per_epoch * args.n_iter, n_epochs=0, order=None, losses=[])
+    state = run.begin(dict(model=model, opt=opt, scaler=scaler), data.digest, state,
+                      submission_paths(args, task) if args.submit else (),
+                      environment={**environment(), **data.hashes, 'device': name, 'processes': run.ranks.size})
+    run.keep_vocabulary(args.encoder_path, args.bpe_path)
+    run.write_sealed('config.json', dict(
+        options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
+        n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
+    n_test = 0 if data.test is None else len(data.test)
+    metric = 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]
+    run.print(f'{len(data.train)} training, {len(data.valid)} validation and {n_test} test examples; '
+              f'updates {state["n_updates"] + 1} to {state["n_total"]}, of {args.n_batch * args.n_gpu} examples each, '
+              f'on {device}')
+    run.print(f'epoch updates tr_cost va_cost tr_{metric} va_{metric}')
+    return model, runner, opt, scaler
+
+
+def fetch_losses(run, data, pending):
     """Bring the losses of the last updates to the host, into the state. A loss that is not finite ends the run."""
     losses = run.state['losses']
     if not pending:
         return
     for clf_loss, lm_loss in (run.ranks.sum(torch.stack(pending)) / run.ranks.size).tolist():
         if not math.isfinite(clf_loss + lm_loss):
-            epoch, i = divmod(len(losses), per_epoch)
+            epoch, i = divmod(len(losses), data.per_epoch)
             run.raise_diverged(f'the loss of update {len(losses) + 1} (epoch {epoch + 1}, batch {i + 1}) is {clf_loss} '
-                         f'(classification), {lm_loss} (language model)')
+                               f'(classification), {lm_loss} (language model)')
         losses.append([clf_loss, lm_loss if run.args.lm_coef else None])
     pending.clear()
 
@@ -247,112 +299,72 @@ def merit(task, line) -> tuple:
     return line['va_score'], -line['va_cost'] if task.ties_by_cost else 0
 
 
-def evaluate_and_log(n_epochs, task, data, module, run, autocast):
+def is_early(state):
+    """True if the original would evaluate now, within a long first epoch."""
+    n_updates = state['n_updates']
+    return state['n_epochs'] == 0 and n_updates in EARLY_LOGS and state['log'][-1].get('n_updates') != n_updates
+
+
+def evaluate_and_log(run, task, data, model, n_epochs):
     """Evaluate, print and log; keep the parameters if they are the best so far on the validation examples."""
-    n_valid, n_batch = len(data.valid), run.args.n_batch * run.args.n_gpu
-    check = run.save_or_stop if run.ranks.size == 1 else None          # processes have different numbers of batches
-    line = dict(n_epochs=n_epochs, n_updates=run.state['n_updates'])
-    for name, examples, n, parts in (('tr', data.train, min(run.args.n_valid or N_VALID, len(data.train)), {}),
-                                     ('va', data.valid, n_valid, data.parts[1])):
-        logits = evaluate(module, examples, n, n_batch, autocast, run.ranks, check)
-        line |= {f'{name}_{key}': value for key, value in score(task, logits, examples.labels[:n], parts).items()}
+    check = run.save_or_stop if run.ranks.size == 1 else None  # processes have different numbers of batches
+    line, n_train = dict(n_epochs=n_epochs, n_updates=run.state['n_updates']), run.args.n_valid or N_VALID
+    for name, examples, n, parts in (('tr', data.train, min(n_train, len(data.train)), {}),
+                                     ('va', data.valid, len(data.valid), data.parts[1])):
+        logits = evaluate(run, model, examples, n, check)
+        line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}
     line['va_constant'] = is_constant(task.predictions(logits))
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
         run.check_parameters()
-        save_state(run.path('best_params.pt'), module.model.state_dict())
+        save_state(run.path('best_params.pt'), model.state_dict())
     run.print('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_score:.2f} {va_score:.2f}'.format(**line))
 
 
-def announce(run, task, data, n_batch):
-    """Print what the run will do, and the names of the columns of its evaluations."""
-    state, metric = run.state, 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]
-    n_test = 0 if data.test is None else len(data.test)
-    run.print(f'{len(data.train)} training, {len(data.valid)} validation and {n_test} test examples; updates '
-              f'{state["n_updates"] + 1} to {state["n_total"]}, of {n_batch} examples each, on {run.device}')
-    run.print(f'epoch updates tr_cost va_cost tr_{metric} va_{metric}')
+def fine_tune(run, task, data):
+    """Train from the beginning, or from the checkpoint; returns the results of the run."""
+    if run.results:
+        return earlier_results(run, data)
+    args, n_batch, per_epoch = run.args, run.args.n_batch * run.args.n_gpu, data.per_epoch
+    model, runner, opt, scaler = begin(run, task, data)
+    state, time_left = run.state, TimeLeft(run.state['n_total'], run.state['n_updates'])
+    fetch_every = 1 if run.device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
+    pending = []  # losses that are still on the device
 
-
-def is_early(state):
-    """Whether a line of the log is due within a long first epoch, as in the original."""
-    n_updates = state['n_updates']
-    return state['n_epochs'] == 0 and n_updates in EARLY_LOGS and state['log'][-1].get('n_updates') != n_updates
-
-
-def is_whole(state, n_train):
-    """Whether order, losses and log in the state of a checkpoint are such as this run writes."""
-    order = torch.arange(n_train) if state['order'] is None else state['order']
-    return (isinstance(order, torch.Tensor) and order.dtype == torch.int64
-            and torch.equal(order.sort(0).values, torch.arange(n_train))
-            and 0 <= state['n_epochs'] <= state['n_updates'] == len(state['losses'])
-            and all(isinstance(line.get('va_score'), float) for line in state['log'][1:]))
-
-
-def fine_tune(args, task, data, device, autocast, ranks):
-    """One run, or what is left of it; returns its results."""
-    n_batch = args.n_batch * args.n_gpu
-    per_epoch = len(data.train) // n_batch
-    if per_epoch == 0:
-        raise ValueError(f'{len(data.train)} training examples do not fill one batch of --n_batch {args.n_batch} x '
-                         f'--n_gpu {args.n_gpu}')
-    with Run(args, ranks, device) as run:
-        if run.results:
-            if run.results.get('data', data.digest) != data.digest:
-                raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other '
-                                 'weights: choose another --desc')
-            return summary(run, run.results)
-        module, runner, opt = build(args, task, data, device, ranks, per_epoch * args.n_iter)
-        scaler = grad_scaler(device, args.dtype)
-        name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
-        state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data.digest,
-                          dict(n_updates=0, n_total=per_epoch * args.n_iter, n_epochs=0, order=None, losses=[]),
-                          submission_paths(args, task) if args.submit else (),
-                          environment={**environment(), **data.hashes, 'device': name, 'processes': ranks.size})
-        if not is_whole(state, len(data.train)):
-            raise ValueError(f'{run.last_path} is damaged')
-        run.keep_vocabulary(args.encoder_path, args.bpe_path)
-        run.write_json('config.json', dict(
-            options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
-            n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
-        fetch_every = 1 if device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
-        pending = []                                                   # losses that are still on the device
-        announce(run, task, data, n_batch)
-        time_left = TimeLeft(state['n_total'], state['n_updates'])
-
-        for epoch in range(state['n_epochs'], args.n_iter):
-            if state['order'] is None:
-                order = np.arange(len(data.train))
-                np.random.shuffle(order)                               # as scikit-learn's shuffle in the original
-                state['order'] = torch.from_numpy(order)
-            n_done = state['n_updates'] - epoch * per_epoch
-            for i in tqdm(range(n_done, per_epoch), f'epoch {epoch + 1}/{args.n_iter}', initial=n_done, total=per_epoch,
-                          ncols=80, leave=False, disable=True if ranks.rank else None):
-                if is_early(state):
-                    fetch(pending, run, per_epoch)
-                    evaluate_and_log(0, task, data, module, run, autocast)
-                where = state['order'][i * n_batch:(i + 1) * n_batch].chunk(ranks.size)[ranks.rank].numpy()
-                batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
-                pending.append(update(runner, opt, batch, args.n_gpu // ranks.size, autocast, scaler))
-                state['n_updates'] += 1
-                if len(pending) == fetch_every:                        # until then a GPU is not waited for
-                    fetch(pending, run, per_epoch)
-                    run.save_or_stop()
-                    if left := time_left.say(state['n_updates']):
-                        run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
-            fetch(pending, run, per_epoch)
+    for epoch in range(state['n_epochs'], args.n_iter):
+        if state['order'] is None:
+            order = np.arange(len(data.train))
+            np.random.shuffle(order)  # as scikit-learn's shuffle in the original
+            state['order'] = torch.from_numpy(order)
+        n_done = state['n_updates'] - epoch * per_epoch
+        for i in tqdm(range(n_done, per_epoch), f'epoch {epoch + 1}/{args.n_iter}', initial=n_done, total=per_epoch,
+                      ncols=80, leave=False, disable=True if run.ranks.rank else None):
             if is_early(state):
-                evaluate_and_log(0, task, data, module, run, autocast)
-            evaluate_and_log(epoch + 1, task, data, module, run, autocast)
-            state['n_epochs'], state['order'] = epoch + 1, None
-        run.save()
-        return finish(args, task, data, run, module, autocast)
+                fetch_losses(run, data, pending)
+                evaluate_and_log(run, task, data, model, 0)
+            where = state['order'][i * n_batch:(i + 1) * n_batch].chunk(run.ranks.size)[run.ranks.rank].numpy()
+            batch = [torch.from_numpy(t) for t in (*data.train.batch(where), data.train.labels[where])]
+            pending.append(update(runner, opt, batch, args.n_gpu // run.ranks.size, run.autocast, scaler))
+            state['n_updates'] += 1
+            if len(pending) == fetch_every:  # until then a GPU is not waited for
+                fetch_losses(run, data, pending)
+                run.save_or_stop()
+                if left := time_left.say(state['n_updates']):
+                    run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
+        fetch_losses(run, data, pending)
+        if is_early(state):
+            evaluate_and_log(run, task, data, model, 0)
+        evaluate_and_log(run, task, data, model, epoch + 1)
+        state['n_epochs'], state['order'] = epoch + 1, None
+    run.save()
+    return finish(run, task, data, model)
 
 
-def finish(args, task, data, run, module, autocast):
+def finish(run, task, data, model):
     """Predict the test file with the best parameters; write and return the results of the run."""
-    best_path, lines = run.path('best_params.pt'), run.state['log'][1:]
-    best = max(lines, key=lambda line: merit(task, line))              # the first of equals, whose parameters are kept
+    args, best_path, lines = run.args, run.path('best_params.pt'), run.state['log'][1:]
+    best = max(lines, key=lambda line: merit(task, line))  # the first of equals, whose parameters are kept
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
@@ -362,12 +374,13 @@ def finish(args, task, data, run, module, autocast):
                    data=data.digest, log_path=run.log_path, best_path=best_path,
                    hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit and data.test is not None:
-        load_into(module.model, load_state(best_path, run.device), best_path)
-        logits = evaluate(module, data.test, len(data.test), args.n_batch * args.n_gpu, autocast, run.ranks)
+        load_into(model, load_state(best_path, run.device), best_path)
+        logits = evaluate(run, model, data.test, len(data.test))
         results['test_logits'] = logits.tolist()
-        results['submission'] = write_submission(args, task, data, logits, run)
+        results['submission'] = write_submission(run, task, data, logits)
         if data.test.labels is not None:
-            line = {f'test_{key}': value for key, value in score(task, logits, data.test.labels, data.parts[2]).items()}
+            scored = scores_of(task, logits, data.test.labels, data.parts[2])
+            line = {f'test_{key}': value for key, value in scored.items()}
             if task.classes:
                 line['wrong'] = analysis.wrong(data.test.labels, task.predictions(logits))
             run.log(**line)
@@ -380,48 +393,43 @@ def finish(args, task, data, run, module, autocast):
 
 
 def submission_paths(args, task) -> list[str]:
-    """Where the predictions of the test examples go."""
+    """Paths of the predictions of the test examples."""
     return [os.path.join(args.submission_dir, name) for name in task.submission.values()]
 
 
-def write_submission(args, task, data, logits, run):
+def write_submission(run, task, data, logits):
     """Write the predictions of the test examples, a file for each part that the task wants; returns their paths."""
     values, paths = task.answers(logits, data.scale, task.written), []
-    for part, path in zip(task.submission, submission_paths(args, task), strict=True):
+    for part, path in zip(task.submission, submission_paths(run.args, task), strict=True):
         if not part or part in data.parts[2]:
             paths.append(path)
             if run.ranks.rank == 0:
-                for earlier in set_aside([path]):                      # of a run that ended while this one ran
+                for earlier in set_aside([path]):  # of a run that ended while this one ran
                     run.print(f'predictions of another run are now in {earlier}')
                 write_predictions(path, values[data.parts[2][part]] if part else values)
     return ', '.join(paths)
 
 
-def write_predictions(path, values, classes=(), probabilities=()):
-    """index<TAB>prediction, as in the original; and where they are given the probability of each class."""
-    columns = [f'p{name}' if name.isdigit() else name for name in classes]
-    with write_whole(path) as f:
-        f.write('\t'.join(['index', 'prediction', *columns]) + '\n')
-        for i, value in enumerate(values):
-            f.write('\t'.join([str(i), value, *(f'{p:.6f}' for p in (probabilities[i] if classes else ()))]) + '\n')
+def earlier_results(run, data):
+    """The results of a run that is complete. Raises ValueError if it had other data."""
+    if run.results['data'] != data.digest:
+        raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other weights: '
+                         'choose another --desc')
+    return summary(run, run.results)
 
 
 def summary(run, results):
-    """Print what came out and where it is; returns the results as a namespace."""
-    try:
-        minutes, seconds = divmod(round(results['seconds']), 60)
-        when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
-        run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-                  f'{results["valid_score"]:.2f} after {when} (the best constant answer: '
-                  f'{results["valid_trivial"]:.2f})')
-        if results['degenerate']:
-            run.print('warning: the network gives all validation examples the same answer')
-        for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
-            if key in results:
-                run.print(f'{what}: {results[key]}')
-        return SimpleNamespace(**results)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(f'{run.results_path} is damaged, or no file of this program') from None
+    """Print the best score and the paths of all files; returns the results as a namespace."""
+    minutes, seconds = divmod(round(results['seconds']), 60)
+    when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
+    run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
+              f'{results["valid_score"]:.2f} after {when} (the best constant answer: {results["valid_trivial"]:.2f})')
+    if results['degenerate']:
+        run.print('warning: the network gives all validation examples the same answer')
+    for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
+        if key in results:
+            run.print(f'{what}: {results[key]}')
+    return SimpleNamespace(**results)
 
 
 def task_of(args):
@@ -429,66 +437,23 @@ def task_of(args):
     return own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
 
 
-def logits_of(trained, task, split, args, device, autocast):
-    """The logits (N, n_out) of a trained network for a Split of its task; args: n_batch, n_gpu, plain."""
-    options, n_ctx = trained.options, trained.config['n_ctx']
-    encoder = add_special(trained.encoder)
-    fields = encode_texts(split.texts, trained.encoder)
-    examples = Examples(task.form, fields, split.labels, encoder, n_ctx, options.n_ctx // 2 - 2)
-    if examples.n_cut:
-        print(f'{examples.n_cut} of {len(examples)} examples are longer than the n_ctx={n_ctx} of the run allows: '
-              'their texts are cut')
-    module = Losses(trained.model.to(device), 0, args.plain)           # no loss is computed
-    return evaluate(module, examples, len(examples), args.n_batch * args.n_gpu, autocast, Ranks())
-
-
-def predict(args, device, autocast):
-    """Load save/DESC and write predictions with probabilities for the examples of one file, labelled or not."""
-    trained = open_trained(args)
-    task, scale = task_of_run(trained), trained.config.get('scale')
-    split = task.read(args.predict, trained.options)
-    for note in split.notes:
-        print(f'warning: {note}')
-    logits = logits_of(trained, task, split, args, device, autocast)
-    if logits.size(1) != max(len(task.classes), 1):
-        raise ValueError(f'config.json of {args.desc} is damaged: it has {len(task.classes)} classes, but each example '
-                         f'has {logits.size(1)} scores')
-    stem = os.path.splitext(os.path.basename(args.predict))[0]
-    path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
-    for earlier in set_aside([path]):
-        print(f'earlier predictions are now in {earlier}')
-    write_predictions(path, task.answers(logits, scale), task.classes, logits.softmax(1).tolist())
-    values = {}
-    if split.labels is not None:
-        values = scores(task.metrics, standardised(split.labels, scale), task.predictions(logits))
-    print(f'predictions: {path}' + ''.join(f'; {name} {value:.2f}' for name, value in values.items()))
-    return SimpleNamespace(path=path, logits=logits, scores=values, accuracy=values.get('accuracy'))
-
-
-def task_of_run(trained):
-    """The task that a network was trained on, with the classes that it knows."""
-    dataset, config = trained.options.dataset, trained.config
-    if dataset == 'own':
-        return own.saved_task(config)
-    if dataset not in TASKS:
-        raise ValueError(f'config.json: the run was trained on {dataset}, which this program does not know')
-    return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))
-
-
-def options_of_seed(args, seed):
-    """The options of one run of --seeds: what --seed and --desc alone would have given."""
-    desc = f'{args.desc}-{seed}'
-    return Namespace(**{**vars(args), 'seeds': None, 'seed': seed, 'desc': desc,
-                                 'submission_dir': os.path.join(args.submission_dir, desc)})
-
-
 def smaller_towers(args):
-    """What to say when memory runs out: the same training in smaller towers, if they have more than one example."""
+    """Advice for when memory runs out: the same training in smaller towers. Empty if a tower is one example."""
     for part in range(2, args.n_batch + 1):
         if args.n_batch % part == 0:
             return (f'--n_batch {args.n_batch // part} --n_gpu {args.n_gpu * part} is the same training and takes less '
                     'memory')
     return ''
+
+
+def options_of_runs(args) -> list:
+    """The options of each run: with --seeds, one for each seed, as --seed and --desc would give them."""
+    if args.seeds is None:
+        return [args]
+    descs = [f'{args.desc}-{seed}' for seed in args.seeds]
+    return [Namespace(**{**vars(args), 'seeds': None, 'seed': seed, 'desc': desc,
+                         'submission_dir': os.path.join(args.submission_dir, desc)})
+            for seed, desc in zip(args.seeds, descs, strict=True)]
 
 
 def main(args):
@@ -500,22 +465,24 @@ def main(args):
     if args.predict:
         if ranks.size > 1:
             raise ValueError('--predict runs in one process: start it without torchrun')
-        return predict(args, device, autocast)
+        return predict(Run(args, ranks, device, autocast))
     task = task_of(args)
     ranks.join(device)
     try:
-        ranks.agree('values of --dtype', args.dtype)                   # auto may be another one on another machine
-        data = load_data(args, task)
+        ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
+        data, results = load_data(args, task), []
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
-        with memory_advice(smaller_towers(args)):
-            if args.seeds is None:
-                return fine_tune(args, task, data, device, autocast, ranks)
-            runs = [fine_tune(options_of_seed(args, seed), task, data, device, autocast, ranks) for seed in args.seeds]
+        for options in options_of_runs(args):
+            with memory_advice(smaller_towers(args)), Run(options, ranks, device, autocast) as run:
+                results.append(fine_tune(run, task, data))
+        if args.seeds is None:
+            return results[0]
         if ranks.rank == 0:
             for kind in ('valid', 'test'):
-                print(f'{kind} {task.metrics[0]}: {analysis.describe([getattr(run, kind + "_score") for run in runs])}')
-        return runs
+                found = [getattr(result, f'{kind}_score') for result in results]
+                print(f'{kind} {task.metrics[0]}: {analysis.describe(found)}')
+        return results
     finally:
         ranks.leave()
 

@@ -4,7 +4,6 @@ Vocabulary, merges and weights must belong together: their sizes are compared, a
 """
 
 import argparse
-import math
 import os
 import sys
 from typing import NamedTuple
@@ -12,9 +11,8 @@ from typing import NamedTuple
 import torch
 
 from checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
-from datasets import FORMS, SPECIAL
+from datasets import SPECIAL
 from model_pytorch import (
-    DEFAULT_CONFIG,
     N_SHARDS,
     DoubleHeadModel,
     LMModel,
@@ -23,18 +21,18 @@ from model_pytorch import (
 )
 from tasks.base import head_type
 from text_utils import TextEncoder
-from utils import read_json
+from utils import read_sealed
 
 
 class Trained(NamedTuple):
     """A trained network and what belongs to it."""
-    model: torch.nn.Module          # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
-    encoder: TextEncoder            # the vocabulary alone, without special tokens
-    options: argparse.Namespace     # n_embd, n_head, ..., of the network
-    n_special: int                  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
-    config: dict                    # config.json of the run; empty for a model folder
-    encoder_path: str               # the vocabulary
-    bpe_path: str                   # the merges
+    model: torch.nn.Module  # in evaluation mode: DoubleHeadModel of a run, LMModel of a model folder
+    encoder: TextEncoder  # the vocabulary alone, without special tokens
+    options: argparse.Namespace  # n_embd, n_head, ..., of the network
+    n_special: int  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
+    config: dict  # config.json of the run; empty for a model folder
+    encoder_path: str  # the vocabulary
+    bpe_path: str  # the merges
 
 
 def open_trained(args) -> Trained:
@@ -72,9 +70,6 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
     if written and written != sha256(path):
         raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
     n_rows = config['n_vocab'] + n_special + config['n_ctx']
-    table = state.get('transformer.embed.weight', torch.empty(0)) if isinstance(state, dict) else torch.empty(0)
-    if table.shape != (n_rows, options.n_embd) or len(state) != 12 * options.n_layer + 4:
-        raise ValueError(f'{path} holds the parameters of another network than config.json beside it')
     head = head_type(config['form'], config['classes'])
     model = DoubleHeadModel(options, config['clf_token'], head, vocab=n_rows, n_ctx=config['n_ctx'])
     load_into(model, state, path)
@@ -99,44 +94,20 @@ def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
     return Trained(model, encoder, options, 0, {}, encoder_path, bpe_path)
 
 
-def is_option(value, default) -> bool:
-    """Whether a value can be that of an option of the network with this default: a dropout, a size or a name."""
-    if isinstance(default, float):
-        return type(value) in (int, float) and 0 <= value < 1
-    return type(value) is type(default) and (isinstance(value, str) or value >= 1)
-
-
 def read_config(folder) -> dict:
     """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
     path = os.path.join(folder, 'config.json')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
-    config = read_json(path)
-    kinds = dict(options=dict, form=str, classes=list, n_vocab=int, n_ctx=int, clf_token=int, vocabulary=str,
-                 merges=str)
-    wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
-    if not wrong:
-        options = config['options']
-        wrong = [name for name, default in (*DEFAULT_CONFIG.items(), ('n_ctx', 512), ('dataset', ''))
-                 if not is_option(options.get(name), default)]
-    if not wrong:
-        if options['n_embd'] % options['n_head']:
-            wrong.append('n_head')
-        if config['clf_token'] != config['n_vocab'] + SPECIAL.index('_classify_'):
-            wrong.append('clf_token')
-        if config['form'] not in FORMS or {*map(type, config['classes'])} - {str}:
-            wrong.append('task')
-        if not (config.get('scale') is None if config['classes'] else is_scale(config.get('scale'))):
-            wrong.append('scale')
-    if wrong:
-        raise ValueError(f'{path} is damaged, or of another version of this program: {wrong[0]}')
-    return config
+    return read_sealed(path)
 
 
-def is_scale(scale) -> bool:
-    """Whether a value is a mean and a standard deviation."""
-    return (isinstance(scale, list) and [*map(type, scale)] == [float, float] and all(map(math.isfinite, scale))
-            and scale[1] > 0)
+def add_special(text_encoder):
+    """The vocabulary of a TextEncoder, {token: id}, with the special tokens appended."""
+    for token in SPECIAL:
+        if token in text_encoder.encoder:
+            raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
+    return {**text_encoder.encoder, **{token: text_encoder.n_vocab + i for i, token in enumerate(SPECIAL)}}
 
 
 def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
@@ -157,7 +128,4 @@ def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
 def written_hashes(folder) -> dict:
     """The hashes in results.json of the run that wrote a folder; empty where there is no such file."""
     path = os.path.join(folder, 'results.json')
-    hashes = read_json(path).get('hashes', {}) if os.path.lexists(path) else {}
-    if not isinstance(hashes, dict):
-        raise ValueError(f'{path} is damaged, or no file of this program')
-    return hashes
+    return read_sealed(path)['hashes'] if os.path.lexists(path) else {}

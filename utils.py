@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import time
@@ -9,12 +10,12 @@ import zipfile
 
 from tqdm import tqdm
 
-SAY_EVERY = 60                                          # seconds between two lines about the progress of long work
-MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30                   # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
+SAY_EVERY = 60  # seconds between two lines about the progress of long work
+MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30  # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
-           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}      # first bytes of a file -> its format
+           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}  # first bytes of a file -> its format
 
 
 def encode_dataset(*splits, encoder):
@@ -45,11 +46,11 @@ def make_path(f):
 
 @contextlib.contextmanager
 def errors_named(path):
-    """Add the file name to an OSError that has none, such as that of write and fsync on a full disk."""
+    """Add the file name to an OSError that has none: write and fsync on a full disk do not name the file."""
     try:
         yield
     except OSError as e:
-        if type(e) is OSError and e.errno is None:                     # numpy's error for a short write has no errno
+        if type(e) is OSError and e.errno is None:  # numpy's error for a short write has no errno
             raise OSError(f'{path}: {e}: is the disk full?') from e
         e.filename = e.filename or path
         raise
@@ -76,8 +77,8 @@ def write_whole(path, mode='w'):
 
 
 def check_file(path, max_bytes, hint=''):
-    """FileNotFoundError, with the hint, if a path is not that of a regular file; ValueError if the file is too long."""
-    if not os.path.isfile(path):                                       # opening a named pipe would wait forever
+    """Raise FileNotFoundError, with the hint, for anything but a regular file; ValueError if the file is too long."""
+    if not os.path.isfile(path):  # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
     size = os.path.getsize(path)
     if size > max_bytes:
@@ -87,7 +88,7 @@ def check_file(path, max_bytes, hint=''):
 def check_start(path, start):
     """Raise ValueError if a file begins with the bytes of another format than UTF-8 text."""
     what = next((what for beginning, what in NO_TEXT.items() if start.startswith(beginning)), None)
-    if what or b'\0' in start[:2]:                                     # UTF-16: one of a letter's two bytes is zero
+    if what or b'\0' in start[:2]:  # UTF-16: one of a letter's two bytes is zero
         raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
 
 
@@ -103,21 +104,21 @@ def check_archive(path):
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError('compressed')                             # neither torch nor numpy's savez does it
+            raise ValueError('compressed')  # neither torch nor numpy's savez does it
         if sum(member.file_size for member in members) > os.path.getsize(path):
             raise ValueError('members overlap')
         if archive.testzip():
-            raise ValueError('check sums differ')                      # torch does not compare them
+            raise ValueError('check sums differ')  # torch does not compare them
 
 
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
-    """The text of a UTF-8 file, line ends unchanged. Raises what `read_bytes` raises, and ValueError if not UTF-8."""
+    """The text of a UTF-8 file, line ends unchanged. Raises errors as `read_bytes`, and ValueError if not UTF-8."""
     data = read_bytes(path, max_bytes, hint)
     check_start(path, data)
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
-        data = e.object                                                # without the byte-order mark
+        data = e.object  # without the byte-order mark
         line = data[:e.start].count(b'\n') + 1
         raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
 
@@ -134,8 +135,29 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     return value
 
 
+def seal(path, value: dict, default=None) -> str:
+    """The hash of a file's name and of a json object in it. default: as json.dumps takes it."""
+    text = json.dumps([os.path.basename(path), value], sort_keys=True, default=default)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_sealed(path, value: dict, indent=None):
+    """Write a json object with its hash, by which `read_sealed` notices any change."""
+    with write_whole(path) as f:
+        json.dump({**value, 'sha256': seal(path, value)}, f, indent=indent)
+
+
+def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
+    """The object in a file of `write_sealed`. Raises OSError, or ValueError with the hint if it was changed."""
+    value = read_json(path, max_bytes)
+    if value.pop('sha256', None) != seal(path, value):
+        raise ValueError(f'{path} is not as this program wrote it: it is damaged, or edited, or of another '
+                         f'version{hint}')
+    return value
+
+
 class TimeLeft:
-    """How long work of `total` steps still takes, of which `done` were done before."""
+    """Estimates how long work of `total` steps still takes. done: steps that were done before."""
 
     def __init__(self, total, done=0):
         self.total, self.first = total, done
@@ -180,7 +202,7 @@ class ResultLogger:
             return self.begin()
         line, end = (json.dumps(kwargs) + '\n').encode(), self.f_log.seek(0, os.SEEK_END)
         with errors_named(self.path):
-            if self.f_log.write(line) != len(line):                    # the disk is full: remove the partial line
+            if self.f_log.write(line) != len(line):  # the disk is full: remove the partial line
                 self.f_log.truncate(end)
                 raise OSError(errno.ENOSPC, 'no room for another line')
 

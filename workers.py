@@ -62,40 +62,40 @@ def share_out(work, jobs, n_proc, bar, steps=None) -> list:
     """
     steps = steps or [1] * len(jobs)
     if n_proc < 2:
-        return list(counted(map(work, jobs), bar, steps))
+        return list(advancing(map(work, jobs), bar, steps))
     # a process of its own session gets no Ctrl-C: it ends when its pipe is closed
     processes = [subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   start_new_session=True) for _ in range(n_proc)]
     idle = queue.SimpleQueue()
     for process in processes:
-        idle.put((process, [work]))                                    # what it is sent first
+        idle.put((process, [work]))  # the first message is the function
 
     def call(job):
         process, first = idle.get()
         try:
-            return answer_of(process, *first, job)
+            return ask(process, *first, job)
         finally:
             idle.put((process, []))
     threads = ThreadPoolExecutor(n_proc)
     try:
-        return list(counted(threads.map(call, jobs), bar, steps))
+        return list(advancing(threads.map(call, jobs), bar, steps))
     finally:
         for process in processes:
             process.kill()
         threads.shutdown(cancel_futures=True)
         for process in processes:
-            with contextlib.suppress(OSError), process:                # OSError: not all was sent
+            with contextlib.suppress(OSError), process:  # OSError: not all was sent
                 pass
 
 
-def counted(results, bar, steps):
+def advancing(results, bar, steps):
     """The results, one by one, with the bar going on by a step after each."""
     for result, step in zip(results, steps, strict=True):
         bar.update(step)
         yield result
 
 
-def answer_of(process, *messages):
+def ask(process, *messages):
     """Send messages to a process and return its answer to the last, or raise its exception."""
     try:
         for message in messages:
@@ -112,7 +112,7 @@ def answer_of(process, *messages):
 
 def serve():
     """Answer the messages on stdin until it is closed: the first is a function, which is called with the others."""
-    sys.modules['torch'] = None                                        # spaCy imports it if it can: seconds, 200 MB
+    sys.modules['torch'] = None  # spaCy imports it if it can: seconds, 200 MB
     answers = os.fdopen(os.dup(1), 'wb')
     os.dup2(2, 1)  # the worker's prints go to stderr, because stdout carries the answers
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -16,11 +16,30 @@ Prints scores in percent, beside that of the best constant answer. The paper has
 has no probability, because there is no start token; special and position rows have none either.
 """
 
-from options import zero_shot_options as parse_args
+from options import Parser, add_computing_args, add_dropout_args, add_network_args, parse_trained_args
 from shell import begin_script, run_script
+from tasks import TASKS
+
+NAMES = [*(name for name, task in TASKS.items() if task.zero_shot), 'winograd', 'blimp', 'perplexity']
+
+
+def parse_args(argv=None):
+    parser = Parser('zero_shot.py', __doc__, '--dataset NAME ')
+    group = parser.add_argument_group('data')
+    group.add_argument('--dataset', required=True, choices=NAMES, metavar='NAME',
+                       help=f'task to evaluate: {", ".join(NAMES)}')
+    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, the files of '
+                       'CoLA, RACE or SST-2 (see tasks/__init__.py), the *.jsonl of BLiMP, any *.txt for perplexity, or '
+                       'for winograd DPRD (train.c.txt, test.c.txt), wsc273.txt, or winograd.tsv, a table with the columns '
+                       'sentence (_ for the pronoun), candidate1, candidate2, label (1 or 2)')
+    add_network_args(parser, 'model/', 'the weights, in the released layout')
+    add_dropout_args(parser, hidden=True)
+    add_computing_args(parser)
+    return parse_trained_args(parser, argv)[0]
+
 
 if __name__ == '__main__':
-    args = begin_script(parse_args)                                    # before the slow imports: --help is quick
+    args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import itertools
 import math
@@ -40,7 +59,6 @@ import fast
 from corpus import text_files
 from datasets import find_cloze_file, read_cloze
 from device import device_of
-from tasks import TASKS
 from tasks.base import find_folder, read_kind, read_test
 from tasks.metrics import scores, trivial_score
 from tasks.race import race_files, race_folder, read_questions
@@ -49,12 +67,13 @@ from text_utils import has_tokens
 from trained import open_trained
 from utils import iter_data, read_text
 
-N_BATCH = 16                                            # examples in a batch
+N_BATCH = 16  # examples in a batch
+
 
 class Problems(NamedTuple):
     """Examples of one file."""
-    source: str             # name of the file for messages
-    problems: list          # of each example the pairs of texts (context, continuation) to choose from; CoLA: the text
+    source: str  # name of the file for messages
+    problems: list  # of each example the pairs of texts (context, continuation) to choose from; CoLA: the text
     labels: list            # which of them is right; CoLA: 1 is acceptable
     parts: dict = {}        # name -> slice of the examples that are also scored by themselves
 

@@ -11,8 +11,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from options import bench_options as parse_args
+from options import Parser, number
 from shell import begin_script, is_out_of_memory, run_script
+
+SECTION_NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'generate', 'curves')
+
+
+def parse_args(argv=None):
+    parser = Parser('scripts/bench.py', __doc__)
+    group = parser.add_argument_group('what to measure')
+    group.add_argument('--only', nargs='+', choices=SECTION_NAMES, help='these sections; the others of the report do '
+                       'not change (default: all)')
+    group.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
+    group.add_argument('--against', nargs='+', metavar='FOLDER', help='checkouts to compare with: of the '
+                       'port (train), of nanoGPT (pretrain)')
+    group.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
+    group.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
+    group = parser.add_argument_group('files')
+    group.add_argument('--out', metavar='FILE', help='the report; its picture is beside it (default: BENCHMARKS.md, '
+                       'with --toy BENCHMARKS.toy.md)')
+    args = parser.parse_args(argv)
+    args.out = args.out or ('BENCHMARKS.toy.md' if args.toy else 'BENCHMARKS.md')
+    return args
+
 
 if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick

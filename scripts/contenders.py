@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import fast
 import model_pytorch
 import pretrain
 import train
@@ -182,11 +183,10 @@ def our_lm_step(cfg, n_ctx, device, n_batch, dtype):
     """The training step of pretrain.py."""
     ranks, scaler = Ranks(), grad_scaler(device, dtype)
     _, runner, opt = pretrain.build(lm_options(cfg, n_ctx), cfg.n_tokens, 1000, device, ranks)
-    run = SimpleNamespace(ranks=ranks, signals=SimpleNamespace(received=None))  # a run that nothing interrupts
 
     def step(tokens):
         _, autocast = choose_device(str(device), dtype)
-        return pretrain.update(runner, opt, tokens.to(device), n_batch, autocast, scaler, run)
+        return pretrain.update(runner, opt, tokens.to(device), n_batch, autocast, scaler)
     return step
 
 
@@ -290,12 +290,13 @@ def load_module(folder, name):
 
 def evaluators(model, stories, n, n_batch, device):
     """Name -> function that returns the task logits of the first n stories, computed n_batch at a time."""
-    def evaluate(losses, dtype):
+    def evaluate(model, dtype, plain):
         _, autocast = choose_device(str(device), dtype)
-        return train.evaluate(losses, stories, n, n_batch, autocast, Ranks())
+        args = SimpleNamespace(n_batch=n_batch, n_gpu=1, plain=plain)
+        return train.evaluate(SimpleNamespace(args=args, ranks=Ranks(), autocast=autocast), model, stories, n)
 
-    ours = copy.deepcopy(model)  # fast.py changes the layers of a model
-    return {name: partial(evaluate, train.Losses(model if plain else ours, 0.5, plain), dtype)
+    ours = fast.use_fast_layers(copy.deepcopy(model))  # it changes the layers of a model
+    return {name: partial(evaluate, model if plain else ours, dtype, plain)
             for name, (dtype, plain) in variants(device).items()}
 
 

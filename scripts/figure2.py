@@ -17,7 +17,7 @@ from shell import begin_script, run_script
 
 
 def parse_args(argv=None):
-    parser = Parser(__doc__)
+    parser = Parser('scripts/figure2.py', __doc__, '--snapshots FOLDER --data_dir FOLDER ')
     parser.add_argument('--snapshots', required=True, metavar='FOLDER', help='folder of networks; their names are the '
                         'numbers of updates')
     parser.add_argument('--data_dir', required=True, metavar='FOLDER', help='the data of all tasks')
@@ -56,7 +56,7 @@ def constant_answer(dataset, data_dir):
 
 
 def measure(args):
-    """Run what is missing; returns the results: {'about': ..., 'constant': {dataset: score}, 'scores': {updates: ...}}."""
+    """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'scores': {updates: scores}}."""
     results = read_json(args.results) if os.path.exists(args.results) else {'scores': {}}
     results['about'] = dict(environment(), snapshots=os.path.basename(os.path.dirname(os.path.abspath(args.snapshots))))
     results['constant'] = {dataset: constant_answer(dataset, args.data_dir) for dataset in DRAWN}

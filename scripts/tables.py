@@ -14,8 +14,67 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from options import tables_options as parse_args
+from options import Parser, seed_list
 from shell import begin_script, run_script
+from tasks import TASKS
+
+ROWS = {  # a row of table 5 -> options of train.py
+    'full': [],
+    'no_pretraining': ['--n_transfer', '-1'],
+    'no_lm': ['--lm_coef', '0'],
+}
+TABLES = {  # tasks of a table, in the paper's order
+    '2': ('mnli', 'snli', 'scitail', 'qnli', 'rte'),
+    '3': ('rocstories', 'race'),
+    '4': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp'),
+    '5': ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'),
+    'figure2': ('race', 'mnli'),
+}
+
+
+def layers(text):
+    """'0-12' or '0,6,12' -> numbers of blocks that are taken from the released network"""
+    first, dash, last = text.partition('-')
+    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(',')]
+
+
+def names(known):
+    """The `type` of an option with some of the `known` names, between commas."""
+    def convert(text):
+        found = text.split(',')
+        if unknown := [name for name in found if name not in known]:
+            raise ValueError(unknown)
+        return found
+    convert.__name__ = f'list of {", ".join(known)}'
+    return convert
+
+
+def parse_args(argv=None):
+    """The options of scripts/tables.py, with those of train.py as `rest`."""
+    parser = Parser('scripts/tables.py', __doc__, '{2,3,4,5,figure2} ')
+    parser.allow_abbrev = False  # --seed is an option of train.py, not --seeds
+    group = parser.add_argument_group('what to make')
+    group.add_argument('what', choices=TABLES, help='table of the paper, or figure2')
+    group.add_argument('--datasets', type=names(TASKS), metavar='LIST',
+                       help='some tasks, between commas (default: those of the paper)')
+    group.add_argument('--rows', type=names(ROWS), metavar='LIST', help=f'rows of table 5: {",".join(ROWS)} (default: '
+                       'all; the other tables have the row full)')
+    group.add_argument('--seeds', type=seed_list, default='42', metavar='LIST', help='42-44, or 1,2,5')
+    group.add_argument('--layers', type=layers, default='0-12', metavar='LIST', help='for figure2: values of '
+                       '--n_transfer')
+    group.add_argument('--zip', action='store_true', help="write glue.zip for GLUE's server into --submission_dir: the "
+                       'predictions of the seed that is best on the dev set, of the row full')
+    rest = []
+    args = parser.complete(parser.read(argv, rest))
+    args.rest = rest
+    args.datasets = args.datasets or list(TABLES[args.what])
+    args.rows = args.rows or (list(ROWS) if args.what == '5' else ['full'])
+    chosen = [option for option in args.rest if option.split('=')[0] in ('--dataset', '--seed', '--desc',
+                                                                         '--n_transfer')]
+    if chosen:
+        raise ValueError(f'{chosen[0]} has no effect here: this script chooses it for each run')
+    return args
+
 
 if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
@@ -28,9 +87,7 @@ import numpy as np
 import train
 from analysis import figure, legend_below, line_style, scale_scores
 from model_pytorch import read_shapes
-from options import ROWS
 from scripts.report import table
-from tasks import TASKS
 from utils import write_whole
 
 GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli')  # the tasks of GLUE's server

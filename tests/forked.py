@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from toy import toy_argv
 
+import fast
 import pretrain
 import train
 from shell import one_line_errors
 
 TESTS = Path(__file__).parent
-
 
 
 def start_process(target, *args, **kwargs):
@@ -57,7 +57,7 @@ def script(folder, argv, _, name='train', signal_at=None, limit=None, env=None, 
     if signal_at:
         number, where, n = signal_at
         places = dict(update=(module, 'update'), LMLoss=(pretrain.LMLoss, 'forward'),
-                      evaluate=(train.Losses, 'logits') if name == 'train' else (pretrain, 'validate'))
+                      evaluate=(fast, 'task_logits') if name == 'train' else (pretrain, 'validate'))
         before_call(*places[where], n, lambda *_: os.kill(os.getpid(), number))
     if poison_after:
         before_call(train, 'update', poison_after + 1,

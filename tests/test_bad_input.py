@@ -202,9 +202,9 @@ def test_a_damaged_file_is_read_or_its_line_is_named(tmp_path, n):
 
 
 @pytest.mark.parametrize('lines, words', [
-    (['{"seed": 1}'], 'does not hold the options'), (['3'], 'no object'), ([], 'does not hold the options'),
-    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": "high"}'], 'no percentage'),
-    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": NaN}'], 'no percentage'),
+    (['{"seed": 1}'], 'does not hold the options'), (['3'], 'is not an object'), ([], 'does not hold the options'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": "high"}'], 'is not a percentage'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": NaN}'], 'is not a percentage'),
     (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc"'], 'is not json')])
 def test_a_log_that_is_none_is_named(tmp_path, lines, words):
     path = tmp_path / 'x.jsonl'

@@ -19,8 +19,7 @@ from convert import main, parse_args
 from datasets import FORMS, to_arrays
 from hf_files import tokenizer_json
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
-from train import add_special
-from trained import open_trained, read_config
+from trained import add_special, open_trained, read_config
 from zero_shot import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')

@@ -117,7 +117,7 @@ def test_a_run_of_a_file_does_without_it_and_predicts_by_name(form, tmp_path, ca
     config = json.loads((tmp_path / 'moved' / 'config.json').read_text())
     for scale in (-1, 'x', [], {'x': 3}, [1., 0.], None if form == 'number' else [0., 1.]):
         (tmp_path / 'moved' / 'config.json').write_text(json.dumps(config | dict(scale=scale)))
-        with pytest.raises(ValueError, match='config.json is damaged, .* scale'):
+        with pytest.raises(ValueError, match='config.json is not as this program wrote it'):
             classifier.load(tmp_path / 'moved', device='cpu')
     (tmp_path / 'moved' / 'config.json').write_text(json.dumps(config))
     if not classes:

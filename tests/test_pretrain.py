@@ -244,6 +244,36 @@ def test_a_run_whose_shards_are_not_all_written_is_not_complete(run, tmp_path, w
     assert run(*options, '--resume').model is not None and shards(tmp_path) == whole[0]
 
 
+def snapshots(folder):
+    """{number of updates: {name of a file: its bytes}}"""
+    return {int(path.name): {file.name: file.read_bytes() for file in path.iterdir()}
+            for path in (folder / 'save' / 'toy' / 'snapshots').iterdir()}
+
+
+def test_snapshots_are_model_paths_and_the_same_after_an_interruption(run, tmp_path):
+    put(tmp_path, a=random_text(60))
+    argv = ['--snapshots', '5', *EVERY_UPDATE]
+    n_total = run(*VOCABULARY, '--n_iter', '4', *argv).log[-1]['n_updates']
+    folder = tmp_path / 'save' / 'toy'
+    whole, result = snapshots(tmp_path), {path.name: path.read_bytes() for path in folder.glob('*.*')}
+    assert len(whole) == 5 and {0, 1, n_total} < {*whole} and n_total > 20
+    for n, files in whole.items():
+        assert sorted(files) == sorted({*result} - {'results.json'})
+        generate.main(generate.parse_args(['--model_path', str(folder / 'snapshots' / str(n)), '--prompt', 'the cat']))
+    assert whole[n_total] == {name: result[name] for name in whole[n_total]}
+    assert len({files['params_3.npy'] for files in whole.values()}) > 3      # the first update has rate 0
+    finish(start_run(tmp_path, *argv, signal_at=(signal.SIGTERM, 'update', 7)), 143)
+    assert 0 < len(snapshots(tmp_path)) < 5
+    run(*VOCABULARY, '--n_iter', '4', *argv, '--resume')
+    assert snapshots(tmp_path) == whole
+
+
+def test_half_an_epoch_makes_half_the_updates(run, tmp_path):
+    put(tmp_path, a=random_text())
+    whole, half = (run(*VOCABULARY, '--n_iter', n_iter).log[-1] for n_iter in ('1', '0.5'))
+    assert half['n_updates'] == round(whole['n_updates'] / 2) > 5 and half['n_epochs'] == pytest.approx(0.5, abs=0.02)
+
+
 def test_names_that_collide_are_refused_before_anything_is_moved(run, tmp_path, whole):
     tokens = sorted((tmp_path / 'tokens').iterdir())
     with pytest.raises(ValueError, match='would replace the tokens of --token_dir in .*tokens: choose another --desc'):

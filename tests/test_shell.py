@@ -13,6 +13,7 @@ from toy import ROOT, TOY
 
 import device
 import options
+import train
 import zero_shot
 from model_pytorch import ACT_FNS, DEFAULT_CONFIG
 from opt import SCHEDULES
@@ -115,7 +116,7 @@ def test_help_is_quick_grouped_and_lists_each_option_once():
 def test_a_wrong_option_is_refused_before_anything_slow_is_imported():
     wrong = [['train.py', '--lr', 'high'], ['train.py', '--no_such_option'], ['pretrain.py', '--data_dir', '.'],
              ['generate.py', '--n_samples', '0'], ['zero_shot.py', '--dataset', 'none'], ['convert.py'],
-             ['analysis.py'], ['scripts/bench.py', '--only', 'nothing'], ['scripts/tables.py', '5', '--lr', 'high']]
+             ['analysis.py'], ['scripts/bench.py', '--only', 'nothing'], ['scripts/tables.py', '6']]
     found, slow = as_programs(*wrong)
     assert slow == []
     for command, (status, out, err) in found.items():
@@ -141,14 +142,16 @@ def test_threads_that_wait_soon_sleep_unless_the_network_is_large_or_the_user_sa
 
 
 def test_the_options_name_what_there_is():
-    """options.py repeats names of modules that import torch."""
-    assert {*zero_shot.PROBLEMS} == {*options.ZERO_SHOT}
-    assert [*SCHEDULES] == [*options.SCHEDULES] and [*device.DTYPES] == [*options.DTYPES]
-    assert [*bench.SECTIONS] == [*options.SECTIONS]
-    args = vars(options.train_options([]))
+    """What is parsed before torch is imported repeats names of modules that import it."""
+    assert {*zero_shot.PROBLEMS, *zero_shot.WHOLE} == {*zero_shot.NAMES}
+    assert [*bench.SECTIONS] == [*bench.SECTION_NAMES]
+    args = vars(train.parse_args([]))
     assert {name: args[name] for name in DEFAULT_CONFIG} == DEFAULT_CONFIG
-    for afn in ACT_FNS:
-        assert options.train_options(['--afn', afn]).afn == afn
+    for name, values in (('afn', ACT_FNS), ('lr_schedule', SCHEDULES), ('dtype', ['auto', *device.DTYPES])):
+        assert [vars(train.parse_args([f'--{name}', value]))[name] for value in values] == [*values]
+        with pytest.raises(ValueError) as raised:
+            train.parse_args([f'--{name}', 'other'])
+        assert {*re.findall(r'\w+', str(raised.value).partition('choose from')[2])} == {*values}
 
 
 def test_a_warm_up_is_a_fraction_or_a_number_of_updates():

@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -330,10 +331,15 @@ def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(m
         return hidden_rows(transformer, packing, *args, **kwargs)
     monkeypatch.setattr(fast, 'hidden_rows', counted)
     logits, rows = {}, {}
+
+    def logits_of(plain, n_batch, ranks):
+        args = SimpleNamespace(n_batch=n_batch, n_gpu=1, plain=plain)
+        return train.evaluate(SimpleNamespace(args=args, ranks=ranks, autocast=nullcontext()),
+                              model if plain else fast.use_fast_layers(model), examples, 12)
     for name, plain, n_batch, size in (('plain', True, 1, 1), ('alone', False, 6, 1), ('groups', False, 6, 8)):
         monkeypatch.setattr(datasets, 'LARGEST_GROUP', size)
         n_rows[0] = 0
-        logits[name] = train.evaluate(train.Losses(model, 0, plain), examples, 12, n_batch, nullcontext(), Ranks())
+        logits[name] = logits_of(plain, n_batch, Ranks())
         rows[name] = n_rows[0]
     assert logits['plain'].std() > 0.02
     assert_close(logits['alone'], logits['plain'], atol=1e-5)
@@ -342,7 +348,7 @@ def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(m
     both = [Ranks(), Ranks()]
     for rank, ranks in enumerate(both):
         ranks.rank, ranks.size = rank, 2
-    parts = [train.evaluate(train.Losses(model, 0), examples, 12, 6, nullcontext(), ranks) for ranks in both]
+    parts = [logits_of(False, 6, ranks) for ranks in both]
     assert_close(sum(parts), logits['groups'], atol=1e-6)
     assert all(0 < (part != 0).any(1).sum() < 12 for part in parts)  # each computed some of the questions
     contexts = examples.kept[:, 0] + 1  # with the token _start_

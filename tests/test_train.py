@@ -1,6 +1,7 @@
 """Whole runs of train.py: toy runs from a test, and the original's complete runs on the real files."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_towers_give_one_update():
                                c.l2, c.vector_l2, c.max_grad_norm)
         runner = train.Losses(model, c.lm_coef)
         for i in range(5):
-            losses = train.update(runner, opt, [golden[key][i] for key in 'XMY'], n_towers, train.nullcontext())
+            losses = train.update(runner, opt, [golden[key][i] for key in 'XMY'], n_towers, nullcontext())
             assert_close(losses[0], golden['step/clf_losses'][i].mean())
             assert_close(losses[1], golden['step/lm_losses'][i].mean())
         after.append(dict(model.named_parameters()))
@@ -97,7 +98,7 @@ def test_every_tower_draws_its_own_dropout():
     drawn = []
     losses.model.transformer.drop.register_forward_hook(lambda _, args, out: drawn.append(out.detach() == 0))
     opt = torch.optim.SGD(losses.parameters(), lr=0.)
-    train.update(losses, opt, [golden[key] for key in 'XMY'], 4, train.nullcontext())
+    train.update(losses, opt, [golden[key] for key in 'XMY'], 4, nullcontext())
     assert len(drawn) == 4 and not torch.equal(drawn[0], drawn[1])
 
 

@@ -18,11 +18,22 @@ import torch
 from reference import needs_float16
 
 import device
+import train
 from device import DTYPES, choose_device, grad_scaler
-from options import train_options
 from shell import run_script
 from tasks.readers import read_table
-from utils import ResultLogger, encode_dataset, iter_data, make_path, read_bytes, read_json, read_text, write_whole
+from utils import (
+    ResultLogger,
+    encode_dataset,
+    iter_data,
+    make_path,
+    read_bytes,
+    read_json,
+    read_sealed,
+    read_text,
+    write_sealed,
+    write_whole,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -193,15 +204,15 @@ def test_make_path(tmp_path):
 def test_the_model_folder_sets_defaults_and_the_command_line_wins(tmp_path):
     (tmp_path / 'hparams.json').write_text('{"n_embd": 96, "n_layer": 2}')
     argv = ['--model_path', str(tmp_path), '--n_layer', '3']
-    args = train_options(argv)
+    args = train.parse_args(argv)
     assert (args.n_embd, args.n_layer, args.n_head) == (96, 3, 12)
     assert args.encoder_path == str(tmp_path / 'encoder_bpe_40000.json') and args.bpe_path.endswith('vocab_40000.bpe')
     (tmp_path / 'hparams.json').write_text('{"n_heads": 4}')
     with pytest.raises(ValueError, match="hparams.json: 'n_heads' is no option"):
-        train_options(argv)
+        train.parse_args(argv)
     (tmp_path / 'hparams.json').write_text('{')
     with pytest.raises(ValueError, match='hparams.json is not a json object'):
-        train_options(argv)
+        train.parse_args(argv)
 
 
 def test_a_device_that_is_not_there_is_named():
@@ -219,7 +230,7 @@ def test_the_automatic_dtype_is_fast_and_right(monkeypatch, capsys, flags, produ
     monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
     if product is not None:
         monkeypatch.setattr(torch.Tensor, 'bfloat16', lambda _: product)
-    args = train_options(['--device', 'cpu', '--dtype', 'auto'])
+    args = train.parse_args(['--device', 'cpu', '--dtype', 'auto'])
     _, autocast = device.device_of(args)
     assert capsys.readouterr().err.startswith(f'--dtype auto: {chosen}') and chosen.startswith(args.dtype)
     with autocast:
@@ -329,3 +340,18 @@ def test_output_to_a_full_disk_is_one_line_and_status_2():
     with open('/dev/full', 'w') as full, script('print("x")', stdout=full) as process:
         err = process.communicate(timeout=20)[1]
         assert err == '-c: error: [Errno 28] No space left on device\n' and process.returncode == 2
+
+
+def test_a_sealed_file_that_was_changed_or_renamed_is_refused(tmp_path):
+    path, value = tmp_path / 'config.json', dict(b=[1, 0.1, None], a={'x': 'é'})
+    write_sealed(path, value)
+    assert read_sealed(path) == value
+    whole = path.read_text()
+    (tmp_path / 'results.json').write_text(whole)
+    for name, text in (('results.json', whole), ('config.json', whole.replace('0.1', '0.2')), ('config.json', '{}'),
+                       ('config.json', json.dumps(value)), ('config.json', whole.replace('"a"', '"c"'))):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f'{name} is not as this program wrote it: .* version; look'):
+            read_sealed(tmp_path / name, hint='; look')
+    path.write_text(json.dumps(json.loads(whole), indent=4))           # other spaces are no other value
+    assert read_sealed(path) == value
