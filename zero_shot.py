@@ -28,10 +28,10 @@ def parse_args(argv=None):
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', required=True, choices=NAMES, metavar='NAME',
                        help=f'task to evaluate: {", ".join(NAMES)}')
-    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files, the files of '
-                       'CoLA, RACE or SST-2 (see tasks/__init__.py), the *.jsonl of BLiMP, any *.txt for perplexity, or '
-                       'for winograd DPRD (train.c.txt, test.c.txt), wsc273.txt, or winograd.tsv, a table with the columns '
-                       'sentence (_ for the pronoun), candidate1, candidate2, label (1 or 2)')
+    group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files; the files of '
+                       'CoLA, RACE or SST-2 (see tasks/__init__.py); the *.jsonl of BLiMP; *.txt for perplexity; or '
+                       'for winograd DPRD (train.c.txt, test.c.txt), wsc273.txt, or winograd.tsv, a table with the '
+                       'columns sentence (_ for the pronoun), candidate1, candidate2, label (1 or 2)')
     add_network_args(parser, 'model/', 'the weights, in the released layout')
     add_dropout_args(parser, hidden=True)
     add_computing_args(parser)
