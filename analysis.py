@@ -51,6 +51,8 @@ def read_predictions(path: str) -> list[int]:
     """The `prediction` column of a submission (index<TAB>prediction)."""
     rows = csv.DictReader(read_text(path).split('\n'), delimiter='\t')
     try:
+        if 'prediction' not in (rows.fieldnames or ()):
+            raise KeyError('prediction')  # also where there are no rows
         return np.array([int(row['prediction']) for row in rows], dtype=np.int32).tolist()
     except (KeyError, TypeError, ValueError, OverflowError, csv.Error):
         raise ValueError(f'{path} is not a submission: it needs a column prediction with whole numbers') from None

@@ -221,7 +221,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['index\tprediction\n0\tx\n', 'index\tprediction\n0\n', 'index\tprediction\n0\t"a\n',
-                                  'x' * 200_000 + '\n0\n', 'index\tprediction\n0\t\0\n', 'index\tanswer\n0\t1\n'])
+                                  'x' * 200_000, 'x', '', 'index\tprediction\n0\t\0\n', 'index\tanswer\n0\t1\n'])
 def test_predictions_that_are_none_are_named(tmp_path, text):
     path = tmp_path / 'p.tsv'
     path.write_text(text)
