@@ -5,8 +5,8 @@ compares configurations on the seeds that they share, lists the test stories tha
 figures. For logs of pretrain.py: prints the best perplexity of each, and draws their losses in one figure.
 """
 
-from options import INCIDENTAL, Parser
-from shell import begin_script, run_script
+from common.options import INCIDENTAL, Parser
+from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):

@@ -11,12 +11,12 @@ import os
 import tempfile
 
 import train
-from checkpoint import Run
-from device import Ranks, device_of
-from predict import logits_of, task_of_trained
+from common.checkpoint import Run
+from common.device import Ranks, device_of
+from common.predict import logits_of, task_of_trained
+from common.trained import open_trained
 from tasks import own
 from tasks.base import Split
-from trained import open_trained
 
 
 def fit(examples, labels=None, **options):

@@ -15,7 +15,7 @@ logits; a network that was trained on numbers gives them in the unit of its labe
 both orders of two texts: of such a network the language model alone is written.
 """
 
-from options import (
+from common.options import (
     NETWORK,
     Parser,
     add_dropout_args,
@@ -24,7 +24,7 @@ from options import (
     parse_trained_args,
     refuse_options,
 )
-from shell import begin_script, run_script
+from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
@@ -51,9 +51,10 @@ import re
 
 import torch
 
-from checkpoint import is_plain, load_state
+from common.checkpoint import is_plain, load_state
+from common.hf_files import model_card, tokenizer_json
+from common.trained import open_trained
 from datasets import SPECIAL
-from hf_files import model_card, tokenizer_json
 from model_pytorch import (
     DEFAULT_CONFIG,
     N_SHARDS,
@@ -64,7 +65,6 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from text_utils import load_merges, load_vocabulary
-from trained import open_trained
 from utils import read_json, read_text, write_whole
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)  # every config.json of this network has these

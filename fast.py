@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import model_pytorch
-from cpu import add_product, gelu_of_product, product, product_dtype
+from common.cpu import add_product, gelu_of_product, product, product_dtype
 from loss import task_losses, train_loss
 from model_pytorch import gelu
 

@@ -8,7 +8,7 @@ tokens of the vocabulary are drawn and scored, never special or position rows. T
 stands for a newline, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
-from options import (
+from common.options import (
     Parser,
     add_computing_args,
     add_dropout_args,
@@ -17,7 +17,7 @@ from options import (
     parse_trained_args,
     refuse_options,
 )
-from shell import begin_script, run_script
+from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
@@ -62,8 +62,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fast
-from device import device_of
-from trained import open_trained
+from common.device import device_of
+from common.trained import open_trained
 from utils import read_text
 from zero_shot import score_texts, with_positions
 

@@ -10,7 +10,7 @@ same command and --resume. Under torchrun processes share each update.
 
 import os
 
-from options import (
+from common.options import (
     Parser,
     add_computing_args,
     add_files_args,
@@ -23,7 +23,7 @@ from options import (
     take_defaults_of_model,
     warmup_of,
 )
-from shell import begin_script, memory_advice, run_script
+from common.shell import begin_script, memory_advice, run_script
 
 
 def parse_args(argv=None):
@@ -76,9 +76,10 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from checkpoint import Run
-from corpus import load_tokens
-from device import Ranks, accumulate, device_of, grad_scaler, matmul_flops, set_seed
+from common.checkpoint import Run
+from common.corpus import load_tokens
+from common.device import Ranks, accumulate, device_of, grad_scaler, matmul_flops, set_seed
+from common.trained import hash_model
 from model_pytorch import (
     TransformerModel,
     load_openai_pretrained_model,
@@ -86,7 +87,6 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from opt import OpenAIAdam
-from trained import hash_model
 from utils import TimeLeft
 
 MAX_VALID = 1000  # sequences held out, at most

@@ -4,7 +4,7 @@ Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_
 the same command and --resume. Under torchrun its towers are spread over the processes.
 """
 
-from options import (
+from common.options import (
     Parser,
     add_computing_args,
     add_files_args,
@@ -20,7 +20,7 @@ from options import (
     take_defaults_of_model,
     warmup_of,
 )
-from shell import begin_script, memory_advice, run_script
+from common.shell import begin_script, memory_advice, run_script
 from tasks import TASKS, own
 from tasks.stories import N_VALID
 
@@ -102,16 +102,16 @@ from tqdm import tqdm
 
 import analysis
 import fast
-from checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
+from common.checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
+from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.predict import evaluate, predict, scores_of, standardised, write_predictions
+from common.trained import add_special, hash_model
 from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
-from device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, read_shapes
 from opt import OpenAIAdam
-from predict import evaluate, predict, scores_of, standardised, write_predictions
 from tasks.metrics import is_constant, trivial_score
 from text_utils import TextEncoder
-from trained import add_special, hash_model
 from utils import TimeLeft
 
 FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU

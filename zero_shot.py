@@ -16,8 +16,8 @@ Prints scores in percent, beside that of the best constant answer. The paper has
 has no probability, because there is no start token; special and position rows have none either.
 """
 
-from options import Parser, add_computing_args, add_dropout_args, add_network_args, parse_trained_args
-from shell import begin_script, run_script
+from common.options import Parser, add_computing_args, add_dropout_args, add_network_args, parse_trained_args
+from common.shell import begin_script, run_script
 from tasks import TASKS
 
 NAMES = [*(name for name, task in TASKS.items() if task.zero_shot), 'winograd', 'blimp', 'perplexity']
@@ -56,15 +56,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 import fast
-from corpus import text_files
+from common.corpus import text_files
+from common.device import device_of
+from common.trained import open_trained
 from datasets import find_cloze_file, read_cloze
-from device import device_of
 from tasks.base import find_folder, read_kind, read_test
 from tasks.metrics import scores, trivial_score
 from tasks.race import race_files, race_folder, read_questions
 from tasks.readers import read_lines, read_rows
 from text_utils import has_tokens
-from trained import open_trained
 from utils import iter_data, read_text
 
 N_BATCH = 16  # examples in a batch

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from shell import one_line_errors
+from common.shell import one_line_errors
 from utils import make_path
 
 # The copy of the collection that model/books was trained on ended with this author (638 of 756 books). Later authors

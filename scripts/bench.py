@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from options import Parser, number
-from shell import begin_script, is_out_of_memory, run_script
+from common.options import Parser, number
+from common.shell import begin_script, is_out_of_memory, run_script
 
 SECTION_NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'generate', 'curves')
 
@@ -54,7 +54,7 @@ from tqdm import tqdm
 
 import fast
 import generate
-from device import choose_device, matmul_flops
+from common.device import choose_device, matmul_flops
 from model_pytorch import TransformerModel
 from pretrain import flops_of_token
 from scripts import contenders, report

@@ -21,8 +21,8 @@ import fast
 import model_pytorch
 import pretrain
 import train
+from common.device import Ranks, choose_device, grad_scaler
 from datasets import SPECIAL, Examples
-from device import Ranks, choose_device, grad_scaler
 from model_pytorch import DEFAULT_CONFIG, LMModel, dotdict
 from opt import OpenAIAdam
 from utils import read_text

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from options import Parser
-from shell import begin_script, run_script
+from common.options import Parser
+from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
@@ -36,7 +36,7 @@ import numpy as np
 
 import zero_shot
 from analysis import figure
-from checkpoint import environment
+from common.checkpoint import environment
 from tasks.metrics import trivial_score
 from utils import read_json, write_whole
 

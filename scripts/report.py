@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from analysis import figure, legend_below, line_style
-from shell import is_out_of_memory
+from common.shell import is_out_of_memory
 from utils import read_text, write_whole
 
 CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}  # the name in Linux: the usual one

@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from options import Parser, seed_list
-from shell import begin_script, run_script
+from common.options import Parser, seed_list
+from common.shell import begin_script, run_script
 from tasks import TASKS
 
 ROWS = {  # a row of table 5 -> options of train.py

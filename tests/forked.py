@@ -16,7 +16,7 @@ from toy import toy_argv
 import fast
 import pretrain
 import train
-from shell import one_line_errors
+from common.shell import one_line_errors
 
 TESTS = Path(__file__).parent
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 
-from device import choose_device
+from common.device import choose_device
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, TransformerModel, dotdict, load_openai_pretrained_model
 from text_utils import TextEncoder
 

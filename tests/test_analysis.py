@@ -15,10 +15,10 @@ import torch
 from toy import HEADER, TOY, folder_of, story, toy_argv, with_stories, write
 
 import analysis
-import checkpoint
 import train
+from common import checkpoint
+from common.device import choose_device
 from datasets import TEST_NAME
-from device import choose_device
 
 
 @pytest.fixture

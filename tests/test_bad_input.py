@@ -16,7 +16,7 @@ from toy import HEADER, TOY, VOCABULARY, as_csv, story, toy_argv, toy_stories, w
 
 import analysis
 import train
-from checkpoint import Stopped
+from common.checkpoint import Stopped
 from datasets import VAL_NAME, read_cloze
 from text_utils import has_tokens
 

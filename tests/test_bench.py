@@ -258,7 +258,7 @@ def test_the_units_of_the_processor_are_named(monkeypatch, flags, units):
 def test_all_sections_and_the_pictures(tmp_path):
     bench.main(toy_args(tmp_path))
     sections = report.read_report(tmp_path / 'B.md')
-    assert (tmp_path / 'bench_cpu.png').stat().st_size > 10_000
+    assert (tmp_path / 'docs' / 'bench_cpu.png').stat().st_size > 10_000
     assert '![' in sections['Costs as the work grows (CPU)']
     memory = sections['Peak memory in training (CPU)']
     assert '| plain | ' in memory

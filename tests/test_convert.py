@@ -14,12 +14,12 @@ from toy import TOY, toy_run, with_stories
 
 import convert
 import generate
-from checkpoint import load_state
+from common.checkpoint import load_state
+from common.hf_files import tokenizer_json
+from common.trained import add_special, open_trained, read_config
 from convert import main, parse_args
 from datasets import FORMS, to_arrays
-from hf_files import tokenizer_json
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
-from trained import add_special, open_trained, read_config
 from zero_shot import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')

@@ -18,8 +18,8 @@ import pytest
 from made_books import write_books
 from reference import GOLDENS
 
-import corpus
 import utils
+from common import corpus
 from text_utils import TextEncoder
 
 ROOT = Path(__file__).parents[1]
@@ -277,7 +277,7 @@ def test_a_huge_binary_file_is_refused_within_two_seconds(tmp_path):
 
 def in_new_process(options):
     """A process that encodes the text, with its output in our stderr."""
-    code = ('import sys, json; from types import SimpleNamespace as S; from corpus import load_tokens; '
+    code = ('import sys, json; from types import SimpleNamespace as S; from common.corpus import load_tokens; '
             'tokens, key, n = load_tokens(S(**json.loads(sys.argv[1]))); print(key, len(tokens), n)')
     command = [sys.executable, '-c', code, json.dumps(options)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)

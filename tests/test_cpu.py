@@ -7,8 +7,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-import cpu
-from device import choose_device
+from common import cpu
+from common.device import choose_device
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='about the C library of GNU/Linux')

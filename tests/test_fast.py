@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Golden, assert_close, assert_dropped, needs_float16, record_dropout
 
-import cpu
 import fast
-from device import choose_device
+from common import cpu
+from common.device import choose_device
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DEFAULT_CONFIG, MLP, DoubleHeadModel, dotdict
 

@@ -32,13 +32,13 @@ from toy import MERGES, TOY, VOCABULARY, with_stories
 
 import analysis
 import convert
-import corpus
 import generate
 import pretrain
 import train
 import zero_shot
+from common import corpus
+from common.shell import one_line_errors
 from datasets import TEST_NAME, VAL_NAME
-from shell import one_line_errors
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='limits of memory as Linux has them')
 LONGEST, MORE_MEMORY, MOST_MEMORY = 20, 2 ** 32, 2 ** 30              # seconds; bytes that can be had; that may be used

@@ -11,8 +11,8 @@ from reference import assert_close, needs_float16, toy_language_model
 from toy import ROOT, TOY, VOCABULARY, toy_run, with_stories
 
 import generate
+from common.trained import open_trained
 from generate import CachedModel, logits_to_probs, main, parse_args, sample
-from trained import open_trained
 from zero_shot import with_positions
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--device', 'cpu']

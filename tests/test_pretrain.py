@@ -20,13 +20,13 @@ from forked import finish, kill, run_two, start
 from reference import assert_close, without_noise
 from toy import NO_DROPOUT, ROOT, TOY, with_stories
 
-import corpus
 import generate
 import pretrain
 import train
 import utils
-from checkpoint import Signals
-from device import Ranks
+from common import corpus
+from common.checkpoint import Signals
+from common.device import Ranks
 from model_pytorch import (
     DEFAULT_CONFIG,
     LMModel,
@@ -505,7 +505,7 @@ def test_one_failing_process_ends_the_run_with_its_own_message(tmp_path):
     put(tmp_path, a=random_text())
     (tmp_path / 'one_fails.py').write_text(
         'import os, pretrain\n'
-        'from shell import run_script\n'
+        'from common.shell import run_script\n'
         'update, calls = pretrain.update, iter(range(1, 1000))\n'
         'def failing(*args):\n'
         '    if next(calls) == 3 and os.environ["RANK"] == "1":\n'

@@ -54,7 +54,7 @@ def test_one_failing_process_ends_the_run_with_its_own_message(folder):
     """Only process 1 has a device that does not exist."""
     code = ('import os, sys, train\n'
             'argv = sys.argv[1:] + (["--device", "tpu9"] if os.environ["RANK"] == "1" else [])\n'
-            'from shell import run_script\n'
+            'from common.shell import run_script\n'
             'run_script(train.main, train.parse_args(argv))\n')
     (folder / 'one_fails.py').write_text(code)
     run = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',

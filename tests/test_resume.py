@@ -18,7 +18,7 @@ from reference import assert_close, needs_float16
 from toy import MERGES, NO_DROPOUT, ROOT, TOY, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
 import train
-from checkpoint import Stopped, lock
+from common.checkpoint import Stopped, lock
 from datasets import TEST_NAME, VAL_NAME
 
 EVERY_UPDATE = ['--checkpoint_minutes', '0']

@@ -11,14 +11,13 @@ import pytest
 from forked import finish, start
 from toy import ROOT, TOY
 
-import device
-import options
 import train
 import zero_shot
+from common import device, options
+from common.shell import begin_script
 from model_pytorch import ACT_FNS, DEFAULT_CONFIG
 from opt import SCHEDULES
 from scripts import bench
-from shell import begin_script
 
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 TOY_MODEL = ['--model_path', str(TOY), *SIZE]

@@ -14,14 +14,14 @@ from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 import datasets
 import fast
 import train
+from common.device import Ranks
+from common.trained import open_trained
 from datasets import FORMS, Examples, encode_texts, fit_n_ctx, kept_lengths, sequence_lengths, to_arrays, transform_roc
-from device import Ranks
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
 from scripts import tables
 from tasks import TASKS
 from tasks.base import Split, Task
 from tasks.metrics import scores, trivial_score
-from trained import open_trained
 
 # Typed by hand: forms and metrics from sections 3.3 and 4 of the paper, the numbers of classes from Hugging Face's data
 # sets, names of files and what they have for a class from GLUE's rules for submissions. A tower is ours to choose, but

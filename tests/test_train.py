@@ -11,8 +11,8 @@ from reference import SHARED, Golden, assert_close, without_noise
 from toy import toy_argv, toy_stories, write
 
 import train
+from common.shell import one_line_errors
 from datasets import TEST_NAME
-from shell import one_line_errors
 
 
 def test_a_run_writes_and_prints_what_the_original_does(toy, tmp_path, capsys):

@@ -17,10 +17,10 @@ import pytest
 import torch
 from reference import needs_float16
 
-import device
 import train
-from device import DTYPES, choose_device, grad_scaler
-from shell import run_script
+from common import device
+from common.device import DTYPES, choose_device, grad_scaler
+from common.shell import run_script
 from tasks.readers import read_table
 from utils import (
     ResultLogger,
@@ -294,7 +294,7 @@ def test_a_bug_keeps_its_traceback(error):
 
 
 SCRIPT = """
-import shell
+from common import shell
 args = shell.begin_script(dict)
 import time
 IMPORTING

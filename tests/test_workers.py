@@ -10,7 +10,7 @@ import time
 import pytest
 from tqdm import tqdm
 
-from workers import share_out
+from common.workers import share_out
 
 
 def bar(total=0):

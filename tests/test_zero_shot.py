@@ -12,10 +12,10 @@ from toy import HEADER, TOY, toy_stories, write
 import fast
 import generate
 import zero_shot
+from common.trained import open_trained
 from datasets import TEST_NAME, VAL_NAME
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
 from tasks.metrics import METRICS
-from trained import open_trained
 from zero_shot import best_threshold, log_probs, mean_log_probs, score_texts, windows, with_positions
 
 SIZE = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--device', 'cpu']

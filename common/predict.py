@@ -8,13 +8,13 @@ import torch
 from tqdm import tqdm
 
 import fast
-from checkpoint import set_aside
+from common.checkpoint import set_aside
+from common.trained import add_special, open_trained
 from datasets import Examples, encode_texts
 from loss import task_losses
 from model_pytorch import MultipleChoiceHead
 from tasks import TASKS, own
 from tasks.metrics import scores
-from trained import add_special, open_trained
 from utils import write_whole
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from cpu import cpu_flags, keep_freed_memory
+from common.cpu import cpu_flags, keep_freed_memory
 
 PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')  # in errors of gloo, NCCL
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}  # dtype of autocast

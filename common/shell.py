@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-import cpu
+from common import cpu
 
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from options import INCIDENTAL
+from common.options import INCIDENTAL
 from utils import ResultLogger, check_archive, make_path, read_sealed, seal, write_sealed, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder

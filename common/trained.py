@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
+from common.checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
 from datasets import SPECIAL
 from model_pytorch import (
     N_SHARDS,

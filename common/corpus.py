@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.workers import one_at_a_time, progress, share_out
 from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
 from utils import MAX_TEXT, read_bytes, read_sealed, write_sealed, write_whole
-from workers import one_at_a_time, progress, share_out
 
 PIECE = 2 ** 22  # bytes of a piece, which then continues to the end of its line
 LONGEST_LINE = 2 ** 22  # further bytes; a longer line is cut after a space
