@@ -366,7 +366,8 @@ BLOCK_PARAMS = ('attn.c_attn.w', 'attn.c_attn.b', 'attn.c_proj.w', 'attn.c_proj.
 
 def how_to_get(path: str) -> str:
     """What to do about weights in a folder that cannot be used."""
-    return f'python model/download.py --model_path {path} fetches the released files'
+    return (f'python model/download.py --model_path {path} fetches the released files; without them, --model_path '
+            'model/books/ is a small network')
 
 
 def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list[int]]:

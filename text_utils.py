@@ -96,7 +96,8 @@ PLAIN = re.compile(r"""(?:[\n\r -%'-~‘’“”—…]++|&(?!\#?\w{0,8};)
                        |(?<![^\n\r -~])[ß-öø-ÿ](?=[\n\r!-~]|\ [\n\r -~]|\ ?\Z))*+""", re.VERBOSE).fullmatch
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
-HOW_TO_GET = ': python model/download.py --model_path {} fetches the released files'
+HOW_TO_GET = (': python model/download.py --model_path {} fetches the released files; without them, --model_path '
+              'model/books/ is a small network')
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks in the cache, and characters of each, at most: about 200 MB
 
 

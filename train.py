@@ -4,6 +4,8 @@ Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_
 the same command and --resume. Under torchrun its towers are spread over the processes.
 """
 
+import os
+
 from common.options import (
     Parser,
     add_computing_args,
@@ -71,6 +73,8 @@ def parse_args(argv=None):
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
     given = parser.read(argv)
     parser.set_defaults(**defaults[given.get('dataset', 'rocstories')])
+    if given.get('dataset') == 'own' and not os.path.exists('model/params_shapes.json'):
+        parser.set_defaults(model_path='model/books/')  # the small network of this repository, without a download
     take_defaults_of_model(parser, given)
     args = parser.complete(given)
     if args.n_embd % args.n_head:
@@ -90,7 +94,6 @@ if __name__ == '__main__':
 
 import hashlib
 import math
-import os
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -110,7 +113,8 @@ from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, read_shapes
 from opt import OpenAIAdam
-from tasks.metrics import is_constant, trivial_score
+from tasks.baseline import tfidf_predictions
+from tasks.metrics import is_constant, scores, trivial_score
 from text_utils import TextEncoder
 from utils import TimeLeft
 
@@ -156,12 +160,13 @@ def load_data(args, task):
     if per_epoch == 0:
         raise ValueError(f'{len(train)} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
                          f'{args.n_gpu}')
+    tfidf = tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None
     labels = [split.labels for split in splits]
     digest = hashlib.sha256(repr([n_ctx, hashes, labels]).encode()).hexdigest()
     return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
                            parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
                            clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes,
-                           per_epoch=per_epoch)
+                           per_epoch=per_epoch, tfidf=tfidf)
 
 
 def labels_and_overlap(task, train, valid, test=None):
@@ -178,6 +183,12 @@ def labels_and_overlap(task, train, valid, test=None):
         seen.update(examples)
         seen_in = f'{seen_in} or {name}' if seen_in else name
     return warnings
+
+
+def tfidf_score(task, train, valid):
+    """The score of a linear model on TF-IDF on the validation examples, by the task's first metric."""
+    first = task.metrics[0]
+    return scores([first], np.array(valid.labels), tfidf_predictions(task, train, valid))[first]
 
 
 def scale_of(labels) -> tuple[float, float]:
@@ -276,6 +287,8 @@ def begin(run, task, data):
     run.print(f'{len(data.train)} training, {len(data.valid)} validation and {n_test} test examples; '
               f'updates {state["n_updates"] + 1} to {state["n_total"]}, of {args.n_batch * args.n_gpu} examples each, '
               f'on {device}')
+    if args.dataset == 'own' and args.n_transfer >= 0:
+        run.print(f'it begins with the network in {args.model_path}')
     run.print(f'epoch updates tr_cost va_cost tr_{metric} va_{metric}')
     return model, runner, opt, scaler
 
@@ -369,6 +382,7 @@ def finish(run, task, data, model):
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
                    valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)),
+                   valid_tfidf=data.tfidf,
                    best=best, test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
                    n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
                    data=data.digest, log_path=run.log_path, best_path=best_path,
@@ -422,8 +436,11 @@ def summary(run, results):
     """Print the best score and the paths of all files; returns the results as a namespace."""
     minutes, seconds = divmod(round(results['seconds']), 60)
     when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
+    beside = f'the best constant answer: {results["valid_trivial"]:.2f}'
+    if results['valid_tfidf'] is not None:  # own data: whether the network is worth it
+        beside += f'; a linear model on TF-IDF: {results["valid_tfidf"]:.2f}'
     run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-              f'{results["valid_score"]:.2f} after {when} (the best constant answer: {results["valid_trivial"]:.2f})')
+              f'{results["valid_score"]:.2f} after {when} ({beside})')
     if results['degenerate']:
         run.print('warning: the network gives all validation examples the same answer')
     for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):

@@ -235,6 +235,8 @@ def take_defaults_of_model(parser, given):
         return
     defaults = read_json(path)
     for name, value in defaults.items():
+        if name == 'lr' and parser.get_default('lr') is None:  # a script that does not train
+            continue
         kind = type(parser.get_default(name))
         if kind not in (int, float, str):
             raise ValueError(f'{path}: {name!r} is no option of the network')
