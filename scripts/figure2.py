@@ -37,6 +37,8 @@ import numpy as np
 import zero_shot
 from analysis import figure
 from common.checkpoint import environment
+from common.trained import open_trained
+from fast import use_fast_layers
 from tasks.metrics import trivial_score
 from utils import read_json, write_whole
 
@@ -55,6 +57,15 @@ def constant_answer(dataset, data_dir):
     return trivial_score(DRAWN[dataset][1], labels, int(labels.max()) + 1)
 
 
+def score_of(dataset, data_dir, model_path):
+    """The score of a network on the file that is drawn."""
+    options = zero_shot.parse_args(['--dataset', dataset, '--data_dir', data_dir, '--model_path', model_path])
+    if dataset != 'blimp':
+        return zero_shot.main(options)[DRAWN[dataset][2]]
+    trained = open_trained(options)
+    return zero_shot.blimp(use_fast_layers(trained.model.transformer), trained.encoder, data_dir, every=10)[-1]
+
+
 def measure(args):
     """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'scores': {updates: scores}}."""
     results = read_json(args.results) if os.path.exists(args.results) else {'scores': {}}
@@ -65,9 +76,7 @@ def measure(args):
         for dataset in DRAWN:
             if dataset not in scores:
                 print(f'after {updates} updates:')
-                options = ['--dataset', dataset, '--data_dir', args.data_dir,
-                           '--model_path', os.path.join(args.snapshots, updates)]
-                scores[dataset] = zero_shot.main(zero_shot.parse_args(options), every=10)[DRAWN[dataset][2]]
+                scores[dataset] = score_of(dataset, args.data_dir, os.path.join(args.snapshots, updates))
                 with write_whole(args.results) as f:
                     json.dump(results, f, indent=1)
     return results
