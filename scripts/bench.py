@@ -203,7 +203,7 @@ def bench_curves(args, cfg, device):
     steps, tokens_rates = generation_rates(args, cfg, device)
     examples, tokens = 'examples in a batch', 'tokens of a sequence (4 sequences, no padding)'
     time_title, memory_title = 'training step (s): lower is better', 'memory in training (MiB): lower is better'
-    picture = f'bench_{device.type}.png'
+    picture = f'docs/bench_{device.type}.png'
     report.draw([(examples, time_title, sizes, seconds_of_size),
                  (tokens, time_title, lengths, seconds_of_length),
                  (examples, memory_title, sizes, mib_of_size),

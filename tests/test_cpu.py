@@ -1,4 +1,4 @@
-"""The three tricks of cpu.py. test_shell.py tests when threads sleep, test_fast.py gelu inside a product."""
+"""The three tricks of common/cpu.py. test_shell.py tests when threads sleep, test_fast.py gelu inside a product."""
 
 import resource
 import sys
