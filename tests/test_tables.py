@@ -1,5 +1,6 @@
 """scripts/tables.py on made-up GLUE folders: what is run, what is not run again, and what the table says."""
 
+import json
 import re
 import zipfile
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ def run(tmp_path):
 
     def run(*argv):
         rest = toy_argv(tmp_path, *NO_DROPOUT, '--n_iter', '1')
-        return tables.main(tables.parse_args([*argv, *rest]))
+        return tables.main(tables.parse_args([*argv, '--results', str(tmp_path / 'results'), *rest]))
     return run
 
 
@@ -46,16 +47,16 @@ def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
     results = run(*argv)
     out = capsys.readouterr().out
     assert re.search(r'^qqp: no data: .*QQP', out, re.MULTILINE)
-    assert '4 runs of 6 are to be done: rte-full-1, rte-full-2, cola-full-1, cola-full-2' in out
     assert out.index('\ncola-full-1:') < out.index('\nrte-full-1:')  # the shorter texts first
-    assert list(results) == [('rte', 'full'), ('cola', 'full')]
+    assert list(results) == [('cola', 'full'), ('rte', 'full')]
     lines = (tmp_path / 'log' / 'table5.md').read_text().splitlines()
     assert len(lines) == 2 + 2 + 1
-    cells = [cell.strip() for cell in lines[3].split('|')[1:-1]]
+    cells = [cell.strip() for cell in lines[2].split('|')[1:-1]]
     scores = sorted(result.valid_score for result in results['cola', 'full'])
     assert cells[:6] == ['cola', 'full', 'matthews', 'dev', '8', '2']
     assert cells[6] == f'{np.median(scores):.1f} [{scores[0]:.1f}..{scores[1]:.1f}]'
-    assert cells[8:] == ['0.0', '45.4 (GLUE test)', '57.6']
+    assert cells[7] == '' and cells[9] == '0.0' and cells[11] == '45.4 (GLUE test)'
+    assert -100 <= float(cells[10]) <= 100  # TF-IDF
     assert lines[-1].startswith('| qqp | no data |')
     with zipfile.ZipFile(tmp_path / 'submission' / 'glue.zip') as archive:
         assert archive.namelist() == ['CoLA.tsv', 'RTE.tsv']
@@ -63,25 +64,52 @@ def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
         assert archive.read('RTE.tsv').decode() == open(best.submission).read()
     again = run(*argv)
     out = capsys.readouterr().out
-    assert 'are to be done' not in out and out.count('is complete') == 4
+    assert out.count('is complete') == 4
     assert (tmp_path / 'log' / 'table5.md').read_text().splitlines() == lines and list(again) == list(results)
 
 
+def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run, tmp_path, capsys):
+    results = run('5', '--datasets', 'cola', '--rows', 'full,no_pretraining', '--seeds', '1-3',
+                  '--vary', 'lr=1e-9,1e-2', 'dropout=0,0.5')
+    kept = json.loads((tmp_path / 'results' / 'table5.json').read_text())
+    for cell, runs in zip(kept['cells'], results.values(), strict=True):
+        assert list(cell['tried']) == ['lr=1e-9,dropout=0', 'lr=1e-9,dropout=0.5', 'lr=1e-2,dropout=0',
+                                       'lr=1e-2,dropout=0.5']
+        assert cell['chosen'] == max(cell['tried'], key=cell['tried'].get)
+        assert cell['scores']['valid'][''] == [one.valid_score for one in runs] and cell['seeds'] == [1, 2, 3]
+        assert cell['scores']['valid'][''][0] == max(cell['tried'].values())
+        lr, dropout = (float(part.split('=')[1]) for part in cell['chosen'].split(','))
+        options = cell['options']
+        assert (options['lr'], options['embd_pdrop'], options['clf_pdrop']) == (lr, dropout, dropout)
+    assert [cell['options']['n_transfer'] for cell in kept['cells']] == [12, -1]
+    assert 'text' not in kept['cells'][0] and str(tmp_path) not in json.dumps(kept)
+    lines = list(tables.lines_of_table(kept))
+    assert [line[:2] for line in lines] == [['cola', 'full'], ['cola', 'no_pretraining']] and lines[0][7] == ''
+
+
+def test_the_p_value_is_that_of_a_paired_test():
+    """Differences 1, 2, 3 of three seeds: t = 2 / (1 / sqrt(3)) = 3.46 with 2 degrees of freedom, p = 0.074."""
+    full, other = (dict(task='rte', row=row, seeds=[1, 2, 3], scores=dict(valid={'': values}))
+                   for row, values in (('full', [61., 63., 65.]), ('no_lm', [60., 61., 62.])))
+    assert tables.p_value(other, full, 'valid', '') == '0.074' and tables.p_value(full, full, 'valid', '') == ''
+    assert tables.p_value(dict(other, seeds=[4, 5, 6]), full, 'valid', '') == ''
+
+
 def test_the_rows_of_table_5_are_options():
-    plan = tables.plan(tables.parse_args(['5', '--datasets', 'cola', '--seeds', '7', '--lr', '1e-3']))
-    assert [(row, one.n_transfer, one.lm_coef) for (_, row), [one] in plan.items()] == [
-        ('full', 12, 0.5), ('no_pretraining', -1, 0.5), ('no_lm', 12, 0.)]
-    assert all((one.seed, one.lr, one.submit) == (7, 1e-3, True) for [one] in plan.values())
-    argv = ['5', '--datasets', 'cola', '--lm_coef', '0.7', '--n_tran', '2']  # a row keeps what it is named after
-    plan = tables.plan(tables.parse_args(argv))
-    assert [(one.n_transfer, one.lm_coef) for [one] in plan.values()] == [(2, 0.7), (-1, 0.7), (2, 0.)]
+    args = tables.parse_args(['5', '--datasets', 'cola', '--seeds', '7', '--lr', '1e-3'])
+    found = [tables.options_of(args, 'cola', row, '', 7) for row in tables.rows_of(args)]
+    assert [(one.n_transfer, one.lm_coef) for one in found] == [(12, 0.5), (-1, 0.5), (12, 0.)]
+    assert all((one.seed, one.lr, one.submit) == (7, 1e-3, True) for one in found)
+    args = tables.parse_args(['5', '--datasets', 'cola', '--lm_coef', '0.7', '--n_tran', '2'])
+    found = [tables.options_of(args, 'cola', row, '', 7) for row in tables.rows_of(args)]
+    assert [(one.n_transfer, one.lm_coef) for one in found] == [(2, 0.7), (-1, 0.7), (2, 0.)]  # as the row is named
 
 
 def test_a_best_evaluation_within_the_first_epoch_is_the_one_in_the_table():
     best = dict(n_epochs=0, n_updates=2000, va_score=60., va_score_near=61.)
     run = SimpleNamespace(best=best, best_epoch=0, log=[dict(best, n_updates=1000, va_score=40.), best], test=None)
-    assert tables.measured([run, run], 'valid') == {'': [60., 60.], 'near': [61., 61.]}
-    assert tables.measured([run], 'test') == {}
+    assert tables.scores_of_runs([run, run], 'valid') == {'': [60., 60.], 'near': [61., 61.]}
+    assert tables.scores_of_runs([run], 'test') == {}
 
 
 def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys, monkeypatch):
@@ -89,12 +117,9 @@ def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys, monkeypa
     monkeypatch.setattr(tables, 'legend_below', figures.append)
     results = run('figure2', '--datasets', 'cola', '--layers', '0,3')
     [[ax]] = [fig.axes for fig in figures]
-    assert [(line.get_linestyle(), line.get_ydata().tolist()) for line in ax.lines] == [
-        (style, [run.best[f'{part}_score'] for [run] in results.values()])
-        for style, part in (('--', 'tr'), ('-', 'va'))]
-    assert ax.get_ylim()[1] == 100 and ax.get_ylim()[0] < min(line.get_ydata().min() for line in ax.lines)
-    assert ax.get_title() == 'best epoch on dev (dashed: training), one seed: higher is better'
-    assert ax.get_ylabel() == 'score (%)' and ax.lines[1].get_label() == 'cola (matthews)'
+    line, constant = ax.lines
+    assert line.get_ydata().tolist() == [run.best['va_score'] for [run] in results.values()]
+    assert constant.get_linestyle() == '--' and line.get_label() == 'cola (matthews)'
     assert [result.options['n_transfer'] for [result] in results.values()] == [0, 3]
     assert (tmp_path / 'log' / 'figure2.png').read_bytes().startswith(b'\x89PNG')
     assert f'figure: {tmp_path}/log/figure2.png' in capsys.readouterr().out
@@ -103,6 +128,7 @@ def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys, monkeypa
 @pytest.mark.parametrize('argv, words', [
     (['5', '--datasets', 'colla'], "invalid list of rocstories"), (['2', '--rows', 'half'], 'invalid list of full'),
     (['5', '--seed', '3'], '--seed has no effect here'), (['5', '--layers', 'x'], 'invalid layers'),
+    (['5', '--vary', 'lr'], 'invalid values_of'),
     (['6'], 'invalid choice'), (['5', '--no_such_option'], 'unrecognized arguments')])
 def test_wrong_options_are_one_line(argv, words, run):
     with pytest.raises(ValueError, match=words):
