@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.workers import one_at_a_time, progress, share_out
+from common.workers import make_once, progress, share_out
 from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
 from utils import MAX_TEXT, read_bytes, read_sealed, write_sealed, write_whole
 
@@ -53,12 +53,9 @@ def text_files(data_dir):
 
 
 def cut(data_dir):
-    """The text as pieces, which are lists of spans, and its hash.
-
-    ValueError for a file that is not UTF-8, or that has a line too long to be one piece and without a space.
-    """
+    """The text as pieces, which are lists of spans, and its hash. Raises what `text_files` and `blocks_of` raise."""
     paths, pieces, digest, n_bytes = text_files(data_dir), [], hashlib.sha256(), PIECE
-    with progress('reading', sum(map(os.path.getsize, paths))) as bar:
+    with progress('reading', total=sum(map(os.path.getsize, paths))) as bar:
         for path in paths:
             for start, block, ends_line in blocks_of(path):
                 if n_bytes >= PIECE:  # the last piece is full
@@ -73,32 +70,32 @@ def cut(data_dir):
 
 
 def blocks_of(path):
-    """The content of a file, as (first byte, bytes, whether a line ends after them), checked to be UTF-8 text."""
+    """The content of a file in blocks: (first byte, bytes, True if a line ends after them).
+
+    ValueError if it is not UTF-8, or has a line too long to be one block and without a space.
+    """
     start, line = 0, 1
     with open(path, 'rb') as f:
         while block := f.read(PIECE) + f.readline(LONGEST_LINE):
             ends_line = block.endswith(b'\n') or not f.read(1)
-            end = len(block)
-            if not ends_line:  # cut before this line or, if the line is too long, in it
+            if not ends_line:  # cut before this line or, if no other line is before it, before its last word
                 end = block.rfind(b'\n') + 1
                 ends_line = end > 0
-            if not ends_line:  # cut before the last word
-                end = block.rstrip(b' ').rfind(b' ') + 1
-            whole = block[:end]
+                block = block[:end or block.rstrip(b' ').rfind(b' ') + 1]
+            if not block:
+                raise ValueError(f'{path}, line {line}: more than {LONGEST_LINE:,} bytes without spaces between words '
+                                 'are not text: take the file out of the folder')
+            wrong = block.find(b'\0')
             try:
-                whole.decode('utf-8')
-                wrong = block.find(b'\0')
+                block.decode('utf-8')
             except UnicodeDecodeError as e:
                 wrong = e.start
             if wrong >= 0:
                 line += block[:wrong].count(b'\n')
-                raise ValueError(f'{path}, line {line}: byte {start + wrong}, 0x{block[wrong]:02x}, is not UTF-8 '
-                                 'text: save the file as UTF-8, or take it out of the folder')
-            if not whole:
-                raise ValueError(f'{path}, line {line}: more than {LONGEST_LINE:,} bytes without spaces between words '
-                                 'are not text: take the file out of the folder')
-            yield start, whole, ends_line
-            start, line = start + len(whole), line + whole.count(b'\n')
+                raise ValueError(f'{path}, line {line}: byte 0x{block[wrong]:02x} is not UTF-8 text: save the file as '
+                                 'UTF-8, or take it out of the folder')
+            yield start, block, ends_line
+            start, line = start + len(block), line + block.count(b'\n')
             f.seek(start)
 
 
@@ -177,9 +174,7 @@ def each_piece(work, pieces, folder, n_proc, what):
     # the names contain the number of pieces, so that pieces of another cut are not taken
     jobs = [(piece, os.path.join(folder, f'{i:06}-of-{len(pieces):06}')) for i, piece in enumerate(pieces)]
     todo = [job for job in jobs if not os.path.isfile(job[1])]
-    n_all, n_todo = ([sum(span.size for span in piece) for piece, _ in some] for some in (jobs, todo))
-    with progress(what, sum(n_all), sum(n_all) - sum(n_todo)) as bar:
-        share_out(work, todo, min(n_proc, len(todo)), bar, n_todo)
+    share_out(work, todo, min(n_proc, len(todo)), what)
     return [target for _, target in jobs]
 
 
@@ -203,38 +198,21 @@ def learn_vocabulary(words, vocab_size):
     if n_merges < 0:
         raise ValueError(f'--vocab_size {vocab_size}: the text has {len(chars)} different characters, which alone make '
                          f'{2 * len(chars) + 2} tokens')
+    by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
     merges = io.StringIO()
-    if max(map(len, words)) > 1:  # words of one character have no pair to merge
-        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
-        library.tqdm = functools.partial(counted, 'learning merges')  # its own bar fills log files
-        library.learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
-    merges = merges.getvalue() or '#version: 0.2\n'
+    library.tqdm = functools.partial(progress, 'learning merges')  # its own bar fills log files
+    library.learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
+    merges = merges.getvalue()
     merged = (line.replace(' ', '') for line in merges.split('\n')[1:-1])
     tokens = dict.fromkeys(['<unk>', *chars, *(f'{char}</w>' for char in chars), *merged, '\n</w>'])
     return {token: i for i, token in enumerate(tokens)}, merges
-
-
-def counted(what, items):
-    """The items, one by one, with progress."""
-    with progress(what, len(items)) as bar:
-        for item in items:
-            yield item
-            bar.update()
-
-
-def make_once(path, make):
-    """Call `make`, which writes the file `path`, unless the file exists. Only one process does so at a time."""
-    if not os.path.isfile(path):
-        with one_at_a_time(path):
-            if not os.path.isfile(path):
-                make()
 
 
 def write_vocabulary(args, pieces):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     paths = each_piece(count_words, pieces, counts, args.n_proc, 'counting words')
-    for path in counted('adding counts', paths):
+    for path in progress('adding counts', paths):
         words.update(read_sealed(path, MAX_TEXT, ': remove it, and words are counted again')['counts'])
     if not words:
         raise ValueError(f'{args.data_dir}: the text is empty')
@@ -253,12 +231,10 @@ def write_tokens(args, pieces, path, key, n_vocab):
     n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # a memory map keeps a file open: one at a time
     if not n_tokens:
         raise ValueError(f'{args.data_dir}: the text is empty')
-    whole = os.path.join(folder, 'whole')  # in this folder, which is removed even after a kill
-    with write_whole(whole, 'wb') as f:
+    with write_whole(path, 'wb') as f:
         f.write(header_of(n_tokens, dtype_of(n_vocab)))
         for part in parts:
             f.write(open_tokens(part, n_vocab).tobytes())
-    os.replace(whole, path)
 
 
 def load_tokens(args):

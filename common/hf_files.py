@@ -1,4 +1,4 @@
-"""tokenizer.json and the model card of an exported network, for convert.py.
+"""tokenizer.json of an exported network, for convert.py.
 
 With this tokenizer.json the `tokenizers` library gives nearly the ids of 2018. The rules of text_utils.py become
 regular expressions that put a blank wherever a word is split, before the text is lower-cased. Texts with equal ids, for
@@ -13,13 +13,11 @@ final sigma. A literal "_start_" or "<unk>" in a text is read as the special tok
 """
 
 import json
-import os
 import re
 from collections import defaultdict
 
 from datasets import SPECIAL
 from text_utils import CURRENCY, PUNCT, QUOTES, SYMBOLS, UNITS, char_ranges, load_rules
-from utils import read_json
 
 ALONE, IN_RUNS = '!";?+,)(*[]}{_', '-~/|'  # signs that blanks surround: each one, or a run of equal ones
 # what ftfy and text_standardize replace most often, and white space
@@ -142,39 +140,3 @@ def template(vocabulary) -> dict:
     tokens = {token: dict(id=token, ids=[vocabulary[token]], tokens=[token]) for token in SPECIAL}
     return dict(type='TemplateProcessing', single=[start, first, classify],
                 pair=[start, first, delimiter, second, classify], special_tokens=tokens)
-
-
-CARD = """---
-library_name: transformers
-tags: [openai-gpt]
----
-# {name}
-
-{text}
-
-```python
-from transformers import AutoTokenizer, {architecture}
-tokenizer = AutoTokenizer.from_pretrained({name!r})
-model = {architecture}.from_pretrained({name!r})
-```
-"""
-
-
-def model_card(name: str, folder: str, config: dict, architecture: str, has_tokenizer: bool) -> str:
-    """README.md of an exported network: what it is, how it scored, how it is loaded.
-
-    folder: that of the run or the weights. config: config.json of a run, or {}. architecture: the class in the library.
-    """
-    path, source = os.path.join(folder, 'results.json'), os.path.basename(os.path.abspath(folder))
-    results = read_json(path) if os.path.lexists(path) else {}
-    text = f'GPT-1 as {architecture}, exported from {source} of a PyTorch reproduction.'
-    if config:
-        classes = ', '.join(config['classes']) or 'none, but numbers in the unit of the labels'
-        text += f'\nFine-tuned by train.py on {config["options"]["dataset"]}; classes: {classes}.'
-    for kind in ('valid', 'test'):
-        score, trivial = results.get(f'{kind}_score'), results.get(f'{kind}_trivial')
-        if isinstance(score, float) and isinstance(trivial, float):
-            text += f'\n{kind} {results.get("metric")}: {score:.2f} (the best constant answer: {trivial:.2f}).'
-    if not has_tokenizer:
-        text += '\nWarning: the tokenizer of transformers gives other ids than the network was trained with.'
-    return CARD.format(name=name, text=text, architecture=architecture)

@@ -11,12 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils import TimeLeft, make_path
+from utils import SAY_EVERY, make_path
+
+# the program of a new process, which finds modules in the same folders as this one
+PROGRAM = 'import sys; sys.path[:] = {path!r}; from common.workers import serve; serve()'
 
 
-@contextlib.contextmanager
-def one_at_a_time(path):
-    """Only one process at a time is in this context for a file `path`; the others wait for it, and say so."""
+def make_once(path, make):
+    """Call `make`, which writes the file `path`, unless it exists. Other processes that need it wait."""
+    if os.path.isfile(path):
+        return
     lock = FileLock(make_path(os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')))
     try:
         acquired = lock.acquire(blocking=False)
@@ -24,48 +28,30 @@ def one_at_a_time(path):
         print(f'another process makes {path}: waiting for it', file=sys.stderr)
         acquired = lock.acquire()
     with acquired:
-        yield
+        if not os.path.isfile(path):
+            make()
 
 
-class Lines:
-    """Like a tqdm bar, for log files: one line a minute."""
-
-    def __init__(self, desc, total, initial=0):
-        self.desc, self.total, self.n, self.time_left = desc, total, initial, TimeLeft(total, initial)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def update(self, n=1):
-        """n more units are done."""
-        self.n += n
-        if left := self.time_left.say(self.n):
-            print(f'{self.desc}: {100 * self.n / self.total:.0f} %, {left}', file=sys.stderr)
+def progress(desc, items=None, total=None):
+    """A tqdm bar, over the items if there are any; in a log file, a line about once a minute instead."""
+    if sys.stderr.isatty():
+        return tqdm(items, desc, total, unit='', unit_scale=True, ncols=80, leave=False)
+    return tqdm(items, desc, total, leave=False, mininterval=SAY_EVERY, maxinterval=SAY_EVERY, delay=SAY_EVERY,
+                bar_format='{desc}: {percentage:.0f} %, {remaining} left\n')
 
 
-def progress(desc, total, initial=0):
-    """A tqdm bar of bytes or other small units; `Lines` if stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        return Lines(desc, total, initial)
-    return tqdm(desc=desc, total=total, initial=initial, unit='', unit_scale=True, ncols=80, leave=False)
-
-
-def share_out(work, jobs, n_proc, bar, steps=None) -> list:
-    """[work(job) for job in jobs], computed in n_proc new processes; in this one if n_proc < 2.
+def share_out(work, jobs, n_proc, desc) -> list:
+    """[work(job) for job in jobs], computed in n_proc new processes; in this one if n_proc < 2. Shows progress.
 
     work: a function of a module, or functools.partial of one, which is imported in the new processes; torch cannot be.
-    bar: a tqdm bar, which goes on by 1 after each job, or by steps[i]. An exception of `work` is raised here.
-    ChildProcessError if a process is killed. The processes end when this function or this process does.
+    An exception of `work` is raised here, ChildProcessError if a process is killed. The processes end when this
+    function or this process does.
     """
-    steps = steps or [1] * len(jobs)
     if n_proc < 2:
-        return list(advancing(map(work, jobs), bar, steps))
+        return list(progress(desc, map(work, jobs), len(jobs)))
     # a process of its own session gets no Ctrl-C: it ends when its pipe is closed
-    processes = [subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  start_new_session=True) for _ in range(n_proc)]
+    processes = [subprocess.Popen([sys.executable, '-c', PROGRAM.format(path=sys.path)], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, start_new_session=True) for _ in range(n_proc)]
     idle = queue.SimpleQueue()
     for process in processes:
         idle.put((process, [work]))  # the first message is the function
@@ -78,7 +64,7 @@ def share_out(work, jobs, n_proc, bar, steps=None) -> list:
             idle.put((process, []))
     threads = ThreadPoolExecutor(n_proc)
     try:
-        return list(advancing(threads.map(call, jobs), bar, steps))
+        return list(progress(desc, threads.map(call, jobs), len(jobs)))
     finally:
         for process in processes:
             process.kill()
@@ -86,13 +72,6 @@ def share_out(work, jobs, n_proc, bar, steps=None) -> list:
         for process in processes:
             with contextlib.suppress(OSError), process:  # OSError: not all was sent
                 pass
-
-
-def advancing(results, bar, steps):
-    """The results, one by one, with the bar going on by a step after each."""
-    for result, step in zip(results, steps, strict=True):
-        bar.update(step)
-        yield result
 
 
 def ask(process, *messages):
@@ -125,7 +104,3 @@ def serve():
                 answer = None, e
             pickle.dump(answer, answers)
             answers.flush()
-
-
-if __name__ == '__main__':
-    serve()

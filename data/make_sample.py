@@ -14,8 +14,6 @@ The other files are about the same worlds, one task for each form of input. They
 and what breaks careless readers of those: open quotes, blanks at the end, `n/a` (see `roughen`), the byte order mark
 and line ends of MRPC, rows of STS-B with two more columns, CoLA's missing last line end, texts of RACE in two lines.
 """
-import argparse
-import contextlib
 import csv
 import io
 import json
@@ -24,6 +22,12 @@ import sys
 import uuid
 from pathlib import Path
 from random import Random
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from common.options import Parser, number
+from common.shell import one_line_errors
+from utils import write_whole
 
 SEED = 2018
 N_LABELLED, N_TEST = 1080, 400
@@ -214,6 +218,13 @@ def table(rows, end='\n'):
     return ''.join('\t'.join(row) + end for row in rows)
 
 
+def as_csv(rows):
+    """Rows of fields -> the text of a csv file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()
+
+
 def parts(rows, sizes):
     """Rows -> {'train': rows, 'dev': rows, 'test': rows}"""
     n_train, n_dev, _ = sizes
@@ -289,8 +300,8 @@ def race(rng, worlds, sizes):
     files = {}
     folders = [(name, level, n) for name, n in zip(('train', 'dev', 'test'), sizes, strict=True)
                for level in ('middle', 'high')]
-    for name, level, number in ((name, level, 8 + i) for name, level, n in folders for i in range(n)):
-        people, world = draw_people(rng), number % 2
+    for name, level, k in ((name, level, 8 + i) for name, level, n in folders for i in range(n)):
+        people, world = draw_people(rng), k % 2
         entries = [entry.split(': ') for entry in shuffled(rng, choices(QUESTIONS))]
         frames = [pick(rng, choices(FIRST)), *shuffled(rng, choices(NEXT))[:4]]
         text = fill(rng, [*frames, *(answer for _, answer in entries)], people, worlds[world])
@@ -299,8 +310,8 @@ def race(rng, worlds, sizes):
         for right, wrong, letter in zip(text[5:], options, answers, strict=True):
             wrong.insert('ABCD'.index(letter), right)
         passage = dict(answers=answers, options=options, questions=[entry[0].format(**people) for entry in entries],
-                       article=' '.join(text[:3]) + '\n' + ' '.join(text[3:5]), id=f'{level}{number}.txt')
-        files[f'RACE/{name}/{level}/{number}.txt'] = json.dumps(passage)
+                       article=' '.join(text[:3]) + '\n' + ' '.join(text[3:5]), id=f'{level}{k}.txt')
+        files[f'RACE/{name}/{level}/{k}.txt'] = json.dumps(passage)
     return files
 
 
@@ -311,9 +322,7 @@ def letters(rng, worlds, sizes):
         people, world = draw_people(rng), pick(rng, [0, 1])
         title, *body = fill(rng, ['{day}, {N} and "{see}"', *shuffled(rng, choices(NEXT))[:2]], people, worlds[world])
         rows.append([title, roughen(i, ' '.join(body)), ('country', 'town')[world]])
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
-    return {'letters.csv': text.getvalue()}
+    return {'letters.csv': as_csv(rows)}
 
 
 def stand_ins(seed=SEED):
@@ -322,49 +331,28 @@ def stand_ins(seed=SEED):
             for name, text in task(Random(f'{task.__name__} {seed}'), parse(WORLDS), SIZES[task.__name__]).items()}
 
 
-def write(path, text):
-    """Write `text` to `path` completely or not at all. Raises OSError, which says to choose another --out."""
-    temporary = path.with_name(path.name + '.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(text.encode('utf-8'))  # write_text would change line ends on Windows
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OSError(f'cannot write {path}: {error.strerror}; choose another --out') from error
-
-
 def main(args):
-    if args.unlabelled is not None:
-        write(args.out, ''.join(f'{text}\n' for text in unlabelled(args.unlabelled, args.seed)))
-        return
-    for name, rows in zip((LABELLED_CSV, TEST_CSV), labelled(args.seed), strict=True):
-        text = io.StringIO()
-        csv.writer(text, lineterminator='\n').writerows([HEADER, *rows])
-        write(args.out / name, text.getvalue())
-    for name, text in stand_ins(args.seed).items():
-        write(args.out / name, text)
+    if args.unlabelled:
+        files = {args.out: ''.join(f'{text}\n' for text in unlabelled(args.unlabelled, args.seed))}
+    else:
+        tables = zip((LABELLED_CSV, TEST_CSV), labelled(args.seed), strict=True)
+        made = {name: as_csv([HEADER, *rows]) for name, rows in tables} | stand_ins(args.seed)
+        files = {args.out / name: text for name, text in made.items()}
+    for path, text in files.items():
+        with write_whole(path, 'wb') as f:  # bytes: the line ends are those of the text
+            f.write(text.encode())
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--unlabelled', type=int, metavar='N', help='write N stories for pre-training, as plain text')
-    parser.add_argument('--seed', type=int, default=SEED, help='each seed gives other stories (default: %(default)s)')
-    parser.add_argument('--out', type=Path, help='file with --unlabelled, otherwise folder (default: data/sample)')
-    args = parser.parse_args(argv)
-    if args.unlabelled is None:
-        args.out = args.out or Path(__file__).parent / 'sample'
-    elif args.unlabelled < 1:
-        raise ValueError(f'--unlabelled is {args.unlabelled}: must be at least 1')
-    elif args.out is None:
-        raise ValueError('--unlabelled writes a file: add --out FILE')
-    return args
+    parser = Parser('data/make_sample.py', __doc__)
+    group = parser.add_argument_group('what to write')
+    group.add_argument('--unlabelled', type=number(int, 1), metavar='N', help='N stories for pre-training, as one text')
+    group.add_argument('--seed', type=int, default=SEED, help='each seed gives other stories')
+    group.add_argument('--out', type=Path, default=Path(__file__).parent / 'sample', help='folder for the files; with '
+                       '--unlabelled the file')
+    return parser.parse_args(argv)
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors():
         main(parse_args())
-    except (ValueError, OSError) as error:
-        print(f'make_sample.py: {error}', file=sys.stderr)
-        sys.exit(2)

@@ -6,14 +6,14 @@ continue a download that was interrupted. In a folder with copies of the files, 
 """
 import argparse
 import hashlib
-import io
 import os
+import signal
 import sys
 import time
-from http.client import HTTPException, HTTPResponse, InvalidURL
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import FTPHandler, HTTPHandler, HTTPSHandler, Request, build_opener
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
@@ -32,12 +32,10 @@ FILES = {
     'params_8.npy': 'f980f4b393716f396ae5ae6401708dcf4f270dc9',
     'params_9.npy': 'd389eb2074dd74754444b8062aba78b49f6a9053',
 }
-SIZES = {'params_shapes.json': 1_478, 'encoder_bpe_40000.json': 815_973, 'vocab_40000.bpe': 458_495}
-SHARD = 4 * 11_653_479 + 1_024  # most bytes of a params_*.npy: a tenth of 116,534,784 float32, and a header
+LARGEST = 4 * 11_653_479 + 1_024  # bytes of a params_*.npy: a tenth of 116,534,784 float32, and at most this header
 REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm/master/model'
 PAUSES = (1, 2, 4)  # seconds to wait before each new try
-TIMEOUT = 30  # seconds without a byte that end a try
-SLOWEST = 10_000  # bytes a second; a try also ends when it is TIMEOUT seconds behind them
+TIMEOUT, BLOCK = 30, 2 ** 16  # a try ends if the answer, or any BLOCK bytes of the file, take more seconds
 
 
 def git_blob_id(path):
@@ -47,59 +45,30 @@ def git_blob_id(path):
         return hashlib.file_digest(f, lambda: digest).hexdigest()
 
 
-def most_bytes(name):
-    return SIZES.get(name, SHARD)
-
-
 def is_released(path, name):
-    """True if the file at `path` is the released file of this name. A file that is too long is not read."""
-    return path.stat().st_size <= most_bytes(name) and git_blob_id(path) == FILES[name]
+    """True if there is a file at `path`, and it is the released file of this name. One that is too long is not read."""
+    return path.is_file() and path.stat().st_size <= LARGEST and git_blob_id(path) == FILES[name]
 
 
-class Bounded(io.RawIOBase):
-    """The bytes of a connection. Raises ConnectionError if the server is too slow or never ends.
-
-    A timeout alone does not stop a server that sends a byte from time to time. The clock is looked at after each short
-    read, and headers, redirects and files are all read here.
-    """
-
-    def __init__(self, socket):
-        self.socket, self.n, self.start = socket, 0, time.monotonic()
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        n = self.socket.readinto(buffer)
-        self.n += n
-        seconds = time.monotonic() - self.start
-        if self.n > 2 * SHARD or seconds > TIMEOUT + self.n / SLOWEST:
-            raise ConnectionError(f'{self.n:,} bytes in {seconds:.1f} s: the server is too slow, or does not end')
-        return n
-
-    def close(self):
-        self.socket.close()
-        super().close()
+def in_time(function, *args):
+    """function(*args), or ConnectionError after TIMEOUT seconds, also if a server sends a byte from time to time."""
+    def stop(*_):
+        raise ConnectionError(f'too slow: {TIMEOUT} s for {BLOCK:,} bytes')
+    if not hasattr(signal, 'SIGALRM'):  # on Windows only the time without any byte is limited
+        return function(*args)
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
+    try:
+        return function(*args)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-class BoundedResponse(HTTPResponse):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.fp = io.BufferedReader(Bounded(self.fp.detach()))
+class NoRedirects(HTTPRedirectHandler):
+    """Makes a redirect an HTTPError: urllib would read all of its body, which may be endless."""
 
-
-class BoundedHandler(HTTPHandler, HTTPSHandler, FTPHandler):
-    """Opens http:// and https:// with bounded responses."""
-
-    def do_open(self, http_class, request, **options):
-        def connect(*args, **kwargs):
-            connection = http_class(*args, **kwargs)
-            connection.response_class = BoundedResponse
-            return connection
-        return super().do_open(connect, request, **options)
-
-    def ftp_open(self, request):  # after a redirect
-        raise URLError('ftp:// is not bounded')
+    def redirect_request(self, *args):
+        return None
 
 
 def receive(url, have):
@@ -109,13 +78,13 @@ def receive(url, have):
     """
     request = Request(url, headers={'Range': f'bytes={have}-'} if have else {})
     try:
-        with build_opener(BoundedHandler).open(request, timeout=TIMEOUT) as response:
+        with in_time(build_opener(NoRedirects).open, request, None, TIMEOUT) as response:
             offset = have if response.status == 206 else 0
             end = offset + (response.length or 0)
-            while block := response.read1(1 << 18):  # read1, unlike read, returns the bytes that have arrived
+            while block := in_time(response.read, BLOCK):
                 yield offset, block
                 offset += len(block)
-        if offset < end:  # read1 does not raise when the connection closes early
+        if offset < end:  # read does not raise when the connection closes early
             raise ConnectionError(f'connection closed after {offset:,} of {end:,} bytes')
     except HTTPError as e:
         if e.code == 416 and have:  # no bytes follow
@@ -123,11 +92,8 @@ def receive(url, have):
         if e.code in (408, 429) or e.code >= 500:
             raise ConnectionError(f'{url}: {e}') from e
         raise ValueError(f'{url}: {e}; name a mirror with --from') from e
-    except InvalidURL as e:
-        raise ValueError(f'{url}: {e}') from e
     except (OSError, HTTPException) as e:
-        reason = getattr(e, 'reason', e)
-        raise ConnectionError(f'{url}: {getattr(reason, "strerror", None) or reason or repr(e)}') from e
+        raise ConnectionError(f'{url}: {str(e) or repr(e)}') from e
 
 
 def fetch(url, part):
@@ -135,54 +101,44 @@ def fetch(url, part):
 
     Raises what `receive` raises, ValueError if the content is wrong, OSError if the file cannot be written.
     """
-    name = part.stem
     for pause in (*PAUSES, None):
         have = part.stat().st_size if part.exists() else 0
         try:
-            with (open(part, 'ab') as f, tqdm(desc=name, total=most_bytes(name), initial=have, unit='B',
-                                              unit_scale=True, leave=False, disable=None) as bar):
+            with (open(part, 'ab') as f, tqdm(desc=part.stem, initial=have, unit='B', unit_scale=True, leave=False,
+                                              disable=None) as bar):
                 for offset, block in receive(url, have):
-                    if offset + len(block) > most_bytes(name):
+                    if offset + len(block) > LARGEST:
                         break
                     if offset != f.tell():  # the server ignores Range and sends the whole file
                         f.seek(offset)
                         f.truncate()
                     f.write(block)
-                    bar.update(offset + len(block) - bar.n)
+                    bar.update(len(block))
+            break
         except ConnectionError as e:
             if pause is None:
                 raise ConnectionError(f'{e}; run again to continue') from e
             print(f'{e}; trying again in {pause} s', file=sys.stderr)
             time.sleep(pause)
-            continue
-        if is_released(part, name):
-            return
+    if not is_released(part, part.stem):
         size = part.stat().st_size
         part.unlink()
-        if not have or pause is None:
-            raise ValueError(f'{url} is not the released file ({size:,} bytes), so it was removed')
-        print(f'{part.name} was not a part of the released file and was removed', file=sys.stderr)
-
-
-def fault_of(path):
-    """'missing', 'wrong', or '' for a released file."""
-    if not path.is_file():
-        return 'missing'
-    return '' if is_released(path, path.name) else 'wrong'
+        raise ValueError(f'{url} is not the released file ({size:,} bytes), so it was removed: run again, or name a '
+                         'mirror with --from')
 
 
 def check_or_fetch(to, source, only_check):
     """Fetch the files that `to` lacks, or only print which ones. Returns 0 if all files are right, otherwise 1."""
-    faults = {name: fault for name in FILES if (fault := fault_of(to / name))}
+    wrong = [name for name in FILES if not is_released(to / name, name)]
     if only_check:
-        listed = ', '.join(f'{name} is {fault}' for name, fault in faults.items())
-        result = f'not the release: {listed}' if faults else f'the release: {len(FILES)} blob ids are right'
+        listed = ', '.join(f'{name} is {"wrong" if (to / name).is_file() else "missing"}' for name in wrong)
+        result = f'not the release: {listed}' if wrong else f'the release: {len(FILES)} blob ids are right'
         print(f'{to} is {result}', flush=True)
-        return 1 if faults else 0
+        return 1 if wrong else 0
     if not source.startswith(('http://', 'https://')):
         raise ValueError(f'--from {source}: not an address with http:// or https://')
     to.mkdir(parents=True, exist_ok=True)
-    for name in faults:
+    for name in wrong:
         part = to / f'{name}.part'
         if part.is_symlink() or not part.is_file():
             part.unlink(missing_ok=True)  # to write into a link or a pipe would do harm

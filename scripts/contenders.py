@@ -6,7 +6,6 @@ A training step is a function of a batch on the CPU: it moves the batch to the d
 import copy
 import importlib.util
 import os
-import re
 import shutil
 import sys
 from functools import partial
@@ -25,7 +24,6 @@ from common.device import Ranks, choose_device, grad_scaler
 from datasets import SPECIAL, Examples
 from model_pytorch import DEFAULT_CONFIG, LMModel, dotdict
 from opt import OpenAIAdam
-from utils import read_text
 from zero_shot import with_positions
 
 N_TOKENS, T_DATA = 40478, 77  # the released vocabulary; n_ctx that ROCStories needs
@@ -66,10 +64,9 @@ def drawn_tokens(cfg, B, n_ctx, i):
 # Variants of our own steps
 
 def dtypes_of(device):
-    """The values of --dtype that the device has instructions for; the last one is the fastest on most GPUs."""
+    """float32, and the half precision that the device has instructions for."""
     if device.type == 'cuda':
-        is_recent = torch.cuda.get_device_capability(device) >= (8, 0)  # has tf32 and bfloat16 in hardware
-        return ['float32', 'tf32', 'bfloat16'] if is_recent else ['float32', 'float16']
+        return ['float32', 'bfloat16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'float16']
     return ['float32', 'bfloat16'] if device.type == 'mps' or cpu_has_bfloat16() else ['float32']
 
 
@@ -80,17 +77,12 @@ def cpu_has_bfloat16():
 
 def variants(device):
     """Name -> (--dtype, --plain) of the variants of train.py that a device can run."""
-    dtypes = dtypes_of(device)
-    found = {'plain': ('float32', True)}
-    if device.type == 'cuda':  # tells what the dtype gains from what fast.py gains
-        found[f'plain, {dtypes[-1]}'] = (dtypes[-1], True)
-    return found | {f'train.py, {dtype}': (dtype, False) for dtype in dtypes}
+    return {'plain': ('float32', True)} | {f'train.py, {dtype}': (dtype, False) for dtype in dtypes_of(device)}
 
 
 def can_compile(device):
     """torch.compile makes code for CUDA with triton, which needs a C compiler."""
-    has_compiler = os.environ.get('CC') or shutil.which('cc') or shutil.which('gcc') or shutil.which('clang')
-    return device.type == 'cuda' and bool(has_compiler and importlib.util.find_spec('triton'))
+    return device.type == 'cuda' and bool(shutil.which('cc') and importlib.util.find_spec('triton'))
 
 
 def build(cfg, n_ctx, device, module=model_pytorch):
@@ -100,22 +92,21 @@ def build(cfg, n_ctx, device, module=model_pytorch):
 
 # Steps of fine-tuning: functions of X, M and Y
 
-def our_step(cfg, n_ctx, device, dtype, plain, compiled=False, n_towers=1):
+def our_step(cfg, n_ctx, device, dtype, plain, compiled=False):
     """The training step of train.py."""
     model = build(cfg, n_ctx, device)
     losses = train.Losses(torch.compile(model, dynamic=False) if compiled else model, 0.5, plain)
     adam = OpenAIAdam(losses.parameters(), 6.25e-5, 'warmup_linear', 0.002, 1000, l2=0.01, max_grad_norm=1)
-    scaler = grad_scaler(device, dtype)
+    scaler, (_, autocast) = grad_scaler(device, dtype), choose_device(str(device), dtype)
 
     def step(*batch):
-        _, autocast = choose_device(str(device), dtype)  # sets tf32, which is global, for each step
-        train.update(losses, adam, batch, n_towers, autocast, scaler)
+        train.update(losses, adam, batch, 1, autocast, scaler)
     return step
 
 
 def port_step(cfg, n_ctx, device, path):
     """The training step of a checkout of the port at `path`: its model, loss compute and optimizer."""
-    model_module, loss_module, opt_module = (load_module(path, name) for name in PORT_FILES)
+    model_module, loss_module, opt_module = (load_module(path, name) for name in ('model_pytorch', 'loss', 'opt'))
     model = build(cfg, n_ctx, device, model_module).train()
     adam = opt_module.OpenAIAdam(model.parameters(), lr=6.25e-5, schedule='warmup_linear', warmup=0.002, t_total=1000,
                                  b1=0.9, b2=0.999, e=1e-8, l2=0.01, vector_l2=False, max_grad_norm=1)
@@ -123,7 +114,6 @@ def port_step(cfg, n_ctx, device, path):
     compute = loss_module.MultipleChoiceLossCompute(criterion, criterion, 0.5, adam)
 
     def step(X, M, Y):
-        choose_device(str(device), 'float32')
         X, M, Y = X.to(device).long(), M.to(device), Y.to(device)
         lm_logits, clf_logits = model(X)
         compute(X, Y, M, clf_logits, lm_logits)
@@ -139,7 +129,6 @@ def transformers_step(cfg, n_ctx, device):
     adam = torch.optim.AdamW(model.parameters(), lr=6.25e-5, weight_decay=0.01)
 
     def step(X, M, Y):
-        choose_device(str(device), 'float32')
         X, M, Y = X.to(device).long(), M.to(device), Y.to(device)
         ids = X[..., 0]
         out = model(input_ids=ids, mc_token_ids=M.sum(-1).long() - 1, labels=ids.masked_fill(M == 0, -100), mc_labels=Y)
@@ -162,124 +151,90 @@ def training_steps(args, cfg, n_ctx, device):
     """Name -> function that builds a step of fine-tuning, for all contenders that are installed or given."""
     builders = {name: partial(our_step, cfg, n_ctx, device, *how) for name, how in variants(device).items()}
     if can_compile(device):
-        *_, half = dtypes_of(device)
-        builders[f'plain, {half}, compiled'] = partial(our_step, cfg, n_ctx, device, half, True, compiled=True)
+        builders['plain, compiled'] = partial(our_step, cfg, n_ctx, device, dtypes_of(device)[-1], True, compiled=True)
     if has_transformers():
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
-    if 'port' in checkouts(args):
-        builders['port'] = partial(port_step, cfg, n_ctx, device, checkouts(args)['port'])
+    if args.port:
+        builders['port'] = partial(port_step, cfg, n_ctx, device, args.port)
     return builders
 
 
-# Steps of pre-training: functions of tokens (B, n_ctx + 1), which they compute a tower of n_batch at a time
-
-def lm_options(cfg, n_ctx):
-    """The options of pretrain.py, with its defaults, for a network of this size."""
-    options = pretrain.parse_args(['--data_dir', '.', '--vocab_size', str(cfg.n_tokens)])
-    return dotdict(vars(options), **{**cfg, 'n_ctx': n_ctx})
-
+# Steps of pre-training: functions of tokens (B, n_ctx + 1), which they compute n_batch at a time
 
 def our_lm_step(cfg, n_ctx, device, n_batch, dtype):
-    """The training step of pretrain.py."""
-    ranks, scaler = Ranks(), grad_scaler(device, dtype)
-    _, runner, opt = pretrain.build(lm_options(cfg, n_ctx), cfg.n_tokens, 1000, device, ranks)
-
-    def step(tokens):
-        _, autocast = choose_device(str(device), dtype)
-        return pretrain.update(runner, opt, tokens.to(device), n_batch, autocast, scaler)
-    return step
+    """The training step of pretrain.py, with its defaults."""
+    options = pretrain.parse_args(['--data_dir', '.', '--vocab_size', str(cfg.n_tokens)])
+    _, runner, opt = pretrain.build(dotdict(vars(options), **{**cfg, 'n_ctx': n_ctx}), cfg.n_tokens, 1000, device,
+                                    Ranks())
+    return lm_step(runner, opt, device, n_batch, dtype)
 
 
 def plain_lm_step(cfg, n_ctx, device, n_batch, dtype, compiled=False):
-    """model_pytorch.py as it is written, with whole logits, and torch's cross entropy, clipping and AdamW."""
+    """model_pytorch.py as it is written, with whole logits and torch's cross entropy."""
     torch.manual_seed(42)
-    model = LMModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx).to(device).train()
-    transformer = model.transformer
-    adam = torch.optim.AdamW(model.parameters(), lr=2.5e-4, weight_decay=0.01)
+    model = LMModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx).to(device)
+    adam = OpenAIAdam(model.parameters(), 2.5e-4, 'warmup_cosine', 0.002, 1000, l2=0.01, max_grad_norm=1)
 
-    def losses(model, part):
-        logits = model(with_positions(transformer, part[:, :-1]))  # (n_batch, n_ctx, V)
-        return F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten())
-    return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, n_batch, dtype)
+    def loss_of(model, x, targets):
+        logits = model(with_positions(model.transformer, x))  # (n_batch, n_ctx, V)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    return lm_step(MeanLoss(model, loss_of, compiled), adam, device, n_batch, dtype)
 
 
 def nanogpt_step(cfg, n_ctx, device, n_batch, dtype, path, compiled=False):
     """The training step of a checkout of nanoGPT at `path`, with a network of the same size."""
-    module = load_module(path, NANOGPT_FILE)
+    module = load_module(path, 'model')
     torch.manual_seed(42)
     model = module.GPT(module.GPTConfig(
         block_size=n_ctx, vocab_size=cfg.n_tokens, n_layer=cfg.n_layer, n_head=cfg.n_head, n_embd=cfg.n_embd,
-        dropout=cfg.resid_pdrop, bias=True)).to(device).train()
+        dropout=cfg.resid_pdrop, bias=True)).to(device)
     adam = model.configure_optimizers(weight_decay=0.01, learning_rate=2.5e-4, betas=(0.9, 0.999),
                                       device_type=device.type)
 
-    def losses(model, part):
-        return model(part[:, :-1].contiguous(), part[:, 1:].contiguous())[1]
-    return lm_step(torch.compile(model, dynamic=False) if compiled else model, losses, adam, device, n_batch, dtype)
-
-
-def lm_step(model, loss_of, optimizer, device, n_batch, dtype):
-    """The usual loop: the mean loss of each tower, backward; then clipping at norm 1 and an update."""
-    scaler = grad_scaler(device, dtype)
-
-    def step(tokens):
-        _, autocast = choose_device(str(device), dtype)
-        parts, losses = tokens.to(device).split(n_batch), []
-        for part in parts:
-            with autocast:
-                loss = loss_of(model, part) / len(parts)
-            scaler.scale(loss).backward()
-            losses.append(loss.detach())
-        scaler.unscale_(optimizer)
+    def clip(*_):
         nn.utils.clip_grad_norm_(model.parameters(), 1)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        return torch.stack(losses).sum()
-    return step
+    adam.register_step_pre_hook(clip)
+    loss = MeanLoss(model, lambda model, x, targets: model(x, targets)[1], compiled)
+    return lm_step(loss, adam, device, n_batch, dtype)
+
+
+class MeanLoss(nn.Module):
+    """The part of n_batch sequences in the mean loss of an update, in the form that pretrain.py calls.
+
+    loss_of: a function of the model, x and targets, both (n_batch, n_ctx), to their mean loss.
+    """
+
+    def __init__(self, model, loss_of, compiled):
+        super().__init__()
+        self.model, self.loss_of = torch.compile(model, dynamic=False) if compiled else model, loss_of
+
+    def forward(self, tokens, n_targets):
+        x, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        return self.loss_of(self.model, x, targets) * targets.numel() / n_targets
+
+
+def lm_step(runner, optimizer, device, n_batch, dtype):
+    scaler, (_, autocast) = grad_scaler(device, dtype), choose_device(str(device), dtype)
+    return lambda tokens: pretrain.update(runner, optimizer, tokens.to(device), n_batch, autocast, scaler)
 
 
 def lm_steps(args, cfg, n_ctx, device, n_batch):
-    """Name -> (dtype, function that builds the step), for all contenders that are given."""
-    shape, dtypes, nanogpt = (cfg, n_ctx, device, n_batch), dtypes_of(device), checkouts(args).get('nanoGPT')
-    half, steps = dtypes[-1], {'plain': ('float32', partial(plain_lm_step, *shape, 'float32'))}
-    if device.type == 'cuda':
-        steps[f'plain, {half}'] = half, partial(plain_lm_step, *shape, half)
-    for dtype in dtypes:
-        steps[f'pretrain.py, {dtype}'] = dtype, partial(our_lm_step, *shape, dtype)
-    if nanogpt:
-        for dtype in dtypes:
-            steps[f'nanoGPT, {dtype}'] = dtype, partial(nanogpt_step, *shape, dtype, nanogpt)
+    """Name -> function that builds a step of pre-training, for all contenders that are given."""
+    shape, dtypes = (cfg, n_ctx, device, n_batch), dtypes_of(device)
+    builders = {'plain': partial(plain_lm_step, *shape, 'float32')}
+    builders |= {f'pretrain.py, {dtype}': partial(our_lm_step, *shape, dtype) for dtype in dtypes}
+    if args.nanogpt:
+        builders |= {f'nanoGPT, {dtype}': partial(nanogpt_step, *shape, dtype, args.nanogpt) for dtype in dtypes}
     if can_compile(device):
-        steps[f'plain, {half}, compiled'] = half, partial(plain_lm_step, *shape, half, compiled=True)
-        if nanogpt:
-            steps[f'nanoGPT, {half}, compiled'] = half, partial(nanogpt_step, *shape, half, nanogpt, compiled=True)
-    return steps
-
-
-# Checkouts of others, given by --against
-
-PORT_FILES, NANOGPT_FILE = ('model_pytorch.py', 'loss.py', 'opt.py'), 'model.py'
-
-
-def checkouts(args):
-    """'port' or 'nanoGPT' -> the path of its checkout. Raises ValueError for a folder that is neither."""
-    found = {}
-    for path in args.against or ():
-        model_py = os.path.join(path, NANOGPT_FILE)
-        if all(os.path.isfile(os.path.join(path, name)) for name in PORT_FILES):
-            found['port'] = path
-        elif os.path.isfile(model_py) and re.search(r'^class GPTConfig\b', read_text(model_py), re.MULTILINE):
-            found['nanoGPT'] = path
-        else:
-            raise ValueError(f'--against {path} is neither a checkout of the port ({", ".join(PORT_FILES)}) nor of '
-                             f'nanoGPT ({NANOGPT_FILE} with the class GPTConfig)')
-    return found
+        builders['plain, compiled'] = partial(plain_lm_step, *shape, dtypes[-1], compiled=True)
+        if args.nanogpt:
+            builders['nanoGPT, compiled'] = partial(nanogpt_step, *shape, dtypes[-1], args.nanogpt, compiled=True)
+    return builders
 
 
 def load_module(folder, name):
     """Run a Python file whose name may be that of one of our modules; returns it as a module of another name."""
-    spec = importlib.util.spec_from_file_location(f'against_{name.removesuffix(".py")}', os.path.join(folder, name))
+    spec = importlib.util.spec_from_file_location(f'against_{name}', os.path.join(folder, f'{name}.py'))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses and torch.compile look for it
     spec.loader.exec_module(module)
@@ -291,9 +246,9 @@ def load_module(folder, name):
 def evaluators(model, stories, n, n_batch, device):
     """Name -> function that returns the task logits of the first n stories, computed n_batch at a time."""
     def evaluate(model, dtype, plain):
-        _, autocast = choose_device(str(device), dtype)
-        args = SimpleNamespace(n_batch=n_batch, n_gpu=1, plain=plain)
-        return train.evaluate(SimpleNamespace(args=args, ranks=Ranks(), autocast=autocast), model, stories, n)
+        run = SimpleNamespace(args=SimpleNamespace(n_batch=n_batch, n_gpu=1, plain=plain), ranks=Ranks(),
+                              autocast=choose_device(str(device), dtype)[1])
+        return train.evaluate(run, model, stories, n)
 
     ours = fast.use_fast_layers(copy.deepcopy(model))  # it changes the layers of a model
     return {name: partial(evaluate, model if plain else ours, dtype, plain)
@@ -308,7 +263,7 @@ def language_model(cfg, device):
 
 
 @torch.no_grad()
-def recompute(transformer, n_vocab, ids, gen_len):
+def recompute(transformer, n_vocab, gen_len, ids):
     """Greedy continuation without a cache: for each token, the plain network computes all steps again."""
     ids = torch.tensor([ids], device=transformer.embed.weight.device)
     for _ in range(gen_len):

@@ -132,16 +132,18 @@ def test_a_server_that_ignores_range_sends_the_file_from_the_beginning(download,
     assert contents(tmp_path) == CONTENT
 
 
-@pytest.mark.parametrize('part, asked', [(CONTENT['params_0.npy'], ['bytes=512000-', None]),
-                                         (CONTENT['params_0.npy'] + b'more', ['bytes=512004-', None, None]),
-                                         (b'<!DOCTYPE html>', ['bytes=15-', None, None])],
-                         ids=['complete', 'long', 'other'])
-def test_a_part_is_completed_or_dropped(download, server, tmp_path, part, asked, capsys):
-    (tmp_path / 'params_0.npy.part').write_bytes(part)
+def test_a_complete_part_needs_no_more_bytes(download, server, tmp_path):
+    (tmp_path / 'params_0.npy.part').write_bytes(CONTENT['params_0.npy'])
     assert run(download, tmp_path, server.url) == 0
-    assert [asked for _, asked in server.requests] == asked
-    assert ('not a part of the released file' in capsys.readouterr().err) == (len(asked) == 3)
-    assert contents(tmp_path) == CONTENT
+    assert [asked for _, asked in server.requests] == ['bytes=512000-', None] and contents(tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize('part', [CONTENT['params_0.npy'] + b'more', b'<!DOCTYPE html>'], ids=['long', 'other'])
+def test_a_wrong_part_is_removed_and_the_next_run_begins_again(download, server, tmp_path, part, capsys):
+    (tmp_path / 'params_0.npy.part').write_bytes(part)
+    assert run(download, tmp_path, server.url) == 2
+    assert 'is not the released file' in one_line(capsys) and contents(tmp_path) == {}
+    assert run(download, tmp_path, server.url) == 0 and contents(tmp_path) == CONTENT
 
 
 def test_wrong_content_is_refused_and_the_file_in_place_stays(download, server, tmp_path, capsys):
@@ -177,7 +179,7 @@ def test_a_busy_server_is_asked_again_but_not_one_that_refuses(download, server,
     ('no/such/folder', 'not an address with http:// or https://'),
     ('http://', 'no host given'),
     ('http://127.0.0.1:port/', "nonnumeric port: 'port'"),
-    ('http://127.0.0.1:1/model', 'Connection refused; run again to continue'),
+    ('http://127.0.0.1:1/model', 'Connection refused'),
 ])
 def test_a_wrong_address_is_one_line(download, tmp_path, source, words, capsys):
     assert run(download, tmp_path, source) == 2
@@ -210,12 +212,11 @@ def test_pipes_links_and_huge_files_are_neither_read_nor_written(download, serve
     assert contents(tmp_path) == {**CONTENT, 'victim': b'keep'}
     (tmp_path / 'vocab.bpe').rename(tmp_path / 'vocab.bpe.part')
     os.truncate(tmp_path / 'vocab.bpe.part', 10 ** 13)
-    assert run(download, tmp_path, server.url) == 0
+    assert [run(download, tmp_path, server.url) for _ in range(2)] == [2, 0]
     assert contents(tmp_path) == {**CONTENT, 'victim': b'keep'}
 
 
 OK, BLOCK, CONTINUE = b'HTTP/1.1 200 OK\r\n', b'x' * 100_000, b'HTTP/1.1 100 Continue\r\n\r\n'
-LOOP = b'HTTP/1.1 302 Found\r\nLocation: /model/params_0.npy\r\n'
 CHUNKED = OK + b'Transfer-Encoding: chunked\r\n\r\n'
 # what a server sends at first, what it repeats for ever, the seconds between, and words of the error
 HOSTILE = {
@@ -229,12 +230,9 @@ HOSTILE = {
     'dripping header': (OK + b'X-Long: ', b'1', .02, 'too slow'),
     'dripping chunk size': (CHUNKED, b'1', .02, 'too slow'),
     'slow continue': (b'', CONTINUE, .02, 'too slow'),
-    'fast continue': (b'', CONTINUE * 1000, 0, 'does not end'),
-    'loop': (LOOP + b'Content-Length: 0\r\n\r\n', b'', 0, 'infinite loop'),
-    'loop with endless body': (LOOP + b'\r\n', BLOCK, 0, 'does not end'),
-    'loop with dripping body': (LOOP + b'\r\n', b'1', .02, 'too slow'),
-    'ftp': (b'HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1:1/x\r\n\r\n', b'', 0, 'ftp:// is not bounded'),
-    'local file': (b'HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n', b'', 0, 'is not allowed'),
+    'fast continue': (b'', CONTINUE * 1000, 0, 'too slow'),
+    'redirect with endless body': (b'HTTP/1.1 302 Found\r\nLocation: /model/params_0.npy\r\n\r\n', BLOCK, 0,
+                                   'HTTP Error 302'),
 }
 
 
@@ -247,7 +245,7 @@ def test_a_hostile_server_gets_little_time_and_little_room(download, server, tmp
         while repeated:
             handler.wfile.write(repeated)
             time.sleep(pause)
-    monkeypatch.setattr(download, 'SHARD', 600_000)
+    monkeypatch.setattr(download, 'LARGEST', 600_000)
     monkeypatch.setattr(download, 'TIMEOUT', 0.3)
     server.hostile = hostile
     begun = time.monotonic()
@@ -256,21 +254,12 @@ def test_a_hostile_server_gets_little_time_and_little_room(download, server, tmp
     assert all(path.stat().st_size <= 600_000 for path in tmp_path.iterdir())
     server.hostile = None
     monkeypatch.setattr(download, 'TIMEOUT', 30)
+    run(download, tmp_path, server.url)  # it removes wrong bytes
     assert run(download, tmp_path, server.url) == 0 and contents(tmp_path) == CONTENT
 
 
-def test_a_redirect_is_followed(download, server, tmp_path):
-    def redirect(handler):
-        server.hostile = None
-        answer(handler, 302, Location='/model/moved', Content_Length=0)
-    server.hostile, server.content['moved'] = redirect, CONTENT['params_0.npy']
-    assert run(download, tmp_path, server.url) == 0 and contents(tmp_path) == CONTENT
-
-
-def test_the_bounds_hold_every_released_file():
-    released = load()
-    for name in released.FILES:
-        assert released.most_bytes(name) == released.SIZES.get(name, 46_613_916 + 1024)
+def test_the_bound_holds_every_released_file():
+    assert load().LARGEST == 46_613_916 + 1024
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(download, server, tmp_path, capsys):
@@ -347,5 +336,5 @@ def test_the_released_files_have_the_ids_in_the_list(name):
     if path is None:
         pytest.skip(f'no {name}: python model/download.py fetches it')
     released = load()
-    assert released.git_blob_id(path) == released.FILES[name] and path.stat().st_size == released.SIZES[name]
+    assert released.git_blob_id(path) == released.FILES[name]
     assert len(released.FILES) == 13

@@ -78,9 +78,6 @@ COMMANDS = (                                                           # script,
     ('zero_shot', ['--model_path', 'model', '--dataset', 'winograd', '--data_dir', 'tables'], ['tables/winograd.tsv']),
     ('convert', ['--from_transformers', 'hf', '--model_path', 'out'],
      [f'hf/{name}' for name in ('config.json', 'model.safetensors', 'vocab.json', 'merges.txt')]),
-    ('convert', ['--from_transformers', 'bin', '--model_path', 'out'], ['bin/pytorch_model.bin'] * 2),
-    ('convert', ['--from_transformers', 'index', '--model_path', 'out'],
-     ['index/pytorch_model.bin.index.json', 'index/one.bin']),
     ('convert', ['--to_transformers', 'out', '--model_path', 'model'], MODEL),
     ('convert', ['--to_transformers', 'out', '--desc', 'done'], RUN),
     ('analysis', ['log/done.jsonl', 'log/other.jsonl', '--no_figures'], ['log/done.jsonl'] * 2),
@@ -123,11 +120,6 @@ def prepare(folder, _):
     [piece], _ = corpus.cut('corpus')
     corpus.count_words((piece, f'pieces/{words.name}/counts/{PIECE}'))
     call('convert', ['--to_transformers', 'hf', '--model_path', 'model'])
-    state = convert.read_weights('hf/model.safetensors')
-    for folder, name in (('bin', 'pytorch_model.bin'), ('index', 'one.bin')):
-        write(f'{folder}/config.json', Path('hf/config.json').read_bytes())
-        torch.save(state, f'{folder}/{name}')
-    write('index/pytorch_model.bin.index.json', json.dumps(dict(weight_map=dict.fromkeys(state, 'one.bin'))))
 
 
 def call(script, argv):

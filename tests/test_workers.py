@@ -8,13 +8,8 @@ import threading
 import time
 
 import pytest
-from tqdm import tqdm
 
 from common.workers import share_out
-
-
-def bar(total=0):
-    return tqdm(total=total, disable=False, file=open(os.devnull, 'w'))
 
 
 @pytest.fixture
@@ -26,7 +21,7 @@ def started(monkeypatch):
         def __init__(self, *args, **kwargs):
             processes.append(self)
             super().__init__(*args, **kwargs)
-    monkeypatch.setattr('workers.subprocess.Popen', Process)
+    monkeypatch.setattr('common.workers.subprocess.Popen', Process)
     return processes
 
 
@@ -36,28 +31,27 @@ def have_ended(processes, n):
 
 
 @pytest.mark.parametrize('n_proc', [1, 3])
-def test_results_are_in_the_order_of_the_jobs_and_the_bar_reaches_its_end(n_proc, started):
-    progress = bar(10)
-    assert share_out(functools.partial(max, 4), [1, 9, 5, 2], n_proc, progress, [1, 2, 3, 4]) == [4, 9, 5, 4]
-    assert progress.n == 10 and have_ended(started, n_proc if n_proc > 1 else 0)
-    assert share_out(len, [], n_proc, bar()) == []
+def test_results_are_in_the_order_of_the_jobs(n_proc, started):
+    assert share_out(functools.partial(max, 4), [1, 9, 5, 2], n_proc, 'test') == [4, 9, 5, 4]
+    assert have_ended(started, n_proc if n_proc > 1 else 0)
+    assert share_out(len, [], n_proc, 'test') == []
 
 
 def test_the_work_is_done_in_other_processes_without_torch():
-    where = share_out(eval, ['__import__("os").getpid()'] * 8, 2, bar())
+    where = share_out(eval, ['__import__("os").getpid()'] * 8, 2, 'test')
     assert len(where) == 8 and os.getpid() not in where and len({*where}) <= 2
     job = '__import__("text_utils").load_rules() and __import__("sys").modules["torch"]'
-    assert share_out(eval, [job], 2, bar()) == [None]
+    assert share_out(eval, [job], 2, 'test') == [None]
 
 
 def test_what_the_work_prints_is_no_answer():
-    assert share_out(print, ['a', 'b'], 2, bar()) == [None, None]
+    assert share_out(print, ['a', 'b'], 2, 'test') == [None, None]
 
 
 @pytest.mark.parametrize('n_proc', [1, 2])
 def test_an_error_of_the_work_is_raised_here(n_proc, started):
     with pytest.raises(ValueError, match='x'):
-        share_out(int, ['1', 'x', '3'] + ['4'] * 100, n_proc, bar())
+        share_out(int, ['1', 'x', '3'] + ['4'] * 100, n_proc, 'test')
     assert have_ended(started, n_proc if n_proc > 1 else 0)
 
 
@@ -65,7 +59,7 @@ def test_an_error_of_the_work_is_raised_here(n_proc, started):
                                  '__import__("os")._exit(0)'])
 def test_a_process_that_is_killed_is_an_error_and_no_hang(job, started):
     with pytest.raises(ChildProcessError, match='was killed: not enough memory'):
-        share_out(eval, ['1', job, *['2'] * 20], 2, bar())
+        share_out(eval, ['1', job, *['2'] * 20], 2, 'test')
     assert have_ended(started, 2)
 
 
@@ -74,5 +68,5 @@ def test_an_interrupt_ends_all_processes_at_once(started):
     timer = threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        share_out(time.sleep, [60] * 6, 2, bar())
+        share_out(time.sleep, [60] * 6, 2, 'test')
     assert time.monotonic() - begun < 20 and have_ended(started, 2)
