@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import time
 import zipfile
@@ -76,7 +77,7 @@ def write_whole(path, mode='w'):
             os.remove(part)
 
 
-def check_file(path, max_bytes, hint=''):
+def check_file(path, max_bytes=math.inf, hint=''):
     """Raise FileNotFoundError, with the hint, for anything but a regular file; ValueError if the file is too long."""
     if not os.path.isfile(path):  # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
