@@ -23,7 +23,7 @@ from common.options import (
     take_defaults_of_model,
     warmup_of,
 )
-from common.shell import begin_script, memory_advice, run_script
+from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
@@ -200,12 +200,6 @@ def validate(run, module, data):
     return ranks.sum(losses).sum().item()  # each loss was computed by one process and is 0 on the others
 
 
-def flops_of_token(model) -> int:
-    """Operations of a training step for each token of sequences of n_ctx: 6 for each parameter, and 12 for each pair
-    of states that attention compares (PaLM, appendix B)."""
-    return 6 * sum(p.numel() for p in model.parameters()) + 12 * len(model.h) * model.embed.weight.size(1) * model.n_ctx
-
-
 def snapshots_of(n_snapshots, n_total) -> set[int]:
     """The updates after which a snapshot is written: 0, 1, n_total, and others in between at a constant ratio."""
     if n_snapshots == 0:
@@ -298,17 +292,14 @@ def main(args):
     for what, path in (('weights of --model_path', args.model_path), ('tokens of --token_dir', args.token_dir)):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
-    if args.n_batch % ranks.size:
-        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
     device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
-    smaller = f'--micro_batch {args.micro_batch // 2} is the same training and takes less memory'
     try:
-        with memory_advice(smaller if args.micro_batch > 1 else ''), Run(args, ranks, device, autocast) as run:
+        with Run(args, ranks, device, autocast) as run:
             return train(run)
     finally:
         ranks.leave()
 
 
 if __name__ == '__main__':
-    run_script(main, args)
+    run_script(main, args, 'a smaller --micro_batch is the same training in less memory')

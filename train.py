@@ -9,18 +9,16 @@ from common.options import (
     add_computing_args,
     add_files_args,
     add_network_args,
-    add_own_args,
     add_regularisation_args,
     add_run_args,
     add_training_args,
-    check_own_args,
     finish_paths,
     number,
     seed_list,
     take_defaults_of_model,
     warmup_of,
 )
-from common.shell import begin_script, memory_advice, run_script
+from common.shell import begin_script, run_script
 from tasks import TASKS, own
 from tasks.stories import N_VALID
 
@@ -35,7 +33,7 @@ def parse_args(argv=None):
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
     group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
                        'where the task has no file of them')
-    add_own_args(parser)
+    own.add_options(parser)
     group = add_run_args(parser, ' (default: that of --dataset)')
     group.add_argument('--seeds', type=seed_list, metavar='LIST', help='several runs, each with files of its own, '
                        'DESC-SEED: 42-51, or 1,2,5')
@@ -78,7 +76,7 @@ def parse_args(argv=None):
     if args.n_ctx < 6:
         raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
     args.desc = args.desc or args.dataset
-    check_own_args(args)
+    own.check_options(args)
     args.submit |= args.analysis
     return args if args.predict else finish_paths(args)
 
@@ -125,7 +123,7 @@ def load_data(args, task):
         hashes = hash_model(args.model_path, args.encoder_path, args.bpe_path)
     encoder = add_special(text_encoder)
     splits = [split for split in task.load(args) if split is not None]
-    warnings = [note for split in splits for note in split.notes] + overlaps(task, splits)
+    warnings = [note for split in splits for note in split.notes]
     if args.submit and len(splits) < 3:
         warnings.append('there is no test file, so --submit has nothing to predict')
     texts = [field for split in splits for field in split.texts]
@@ -152,19 +150,6 @@ def load_data(args, task):
                            parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
                            clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes,
                            per_epoch=per_epoch)
-
-
-def overlaps(task, splits) -> list[str]:
-    """Warnings about validation and test examples that were trained on, or chosen by: their scores mean little."""
-    n_fields = {'choices': 1, 'question': 2}.get(task.form)  # without the answers
-    warnings, seen = [], set()
-    for name, split in zip(('training', 'validation', 'test'), splits, strict=False):
-        examples = list(zip(*split.texts[:n_fields], strict=True))
-        n_again = sum(texts in seen for texts in examples)
-        if n_again:
-            warnings.append(f'{n_again} of {len(examples)} {name} examples are in an earlier split too')
-        seen.update(examples)
-    return warnings
 
 
 def scale_of(labels) -> tuple[float, float]:
@@ -425,7 +410,6 @@ def main(args):
             raise ValueError('--predict runs in one process: start it without torchrun')
         return predict(Run(args, ranks, device, autocast))
     task = own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
-    towers = f'--n_batch {args.n_batch // 2} --n_gpu {args.n_gpu * 2} is the same training and takes less memory'
     ranks.join(device)
     try:
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
@@ -433,7 +417,7 @@ def main(args):
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
         for options in options_of_runs(args):
-            with memory_advice('' if args.n_batch % 2 else towers), Run(options, ranks, device, autocast) as run:
+            with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))
         if args.seeds is None:
             return results[0]
@@ -447,4 +431,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, args)
+    run_script(main, args, 'half of --n_batch and twice --n_gpu are the same training in less memory')

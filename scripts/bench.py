@@ -39,6 +39,7 @@ if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import copy
+import math
 import multiprocessing
 import os
 import re
@@ -54,9 +55,8 @@ from tqdm import tqdm
 
 import fast
 import generate
-from common.device import choose_device, matmul_flops
+from common.device import choose_device
 from model_pytorch import TransformerModel
-from pretrain import flops_of_token
 from scripts import contenders, report
 from utils import read_text
 
@@ -146,6 +146,24 @@ def bench_memory(args, cfg, device):
         peak = run_apart(default_peak, args, script)
         lines.append(f'Updates with the defaults of `{script}` in float32 take {peak:.0f} MiB.')
     return lines
+
+
+def matmul_flops(device, autocast, product=torch.matmul) -> float:
+    """Operations a second in the product of two large square matrices: the network cannot be faster on this device."""
+    size = 1024 if device.type == 'cpu' else 8192  # long enough to hide the start of a GPU's work
+    a, best = torch.ones(size, size, device=device), math.inf
+    with torch.no_grad(), autocast:
+        for _ in range(4):
+            started = time.perf_counter()
+            product(a, a)[0, 0].item()  # waits for the device
+            best = min(best, time.perf_counter() - started)
+    return 2 * size ** 3 / best
+
+
+def flops_of_token(model) -> int:
+    """Operations of a training step for each token of sequences of n_ctx: 6 for each parameter, and 12 for each pair
+    of states that attention compares (PaLM, appendix B)."""
+    return 6 * sum(p.numel() for p in model.parameters()) + 12 * len(model.h) * model.embed.weight.size(1) * model.n_ctx
 
 
 def bench_pretrain(args, cfg, device):

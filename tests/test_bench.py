@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import analysis
-import pretrain
 from model_pytorch import DEFAULT_CONFIG, TransformerModel, dotdict
 from scripts import bench, contenders, report
 
@@ -220,7 +219,7 @@ def test_operations_of_a_step_are_those_of_its_matrix_products():
     model = TransformerModel(dotdict(DEFAULT_CONFIG, n_layer=1), vocab=1000 + 64, n_ctx=64)
     C, T = 768, 64
     products = 2 * T * C * (12 * C + 1000) + 2 * 2 * T * T * C  # of the forward pass; backward twice as many
-    assert T * pretrain.flops_of_token(model) == pytest.approx(3 * products, rel=0.02)
+    assert T * bench.flops_of_token(model) == pytest.approx(3 * products, rel=0.02)
 
 
 def test_checkouts_are_recognised_by_their_files(tmp_path, nanogpt):

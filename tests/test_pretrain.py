@@ -469,7 +469,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_to_the_same_bits(t
 
 
 @pytest.mark.parametrize('argv, words', [
-    (['--n_batch', '5'], '2 processes cannot share --n_batch 5 equally'),
+    (['--n_batch', '5'], '2 processes cannot share the 5 sequences of an update equally'),
     (['--n_batch', '200'], '2 processes cannot share the 11 sequences of an update equally')])
 def test_processes_that_cannot_share_the_sequences_are_told_so(tmp_path, argv, words):
     put(tmp_path, a='the cat sat on the red ball\n' * 9)                # 11 sequences to train on
