@@ -29,8 +29,6 @@ def fit(examples, labels=None, **options):
     if labels is not None:
         return fit_lists([as_tuple(example) for example in as_list(examples)], list(labels), options)
     args = train.parse_args(argv_of(dataset='own', train=os.fspath(examples), **options))
-    if args.seeds or args.predict:
-        raise ValueError('seeds and predict are for the command line: fit trains one network')
     train.main(args)
     return load(os.path.join(args.save_dir, args.desc), device=args.device, dtype=args.dtype)
 
@@ -56,8 +54,6 @@ def load(folder, **options):
 
     Raises FileNotFoundError or ValueError where files are missing, damaged, or do not belong together.
     """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f'{folder} is not the folder of a run, like save/DESC')
     save_dir, desc = os.path.split(os.path.abspath(folder))
     return Classifier(train.parse_args(argv_of(predict='-', save_dir=save_dir, desc=desc, **options)))
 

@@ -33,8 +33,7 @@ def parse_args(argv=None):
     group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
     group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
     group.add_argument('--greedy', action='store_true', help='always take the most probable token')
-    group.add_argument('--n_samples', type=number(int, 1), default=1, help='continuations of each prompt; a single one '
-                       'is printed word by word')
+    group.add_argument('--n_samples', type=number(int, 1), default=1, help='continuations of each prompt')
     group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
     group = parser.add_argument_group('scores')
     group.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
@@ -134,53 +133,34 @@ def sample(transformer, n_vocab: int, prompt: list[int], gen_len: int, n_samples
 
 
 def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[str]:
-    """Print and return --n_samples continuations of a prompt; a single one is printed word by word."""
+    """Print and return --n_samples continuations of a prompt."""
     [ids] = encoder.encode([prompt], verbose=False)
     if not ids and '\n</w>' not in encoder.encoder:
         raise ValueError('the prompt is empty and the vocabulary has no newline to start from: give a word')
     ids = ids or [encoder.encoder['\n</w>']]
-    samples, shown = [[] for _ in range(args.n_samples)], ''
-    for step in sample(transformer, encoder.n_vocab, ids, args.gen_len, args.n_samples,
-                       0. if args.greedy else args.temperature, args.topk, args.topp, seed):
-        for sample_ids, i in zip(samples, step.tolist(), strict=True):
-            sample_ids.append(i)
-        if len(samples) == 1 and encoder.decoder[samples[0][-1]].endswith('</w>'):
-            text = encoder.decode(samples[0])
-            if text.startswith(shown):  # in rare cases a new word changes earlier text
-                print(text[len(shown):], end='', flush=True)
-                shown = text
-    texts = [encoder.decode(sample_ids) for sample_ids in samples]
-    if len(texts) == 1:
-        print(texts[0][len(shown):] if texts[0].startswith(shown) else '\n' + texts[0])
-    else:
-        for number, text in enumerate(texts, start=1):
-            print(f'--- sample {number} ---\n{text}')
-    if len(samples[0]) < args.gen_len:
-        print(f'stopped after {len(samples[0])} of {args.gen_len} tokens: with the {len(ids)} of the prompt they fill '
+    steps = list(sample(transformer, encoder.n_vocab, ids, args.gen_len, args.n_samples,
+                        0. if args.greedy else args.temperature, args.topk, args.topp, seed))
+    texts = [encoder.decode(sample_ids) for sample_ids in torch.stack(steps, dim=1).tolist()]
+    for i, text in enumerate(texts, start=1):
+        print(text if len(texts) == 1 else f'--- sample {i} ---\n{text}', flush=True)
+    if len(steps) < args.gen_len:
+        print(f'stopped after {len(steps)} of {args.gen_len} tokens: with the {len(ids)} of the prompt they fill '
               f'n_ctx={transformer.n_ctx}', file=sys.stderr)
     return texts
 
 
-def prompts_of(file):
-    """The lines that are not blank. Raises ValueError if the file is not text."""
+def continue_lines(transformer, encoder, args) -> list[str]:
+    """`continue_prompt` for each line of standard input that is not blank."""
+    if sys.stdin.isatty():
+        print('Type a prompt and press return; Ctrl-D ends.', file=sys.stderr)
+    texts = []
     try:
-        yield from (line for line in file if line.strip())
+        for i, line in enumerate(filter(str.strip, sys.stdin)):
+            texts += continue_prompt(transformer, encoder, line, args, args.seed + i)
     except UnicodeDecodeError as e:
         raise ValueError(f'standard input is not {e.encoding} text: {e.reason}') from None
-
-
-def continue_lines(transformer, encoder, args) -> list[str]:
-    """`continue_prompt` for each line of standard input. At a terminal, a wrong prompt does not end the program."""
-    terminal, texts = sys.stdin.isatty(), []
-    if terminal:
-        print('Type a prompt and press return; Ctrl-D ends.', file=sys.stderr)
-    for i, line in enumerate(prompts_of(sys.stdin)):
-        try:
-            texts += continue_prompt(transformer, encoder, line, args, args.seed + i)
-        except ValueError as e:
-            if not terminal:
-                raise ValueError(f'prompt {i + 1}: {e}') from None
-            print(e, file=sys.stderr)
+    except ValueError as e:
+        raise ValueError(f'prompt {i + 1}: {e}') from None
     return texts
 
 

@@ -23,7 +23,7 @@ from common.options import (
     take_defaults_of_model,
     warmup_of,
 )
-from common.shell import begin_script, memory_advice, run_script
+from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
@@ -65,6 +65,7 @@ def parse_args(argv=None):
 if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
 
+import json
 import math
 import time
 from types import SimpleNamespace
@@ -76,18 +77,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from common.checkpoint import Run
+from common.checkpoint import MERGES, VOCABULARY, Run
 from common.corpus import load_tokens
-from common.device import Ranks, accumulate, device_of, grad_scaler, matmul_flops, set_seed
-from common.trained import hash_model
-from model_pytorch import (
-    TransformerModel,
-    load_openai_pretrained_model,
-    read_shapes,
-    save_openai_pretrained_model,
-)
+from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.trained import hash_model, shapes_for
+from model_pytorch import TransformerModel, load_openai_pretrained_model, save_openai_pretrained_model
 from opt import OpenAIAdam
-from utils import TimeLeft
+from utils import TimeLeft, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
 
@@ -153,15 +149,11 @@ def build(args, n_vocab, n_total, device, ranks):
     """The network in its `LMLoss`; the same, with several processes in DistributedDataParallel; and the optimizer."""
     set_seed(args.seed)
     if args.model_path:  # before a network of any size is built
-        shapes = read_shapes(args.model_path)
-        (n_ctx, n_embd), (n_stored, _) = shapes[:2]
-        if n_stored != n_vocab:
-            raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
-                             f'{n_stored}: give the vocabulary that they were trained with')
+        shapes = shapes_for(args.model_path, args.encoder_path, n_vocab)
+        n_ctx, n_embd = shapes[0]
         if args.n_embd != n_embd or args.n_ctx > n_ctx or 12 * args.n_layer > len(shapes) - 2:
             raise ValueError(f'{args.model_path} has {n_ctx} positions and {(len(shapes) - 2) // 12} blocks {n_embd} '
-                             f'wide: too small for n_ctx={args.n_ctx}, n_layer={args.n_layer}, or of another width '
-                             f'than n_embd={args.n_embd}')
+                             f'wide: n_ctx={args.n_ctx}, n_layer={args.n_layer}, n_embd={args.n_embd} do not fit')
         hash_model(args.model_path, args.encoder_path, args.bpe_path)
     model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
     if args.model_path:
@@ -208,43 +200,6 @@ def validate(run, module, data):
     return ranks.sum(losses).sum().item()  # each loss was computed by one process and is 0 on the others
 
 
-def flops_of_token(model) -> int:
-    """Operations of a training step for each token of sequences of n_ctx: 6 for each parameter, and 12 for each pair
-    of states that attention compares (PaLM, appendix B)."""
-    return 6 * sum(p.numel() for p in model.parameters()) + 12 * len(model.h) * model.embed.weight.size(1) * model.n_ctx
-
-
-class Progress:
-    """Shows how fast the run is: a line each minute, and at a terminal also a bar with the loss."""
-
-    def __init__(self, run, model, data):
-        self.run = run
-        self.flops = run.ranks.size * matmul_flops(run.device, run.autocast, fast.product)  # a second
-        self.flops_of_token, n_parameters = flops_of_token(model), sum(p.numel() for p in model.parameters())
-        self.n_tokens = data.n_batch * data.n_ctx  # of an update
-        first, n_total = run.state['n_updates'], run.state['n_total']
-        self.bar = tqdm(total=n_total, initial=first, ncols=80, disable=True if run.ranks.rank else None)
-        self.time_left = TimeLeft(n_total, first)
-        run.print(f'{data.n_train_tokens:,} tokens to train on, {data.n_valid * data.n_ctx:,} held out; updates '
-                  f'{first + 1:,} to {n_total:,} of {self.n_tokens:,} tokens; {n_parameters:,} parameters on '
-                  f'{run.device}' + (f', {run.ranks.size} processes' if run.ranks.size > 1 else ''))
-        run.print('epochs updates tr_loss va_loss va_ppl tokens/s')
-
-    def utilisation(self, tokens_per_s):
-        """Model FLOP utilisation: the operations that the network needs, of those that matrix products reach here."""
-        return tokens_per_s * self.flops_of_token / self.flops
-
-    def step(self, loss):
-        """After each update, whose loss is a tensor."""
-        if self.bar.update():  # True when the bar was drawn: a GPU seldom waits
-            self.bar.set_postfix_str(f'loss {loss.item():.3f}', refresh=False)
-        n_updates = self.run.state['n_updates']
-        if left := self.time_left.say(n_updates):
-            tokens_per_s = self.n_tokens * self.time_left.rate(n_updates)
-            self.run.print(f'update {n_updates:,}: loss {loss.item():.3f}, {tokens_per_s:,.0f} tokens/s, '
-                           f'{100 * self.utilisation(tokens_per_s):.0f} % of what matrix products reach here, {left}')
-
-
 def snapshots_of(n_snapshots, n_total) -> set[int]:
     """The updates after which a snapshot is written: 0, 1, n_total, and others in between at a constant ratio."""
     if n_snapshots == 0:
@@ -255,36 +210,37 @@ def snapshots_of(n_snapshots, n_total) -> set[int]:
 def train(run):
     """Train from the beginning, or from the checkpoint; returns the folder of the result, the log and the model."""
     args, ranks, device = run.args, run.ranks, run.device
-    if run.results:
-        return SimpleNamespace(path=run.folder, log=run.results['log'], model=None)
+    if results := run.complete_results():
+        return SimpleNamespace(path=run.folder, log=results['log'], model=None)
     data, module, runner, opt, scaler = begin(run)
     state, n_total = run.state, run.state['n_total']
-    progress, snapshots = Progress(run, module.model, data), snapshots_of(args.snapshots, n_total)
+    snapshots, time_left = snapshots_of(args.snapshots, n_total), TimeLeft(n_total, state['n_updates'])
     if 0 in snapshots and state['n_updates'] == 0:
         write_network(run, module.model, 'snapshots/0/')
     since, n_tokens = time.time(), 0
 
-    while state['n_updates'] < n_total:
-        batch = data.batch(state['n_updates']).to(device)
+    for n_updates in tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total,
+                          ncols=80, disable=True if ranks.rank else None):
+        batch = data.batch(n_updates - 1).to(device)
         run.begin_update()
         loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
         state['losses'].append(ranks.sum(loss) / ranks.size)
-        state['n_updates'] += 1
+        state['n_updates'] = n_updates
         n_tokens += data.n_batch * args.n_ctx
-        progress.step(state['losses'][-1])
-        if state['n_updates'] % args.log_every == 0 or state['n_updates'] == n_total:
+        if left := time_left.say(n_updates):
+            run.print(f'update {n_updates} of {n_total}: loss {state["losses"][-1].item():.3f}, '
+                      f'{n_tokens / (time.time() - since):.0f} tokens/s, {left}')
+        if n_updates % args.log_every == 0 or n_updates == n_total:
             tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
             va_loss = validate(run, module, data)
-            run.log(n_epochs=state['n_updates'] / data.per_epoch, n_updates=state['n_updates'], tr_loss=tr_loss,
-                    va_loss=va_loss, va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s,
-                    flop_utilisation=progress.utilisation(tokens_per_s))
+            run.log(n_epochs=n_updates / data.per_epoch, n_updates=n_updates, tr_loss=tr_loss, va_loss=va_loss,
+                    va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s)
             run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
                       .format(**state['log'][-1]))
             state['losses'], since, n_tokens = [], time.time(), 0
-        if state['n_updates'] in snapshots:  # before the checkpoint of this update
-            write_network(run, module.model, f'snapshots/{state["n_updates"]}/')
+        if n_updates in snapshots:  # before the checkpoint of this update
+            write_network(run, module.model, f'snapshots/{n_updates}/')
         run.save_or_stop()
-    progress.bar.close()
     return finish(run, module.model)
 
 
@@ -294,8 +250,6 @@ def begin(run):
     ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
     tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait
     ranks.agree('texts or vocabularies', key)
-    run.print(f'{n_vocab:,} tokens in the vocabulary'
-              + (f', at most {args.vocab_size:,} were to be learned' if args.vocab_size else ''))
     data = Sequences(tokens, args, ranks)
     n_total = max(round(data.per_epoch * args.n_iter), 1)
     module, runner, opt = build(args, n_vocab, n_total, run.device, ranks)
@@ -304,23 +258,30 @@ def begin(run):
                       dict(n_updates=0, n_total=n_total, losses=[]))
     ranks.agree('checkpoints', state['n_updates'])
     state['losses'] = [loss.to(run.device) for loss in state['losses']]  # a checkpoint has them on the CPU
+    run.print(f'{n_vocab:,} tokens in the vocabulary; {data.n_train_tokens:,} tokens to train on, '
+              f'{data.n_valid * args.n_ctx:,} held out; updates {state["n_updates"] + 1:,} to {n_total:,} of '
+              f'{data.n_batch * args.n_ctx:,} tokens, on {run.device}')
+    run.print('epochs updates tr_loss va_loss va_ppl tokens/s')
     return data, module, runner, opt, scaler
 
 
 def write_network(run, model, folder=''):
     """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run."""
+    run.keep_vocabulary(run.args.encoder_path, run.args.bpe_path, folder)
     if run.ranks.rank == 0:
         save_openai_pretrained_model(model, run.path(folder))
-    run.keep_vocabulary(run.args.encoder_path, run.args.bpe_path, folder)
-    run.write_json(f'{folder}hparams.json', {name: getattr(run.args, name)
-                                             for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')})
+        with write_whole(run.path(f'{folder}hparams.json')) as f:
+            json.dump({name: getattr(run.args, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')}, f)
 
 
 def finish(run, model):
     """Write the network and results.json; the run is complete."""
     run.save()  # refuses parameters that are not finite
     write_network(run, model)
-    results = run.finish(dict(log=run.state['log'][1:], hashes=hash_model(run.folder) if run.ranks.rank == 0 else None))
+    hashes = None
+    if run.ranks.rank == 0:
+        hashes = hash_model(run.folder, run.path(VOCABULARY), run.path(MERGES))
+    results = run.finish(dict(log=run.state['log'][1:], hashes=hashes))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
 
@@ -331,18 +292,14 @@ def main(args):
     for what, path in (('weights of --model_path', args.model_path), ('tokens of --token_dir', args.token_dir)):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
-    if args.n_batch % ranks.size:
-        raise ValueError(f'{ranks.size} processes cannot share --n_batch {args.n_batch} equally')
     device, autocast = device_of(args, ranks.device(args.device))
     ranks.join(device)
-    smaller = args.micro_batch // 2
-    advice = f'--micro_batch {smaller} is the same training and takes less memory' if smaller else ''
     try:
-        with memory_advice(advice), Run(args, ranks, device, autocast) as run:
+        with Run(args, ranks, device, autocast) as run:
             return train(run)
     finally:
         ranks.leave()
 
 
 if __name__ == '__main__':
-    run_script(main, args)
+    run_script(main, args, 'a smaller --micro_batch is the same training in less memory')

@@ -11,18 +11,16 @@ from common.options import (
     add_computing_args,
     add_files_args,
     add_network_args,
-    add_own_args,
     add_regularisation_args,
     add_run_args,
     add_training_args,
-    check_own_args,
     finish_paths,
     number,
     seed_list,
     take_defaults_of_model,
     warmup_of,
 )
-from common.shell import begin_script, memory_advice, run_script
+from common.shell import begin_script, run_script
 from tasks import TASKS, own
 from tasks.stories import N_VALID
 
@@ -37,7 +35,7 @@ def parse_args(argv=None):
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
     group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
                        'where the task has no file of them')
-    add_own_args(parser)
+    own.add_options(parser)
     group = add_run_args(parser, ' (default: that of --dataset)')
     group.add_argument('--seeds', type=seed_list, metavar='LIST', help='several runs, each with files of its own, '
                        'DESC-SEED: 42-51, or 1,2,5')
@@ -79,12 +77,10 @@ def parse_args(argv=None):
     args = parser.complete(given)
     if args.n_embd % args.n_head:
         raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
-    if args.n_transfer > max(12, args.n_layer):  # 12, the default, means all of a smaller network
-        raise ValueError(f'n_transfer={args.n_transfer}: the network has n_layer={args.n_layer} blocks')
     if args.n_ctx < 6:
         raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
     args.desc = args.desc or args.dataset
-    check_own_args(args)
+    own.check_options(args)
     args.submit |= args.analysis
     return args if args.predict else finish_paths(args)
 
@@ -105,41 +101,33 @@ from tqdm import tqdm
 
 import analysis
 import fast
-from common.checkpoint import Run, environment, load_into, load_state, save_state, set_aside, sha256
+from common.checkpoint import Run, environment, load_state, save_state, sha256
 from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
-from common.trained import add_special, hash_model
+from common.trained import add_special, hash_model, shapes_for
 from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, read_shapes
+from model_pytorch import DoubleHeadModel, load_openai_pretrained_model
 from opt import OpenAIAdam
 from tasks.baseline import tfidf_predictions
 from tasks.metrics import is_constant, scores, trivial_score
 from text_utils import TextEncoder
-from utils import TimeLeft
+from utils import TimeLeft, write_sealed
 
 FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)  # updates of the first epoch after which the original logs too
 
 
-def hash_files(args, n_vocab):
-    """Hashes of vocabulary, merges and weights. Raises ValueError if they do not belong together."""
-    if args.n_transfer == -1:  # no weights are loaded
-        return dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    n_stored = read_shapes(args.model_path)[1][0]
-    if n_stored != n_vocab:
-        raise ValueError(f'{args.encoder_path} has {n_vocab} tokens, the weights in {args.model_path} are for '
-                         f'{n_stored}: they do not belong together')
-    return hash_model(args.model_path, args.encoder_path, args.bpe_path)
-
-
 def load_data(args, task):
     """Read and encode the examples of the task: a namespace with train, valid, test and their properties."""
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
-    hashes = hash_files(args, text_encoder.n_vocab)
+    hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
+    if args.n_transfer >= 0:  # weights are loaded
+        shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
+        hashes = hash_model(args.model_path, args.encoder_path, args.bpe_path)
     encoder = add_special(text_encoder)
     splits = [split for split in task.load(args) if split is not None]
-    warnings = [note for split in splits for note in split.notes] + labels_and_overlap(task, *splits)
+    warnings = [note for split in splits for note in split.notes] + overlaps(task, splits)
     if args.submit and len(splits) < 3:
         warnings.append('there is no test file, so --submit has nothing to predict')
     texts = [field for split in splits for field in split.texts]
@@ -169,19 +157,16 @@ def load_data(args, task):
                            per_epoch=per_epoch, tfidf=tfidf)
 
 
-def labels_and_overlap(task, train, valid, test=None):
-    """Warnings about labels and texts that would make the scores of these splits mean little."""
-    warnings = [f'all {len(split.labels)} {name} examples have the same label'
-                for name, split in (('training', train), ('validation', valid)) if len(set(split.labels)) == 1]
+def overlaps(task, splits) -> list[str]:
+    """Warnings about validation and test examples that were trained on, or chosen by: their scores mean little."""
     n_fields = {'choices': 1, 'question': 2}.get(task.form)  # without the answers
-    seen, seen_in = set(), ''
-    for name, split in (('training', train), ('validation', valid), ('test', test)):
-        examples = [] if split is None else list(zip(*split.texts[:n_fields], strict=True))
+    warnings, seen = [], set()
+    for name, split in zip(('training', 'validation', 'test'), splits, strict=False):
+        examples = list(zip(*split.texts[:n_fields], strict=True))
         n_again = sum(texts in seen for texts in examples)
         if n_again:
-            warnings.append(f'{n_again} of {len(examples)} {name} examples are {seen_in} examples too')
+            warnings.append(f'{n_again} of {len(examples)} {name} examples are in an earlier split too')
         seen.update(examples)
-        seen_in = f'{seen_in} or {name}' if seen_in else name
     return warnings
 
 
@@ -276,12 +261,12 @@ def begin(run, task, data):
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
     state = dict(n_updates=0, n_total=data.per_epoch * args.n_iter, n_epochs=0, order=None, losses=[])
     state = run.begin(dict(model=model, opt=opt, scaler=scaler), data.digest, state,
-                      submission_paths(args, task) if args.submit else (),
                       environment={**environment(), **data.hashes, 'device': name, 'processes': run.ranks.size})
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
-    run.write_sealed('config.json', dict(
-        options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
-        n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
+    if run.ranks.rank == 0:
+        write_sealed(run.path('config.json'), dict(
+            options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
+            n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
     n_test = 0 if data.test is None else len(data.test)
     metric = 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]
     run.print(f'{len(data.train)} training, {len(data.valid)} validation and {n_test} test examples; '
@@ -337,8 +322,11 @@ def evaluate_and_log(run, task, data, model, n_epochs):
 
 def fine_tune(run, task, data):
     """Train from the beginning, or from the checkpoint; returns the results of the run."""
-    if run.results:
-        return earlier_results(run, data)
+    if results := run.complete_results():
+        if results['data'] != data.digest:
+            raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other '
+                             'weights: choose another --desc')
+        return summary(run, results)
     args, n_batch, per_epoch = run.args, run.args.n_batch * run.args.n_gpu, data.per_epoch
     model, runner, opt, scaler = begin(run, task, data)
     state, time_left = run.state, TimeLeft(run.state['n_total'], run.state['n_updates'])
@@ -366,8 +354,6 @@ def fine_tune(run, task, data):
                 if left := time_left.say(state['n_updates']):
                     run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
         fetch_losses(run, data, pending)
-        if is_early(state):
-            evaluate_and_log(run, task, data, model, 0)
         evaluate_and_log(run, task, data, model, epoch + 1)
         state['n_epochs'], state['order'] = epoch + 1, None
     run.save()
@@ -388,7 +374,7 @@ def finish(run, task, data, model):
                    data=data.digest, log_path=run.log_path, best_path=best_path,
                    hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit and data.test is not None:
-        load_into(model, load_state(best_path, run.device), best_path)
+        model.load_state_dict(load_state(best_path, run.device))
         logits = evaluate(run, model, data.test, len(data.test))
         results['test_logits'] = logits.tolist()
         results['submission'] = write_submission(run, task, data, logits)
@@ -406,61 +392,31 @@ def finish(run, task, data, model):
     return summary(run, run.finish(results))
 
 
-def submission_paths(args, task) -> list[str]:
-    """Paths of the predictions of the test examples."""
-    return [os.path.join(args.submission_dir, name) for name in task.submission.values()]
-
-
 def write_submission(run, task, data, logits):
     """Write the predictions of the test examples, a file for each part that the task wants; returns their paths."""
     values, paths = task.answers(logits, data.scale, task.written), []
-    for part, path in zip(task.submission, submission_paths(run.args, task), strict=True):
+    for part, name in task.submission.items():
         if not part or part in data.parts[2]:
-            paths.append(path)
+            paths.append(os.path.join(run.args.submission_dir, name))
             if run.ranks.rank == 0:
-                for earlier in set_aside([path]):  # of a run that ended while this one ran
-                    run.print(f'predictions of another run are now in {earlier}')
-                write_predictions(path, values[data.parts[2][part]] if part else values)
+                write_predictions(paths[-1], values[data.parts[2][part]] if part else values)
     return ', '.join(paths)
-
-
-def earlier_results(run, data):
-    """The results of a run that is complete. Raises ValueError if it had other data."""
-    if run.results['data'] != data.digest:
-        raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other weights: '
-                         'choose another --desc')
-    return summary(run, run.results)
 
 
 def summary(run, results):
     """Print the best score and the paths of all files; returns the results as a namespace."""
     minutes, seconds = divmod(round(results['seconds']), 60)
-    when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
     beside = f'the best constant answer: {results["valid_trivial"]:.2f}'
     if results['valid_tfidf'] is not None:  # own data: whether the network is worth it
         beside += f'; a linear model on TF-IDF: {results["valid_tfidf"]:.2f}'
     run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-              f'{results["valid_score"]:.2f} after {when} ({beside})')
+              f'{results["valid_score"]:.2f} after epoch {results["best_epoch"]} ({beside})')
     if results['degenerate']:
         run.print('warning: the network gives all validation examples the same answer')
     for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
         if key in results:
             run.print(f'{what}: {results[key]}')
     return SimpleNamespace(**results)
-
-
-def task_of(args):
-    """The task of --dataset."""
-    return own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
-
-
-def smaller_towers(args):
-    """Advice for when memory runs out: the same training in smaller towers. Empty if a tower is one example."""
-    for part in range(2, args.n_batch + 1):
-        if args.n_batch % part == 0:
-            return (f'--n_batch {args.n_batch // part} --n_gpu {args.n_gpu * part} is the same training and takes less '
-                    'memory')
-    return ''
 
 
 def options_of_runs(args) -> list:
@@ -483,7 +439,7 @@ def main(args):
         if ranks.size > 1:
             raise ValueError('--predict runs in one process: start it without torchrun')
         return predict(Run(args, ranks, device, autocast))
-    task = task_of(args)
+    task = own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
     ranks.join(device)
     try:
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
@@ -491,7 +447,7 @@ def main(args):
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
         for options in options_of_runs(args):
-            with memory_advice(smaller_towers(args)), Run(options, ranks, device, autocast) as run:
+            with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))
         if args.seeds is None:
             return results[0]
@@ -505,4 +461,4 @@ def main(args):
 
 
 if __name__ == '__main__':
-    run_script(main, args)
+    run_script(main, args, 'half of --n_batch and twice --n_gpu are the same training in less memory')

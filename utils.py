@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import time
 import zipfile
@@ -76,7 +77,7 @@ def write_whole(path, mode='w'):
             os.remove(part)
 
 
-def check_file(path, max_bytes, hint=''):
+def check_file(path, max_bytes=math.inf, hint=''):
     """Raise FileNotFoundError, with the hint, for anything but a regular file; ValueError if the file is too long."""
     if not os.path.isfile(path):  # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
@@ -118,9 +119,8 @@ def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
     try:
         return data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
-        data = e.object  # without the byte-order mark
-        line = data[:e.start].count(b'\n') + 1
-        raise ValueError(f'{path}, line {line}: byte 0x{data[e.start]:02x} is not UTF-8: save it as UTF-8') from None
+        line, byte = e.object[:e.start].count(b'\n') + 1, e.object[e.start]
+        raise ValueError(f'{path}, line {line}: byte 0x{byte:02x} is not UTF-8: save it as UTF-8') from None
 
 
 def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
@@ -128,8 +128,8 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     text = read_text(path, max_bytes, hint)
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f'{path} is not a json object: {e}') from None
+    except (ValueError, RecursionError):
+        value = None
     if not isinstance(value, dict):
         raise ValueError(f'{path} is not a json object')
     return value
@@ -141,10 +141,10 @@ def seal(path, value: dict, default=None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_sealed(path, value: dict, indent=None):
+def write_sealed(path, value: dict):
     """Write a json object with its hash, by which `read_sealed` notices any change."""
     with write_whole(path) as f:
-        json.dump({**value, 'sha256': seal(path, value)}, f, indent=indent)
+        json.dump({**value, 'sha256': seal(path, value)}, f)
 
 
 def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
@@ -163,43 +163,31 @@ class TimeLeft:
         self.total, self.first = total, done
         self.begun = self.said = time.monotonic()
 
-    def rate(self, done) -> float:
-        """Steps a second since the beginning."""
-        return (done - self.first) / max(time.monotonic() - self.begun, 1e-9)
-
     def say(self, done) -> str:
         """'1 h 20 min left' once a minute, for a line of a log file; at other times an empty string."""
         now = time.monotonic()
         if now - self.said < SAY_EVERY:
             return ''
         self.said = now
-        hours, minutes = divmod(round((self.total - done) / self.rate(done) / 60), 60)
+        seconds = (now - self.begun) / (done - self.first) * (self.total - done)
+        hours, minutes = divmod(round(seconds / 60), 60)
         return f'{hours} h {minutes} min left'
 
 
 class ResultLogger:
     """Writes one json object per line: first the options of the run, then the arguments of `log`. All have a `time`.
 
-    earlier: lines to write after the options. Each line is written completely or not at all. If the log file is
-    removed during the run, it is written again.
+    earlier: lines to write after the options. Each line is written completely or not at all.
     """
 
     def __init__(self, path, *earlier, **kwargs):
         kwargs.setdefault('time', time.time())
-        self.path, self.lines = path, [kwargs, *earlier]
-        self.begin()
-
-    def begin(self):
-        with write_whole(self.path) as f:
-            f.writelines(json.dumps(line) + '\n' for line in self.lines)
-        self.f_log = open(self.path, 'ab', buffering=0)
+        with write_whole(path) as f:
+            f.writelines(json.dumps(line) + '\n' for line in (kwargs, *earlier))
+        self.path, self.f_log = path, open(path, 'ab', buffering=0)
 
     def log(self, **kwargs):
         kwargs.setdefault('time', time.time())
-        self.lines.append(kwargs)
-        if not os.fstat(self.f_log.fileno()).st_nlink:
-            self.close()
-            return self.begin()
         line, end = (json.dumps(kwargs) + '\n').encode(), self.f_log.seek(0, os.SEEK_END)
         with errors_named(self.path):
             if self.f_log.write(line) != len(line):  # the disk is full: remove the partial line

@@ -8,7 +8,6 @@ holds all that is needed to use it (config.json, best_params.pt, vocabulary and 
 import glob
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -27,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from common.options import INCIDENTAL
-from utils import ResultLogger, check_archive, make_path, read_sealed, seal, write_sealed, write_whole
+from utils import ResultLogger, check_archive, check_file, make_path, read_sealed, seal, write_sealed, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 
@@ -72,8 +71,8 @@ class Run:
     """The files of one run, from its beginning to its end. The script keeps the loop:
 
         with Run(args, ranks, device, autocast) as run:  # no other process has this --desc
-            if run.results:  # --resume of a complete run
-                return run.results
+            if results := run.complete_results():
+                return results
             state = run.begin(dict(model=model, opt=opt), data_hash, dict(n_updates=0, n_total=n_total))
             while state['n_updates'] < n_total:
                 ...
@@ -92,19 +91,15 @@ class Run:
         self.log_path = os.path.join(args.log_dir, f'{args.desc}.jsonl')
         self.folder = os.path.join(args.save_dir, args.desc)
         self.last_path, self.results_path = self.path('checkpoint.pt'), self.path('results.json')
-        self.signals, self.stack, self.state = Signals(), ExitStack(), {}
+        self.signals, self.stack = Signals(), ExitStack()
 
     def path(self, name):
         """Path of a file in the folder of the run."""
         return os.path.join(self.folder, name)
 
     def __enter__(self):
-        with self.stack as stack:  # an error below releases the locks
-            if self.ranks.rank == 0:
-                for folder in sorted({os.path.realpath(self.args.log_dir), os.path.realpath(self.args.save_dir)}):
-                    stack.enter_context(lock(os.path.join(folder, f'.{self.args.desc}.lock')))
-            self.results = self.read_results()
-            self.stack = stack.pop_all()
+        if self.ranks.rank == 0:
+            self.stack.enter_context(lock(os.path.join(self.args.save_dir, f'.{self.args.desc}.lock')))
         return self
 
     def __exit__(self, *_):
@@ -112,8 +107,8 @@ class Run:
         self.parts = {}  # so that Ranks.leave can free the model
         self.stack.close()
 
-    def read_results(self):
-        """results.json of a run that is complete, with --resume; otherwise None."""
+    def complete_results(self):
+        """With --resume, results.json of a run that is complete; otherwise None."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
         results = read_sealed(self.results_path)
@@ -121,14 +116,13 @@ class Run:
         self.print(f'{self.args.desc} is complete')
         return results
 
-    def begin(self, parts, data_hash, state, files=(), **about):
+    def begin(self, parts, data_hash, state, **about):
         """Continue from the checkpoint with --resume; otherwise rename the files of an earlier run, and begin.
 
         parts: objects with a state_dict, by name, at least the `model` and the optimizer `opt`. data_hash: of the data;
-        a run continues with the same data only. state: at least n_updates and n_total. files: what this run will write
-        elsewhere. about: what the first line of the log says besides the options. Returns the state of the checkpoint,
-        or the one given, with `log` (its first line has the options, the others are what `log` was called with) and
-        `seconds`.
+        a run continues with the same data only. state: at least n_updates and n_total. about: what the first line of
+        the log says besides the options. Returns the state of the checkpoint, or the one given, with `log` (its first
+        line has the options, the others are what `log` was called with) and `seconds`.
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
@@ -140,7 +134,7 @@ class Run:
                                  '--desc, or delete that folder')
             if self.args.resume:
                 self.print(f'nothing to resume in {self.folder}: the run begins')
-            for path in set_aside([self.log_path, self.folder, *files]):
+            for path in set_aside([self.log_path, self.folder]):
                 self.print(f'the files of an earlier run are now in {path}')
         self.started = self.saved_at = time.time()
         if self.ranks.rank == 0:
@@ -164,12 +158,8 @@ class Run:
         if len(saved['generators']) != self.ranks.size:
             raise ValueError(f'{path}: the interrupted run had {len(saved["generators"])} processes, each with a '
                              f'generator of its own, this one has {self.ranks.size}: start as many')
-        if set(saved['state']) != set(self.state):
-            raise ValueError(f'{path} was written by another version of this program')
-        load_into(self.parts['model'], saved['model'], path)
         for name, part in self.parts.items():
-            if name != 'model':
-                part.load_state_dict(saved[name])
+            part.load_state_dict(saved[name])
         set_generator_states(saved['generators'][self.ranks.rank])
         self.state = saved['state']
 
@@ -211,9 +201,8 @@ class Run:
         generators = self.ranks.gather(generator_states())
         if self.ranks.rank == 0:
             self.check_parameters()
-            parts = {name: part.state_dict() for name, part in self.parts.items()}
-            saved = dict(parts, generators=generators, data=self.data_hash,
-                         state={**self.state, 'seconds': self.seconds()})
+            saved = {name: part.state_dict() for name, part in self.parts.items()}
+            saved |= dict(generators=generators, data=self.data_hash, state={**self.state, 'seconds': self.seconds()})
             save_state(self.last_path, {**saved, 'sha256': seal_of(self.last_path, saved)})
         self.saved_at = time.time()
 
@@ -246,17 +235,6 @@ class Run:
             except BrokenPipeError:
                 sys.stdout = open(os.devnull, 'w')  # so that Python does not complain at its end
                 self.signals.received = self.signals.received or getattr(signal, 'SIGPIPE', 13)
-
-    def write_json(self, name, value):
-        """Write a file of the run's folder."""
-        if self.ranks.rank == 0:
-            with write_whole(self.path(name)) as f:
-                json.dump(value, f, indent=1)
-
-    def write_sealed(self, name, value):
-        """Write a file of the run's folder with its hash."""
-        if self.ranks.rank == 0:
-            write_sealed(self.path(name), value, indent=1)
 
     def keep_vocabulary(self, encoder_path, bpe_path, folder=''):
         """Copy vocabulary and merges into the folder of the run, or into one in it."""
@@ -314,8 +292,7 @@ def save_state(path: str, state: dict):
 
 def load_state(path: str, device='cpu') -> dict:
     """Read a file of `save_state`; nothing is unpickled but tensors and plain values. Raises ValueError if damaged."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing, or is not a file')
+    check_file(path)
     try:
         if zipfile.is_zipfile(path):
             check_archive(path)
@@ -324,19 +301,6 @@ def load_state(path: str, device='cpu') -> dict:
     except Exception as e:  # torch raises a dozen kinds for damaged files
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None
-
-
-def load_into(model, state: dict, path: str):
-    """`model.load_state_dict(state)`, or a ValueError of one line if `state`, from `path`, is of another network."""
-    try:
-        if not all(is_plain(tensor) and tensor.is_floating_point() for tensor in state.values()):
-            raise TypeError('not plain tensors of floating-point numbers')
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError, ValueError) as e:
-        reason = str(e).splitlines()[-1].strip()[:120]
-        raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
-    if not all_finite(state):
-        raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
 
 
 def seal_of(path: str, saved: dict) -> str:
@@ -369,8 +333,7 @@ def sha256(*paths) -> str:
     """The hash of a file; of several, the hash of their hashes."""
     digests = []
     for path in paths:
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f'{path} is missing, or is not a file')
+        check_file(path)
         with open(path, 'rb') as f:
             digests.append(hashlib.file_digest(f, 'sha256'))
     if len(digests) == 1:
@@ -380,22 +343,17 @@ def sha256(*paths) -> str:
 
 def environment() -> dict:
     """Versions, threads and commit (None outside a checkout), on which the numbers of a run depend too."""
-    git = ['git', '-C', os.path.dirname(os.path.abspath(__file__)), 'describe', '--always', '--dirty', '--abbrev=40',
-           '--exclude=*']
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True,
-                                env={**os.environ, 'GIT_OPTIONAL_LOCKS': '0'}).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = None
+    git, commit = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'], None
+    with suppress(OSError, subprocess.CalledProcessError):
+        commit = subprocess.run(git, cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True,
+                                check=True).stdout.strip()
     versions = {name: importlib.metadata.version(name) for name in ('torch', 'numpy', 'spacy', 'ftfy')}
     return dict(python=platform.python_version(), **versions, threads=torch.get_num_threads(), commit=commit)
 
 
 def set_aside(paths) -> list[str]:
     """Rename the files and folders that exist, all with the first number that is free: a.jsonl -> a.1.jsonl."""
-    paths = [path.rstrip('/') for path in paths if os.path.lexists(path)]
-    folders = tuple(os.path.join(os.path.abspath(path), '') for path in paths)
-    paths = [path for path in paths if not os.path.abspath(path).startswith(folders)]  # the others go with a folder
+    paths = [path for path in paths if os.path.lexists(path)]
     n = 1
     while any(os.path.lexists(with_number(path, n)) for path in paths):
         n += 1

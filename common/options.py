@@ -8,8 +8,6 @@ import argparse
 import math
 import os
 
-from tasks.own import COLUMNS, columns_of
-from tasks.stories import N_VALID
 from utils import read_json
 
 NOT_GIVEN = object()
@@ -21,8 +19,6 @@ INCIDENTAL = ('data_dir', 'log_dir', 'save_dir', 'submission_dir', 'token_dir', 
               'n_proc')
 DROPOUT = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop')
 NETWORK = ('n_embd', 'n_head', 'n_layer', 'afn', *DROPOUT)  # fixed in a trained run, as is n_ctx
-
-OWN = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base')
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -63,10 +59,10 @@ class Parser(argparse.ArgumentParser):
         found = argparse.Namespace(**dict.fromkeys([action.dest for action in self._actions], NOT_GIVEN))
         try:
             _, others = self.parse_known_args(argv, found)
-            if others and rest is None:
+            if rest is not None:
+                rest += others
+            elif others:
                 self.error(f'unrecognized arguments: {" ".join(others)}')
-            rest = [] if rest is None else rest
-            rest += others
         except ValueError:
             if found.help is NOT_GIVEN:  # with --help, nothing need be right or complete
                 raise
@@ -78,48 +74,29 @@ class Parser(argparse.ArgumentParser):
             self.print_help()
             self.exit()
         actions = [action for action in self._actions if action.dest != 'help']
-        return argparse.Namespace(**{action.dest: given[action.dest] if action.dest in given
-                                     else self.default_of(action) for action in actions})
-
-    def default_of(self, action):
-        """The default of an option. Text is converted, and checked, as on the command line."""
-        if not isinstance(action.default, str) or action.type is None:
-            return action.default
-        try:
-            return action.type(action.default)
-        except argparse.ArgumentTypeError as e:
-            self.error(f'argument --{action.dest}: {e}')
+        return argparse.Namespace(**{action.dest: given.get(action.dest, action.default) for action in actions})
 
     def parse_args(self, argv=None):
         return self.complete(self.read(argv))
 
 
-def number(kind, low, below=math.inf):
+def number(kind, low, below=None):
     """The `type` of an option whose value is a `kind` (int, float) with low <= value < below. Refuses NaN."""
+    below = below or {int: 2 ** 31, float: math.inf}[kind]
+
     def convert(text):
         value = kind(text)
         if not low <= value < below:
-            limit = '' if below == math.inf else f' and below {below}'
-            raise argparse.ArgumentTypeError(f'{text}: must be at least {low}{limit}, and finite')
+            raise argparse.ArgumentTypeError(f'{text}: must be at least {low} and below {below}')
         return value
     convert.__name__ = kind.__name__  # argparse says: invalid int value
     return convert
 
 
-def warmup(text):
-    """The `type` of --lr_warmup: a fraction, or from 1 on a whole number."""
-    value = number(float, 0)(text)
-    if value >= 1 and not value.is_integer():
-        raise argparse.ArgumentTypeError(f'{text}: must be a fraction of the updates, below 1, or a whole number of '
-                                         'updates')
-    return value
-
-
 def run_name(text):
     """The `type` of --desc: a name of files, not a path."""
     if not text or text.startswith('.') or set(text) & set('/\\:\0') or len(text) > 200:
-        raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: it names files, so it must not be a '
-                                         'path, contain a slash or start with a dot')
+        raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: give a name for files, not a path')
     return text
 
 
@@ -156,8 +133,8 @@ def add_training_args(parser, n_iter, lr, lr_warmup, epochs):
     group = parser.add_argument_group('training')
     group.add_argument('--n_iter', type=epochs, default=n_iter, help='epochs')
     group.add_argument('--lr', type=number(float, 0), default=lr, help='peak learning rate')
-    group.add_argument('--lr_warmup', type=warmup, default=lr_warmup, metavar='X', help='updates until the peak: their '
-                       'fraction of all, or from 1 on their number, at most a tenth of all')
+    group.add_argument('--lr_warmup', type=number(float, 0), default=lr_warmup, help='updates until the peak: '
+                       'their fraction of all, or from 1 on their number, at most a tenth of all')
     return group
 
 
@@ -166,19 +143,14 @@ def warmup_of(lr_warmup, n_total):
     return lr_warmup if lr_warmup < 1 else min(lr_warmup / n_total, 0.1)
 
 
-def add_path_args(group, model_path, what):
-    """A model folder and the vocabulary in it. model_path, what: default and help of --model_path."""
+def add_network_args(parser, model_path, what):
+    """Weights, vocabulary and size of the network; returns the group. model_path, what: of --model_path."""
+    group = parser.add_argument_group('network and weights', 'Sizes default to those in hparams.json in --model_path, '
+                                      'where it exists.')
     group.add_argument('--model_path', default=model_path, metavar='FOLDER', help=what)
     group.add_argument('--encoder_path', metavar='FILE', help='vocabulary (default: encoder_bpe_40000.json in '
                        '--model_path)')
     group.add_argument('--bpe_path', metavar='FILE', help='merges (default: vocab_40000.bpe in --model_path)')
-
-
-def add_network_args(parser, model_path, what):
-    """Weights, vocabulary and size of the network, without its dropout; returns the group."""
-    group = parser.add_argument_group('network and weights', 'Sizes default to those in hparams.json in --model_path, '
-                                      'where it exists.')
-    add_path_args(group, model_path, what)
     group.add_argument('--n_ctx', type=number(int, 1), default=512, help='longest sequence, in tokens')
     group.add_argument('--n_embd', type=number(int, 1), default=768, help='width of the hidden states')
     group.add_argument('--n_head', type=number(int, 1), default=12, help='attention heads of a block')
@@ -233,18 +205,16 @@ def take_defaults_of_model(parser, given):
     path = os.path.join(given.get('model_path', parser.get_default('model_path')) or '', 'hparams.json')
     if not os.path.lexists(path):
         return
-    defaults = read_json(path)
-    for name, value in defaults.items():
-        if name == 'lr' and parser.get_default('lr') is None:  # a script that does not train
+    kinds = {action.dest: action.type or str for action in parser._actions if action.dest in ('n_ctx', 'lr', *NETWORK)}
+    for name, value in read_json(path).items():
+        if name == 'lr' and name not in kinds:  # a script that does not train
             continue
-        kind = type(parser.get_default(name))
-        if kind not in (int, float, str):
+        if name not in kinds:
             raise ValueError(f'{path}: {name!r} is no option of the network')
-        if type(value) is not kind and (type(value), kind) != (int, float):
-            raise ValueError(f'{path}: {name} is {value!r}, but must be of type {kind.__name__}')
-        if kind is int and abs(value) >= 2 ** 31:
-            raise ValueError(f'{path}: {name} is {value!r}, which is too large')
-    parser.set_defaults(**{name: str(value) for name, value in defaults.items()})  # text, which the parser checks
+        try:
+            parser.set_defaults(**{name: kinds[name](str(value))})
+        except (ValueError, argparse.ArgumentTypeError) as e:
+            raise ValueError(f'{path}: {name}: {e}') from None
 
 
 def finish_paths(args):
@@ -276,58 +246,3 @@ def refuse_options(given, options, reason: str):
     for name in options:
         if name in given:
             raise ValueError(f'--{name} has no effect {reason}')
-
-
-def add_own_args(parser):
-    """The options of --dataset own. Those that are not given are None."""
-    group = parser.add_argument_group('data of your own (--dataset own)', 'Files are csv, tsv (no quotes), jsonl, or '
-                                      'parquet.')
-    group.add_argument('--train', metavar='FILE', help='training examples')
-    group.add_argument('--text', metavar='COLUMNS', help='columns of the texts: title,body. A name with a comma is '
-                       'written between double quotes. What each --form takes: '
-                       + '; '.join(f'{form}: {what}' for form, (*_, what) in COLUMNS.items()))
-    group.add_argument('--label', metavar='COLUMN', help='column of the class; with --form choices of the right '
-                       "answer, given by its column's name or its exact text")
-    group.add_argument('--form', choices=COLUMNS, help='what an example is (default: text)')
-    group.add_argument('--number', action='store_true', default=None, help='the label is a number to estimate, not a '
-                       'class')
-    group.add_argument('--label_base', type=int, choices=[0, 1], help='with --form choices: the label is the number of '
-                       'the right answer, counted from 0 or from 1')
-    group.add_argument('--valid', metavar='FILE', help='validation examples (default: --n_valid of the training file, '
-                       f'a fifth but at most {N_VALID}, stratified by class)')
-    group.add_argument('--test', metavar='FILE', help='examples to predict after training, labelled or not')
-
-
-def check_own_args(args):
-    """Complete the options of own data. ValueError for those that are missing, do not fit, or have no effect."""
-    given = [name for name in OWN if getattr(args, name) is not None]
-    if args.predict:
-        if given:
-            raise ValueError(f'--{given[0]} has no effect with --predict: {args.desc} knows its columns and classes')
-        return
-    if args.dataset != 'own':
-        if given:
-            raise ValueError(f'--{given[0]} needs --dataset own')
-        return
-    for name in ('train', 'text', 'label'):
-        if not (getattr(args, name) or '').strip():
-            raise ValueError(f'--dataset own needs --{name}: --train reviews.csv --text title,body --label stars')
-    args.form, args.label = args.form or 'text', args.label.strip()
-    columns = columns_of(args.text)
-    _, least, most, what = COLUMNS[args.form]
-    if not least <= len(columns) <= most:
-        raise ValueError(f'--text {args.text}: --form {args.form} takes {what}')
-    for i, name in enumerate(columns):
-        if not name and not (args.form == 'choices' and i == 1):
-            raise ValueError(f'--text {args.text}: column {i + 1} has no name')
-        if name and name.lower() in (other.lower() for other in [*columns[:i], args.label]):
-            raise ValueError(f'column {name} is named twice in --text and --label')
-    if args.form == 'choices' and args.number:
-        raise ValueError('--number has no effect with --form choices: the label is the right answer')
-    if args.form != 'choices' and args.label_base is not None:
-        raise ValueError('--label_base has no effect without --form choices')
-    if args.valid and args.n_valid:
-        raise ValueError('--n_valid has no effect with --valid')
-    args.analysis |= bool(args.test)  # a test file is there to be predicted
-
-

@@ -58,7 +58,9 @@ def standardised(labels, scale):
 
 
 def write_predictions(path, values, classes=(), probabilities=()):
-    """index<TAB>prediction, as in the original; and where they are given the probability of each class."""
+    """index<TAB>prediction, as in the original, and the probability of each class. An earlier file is renamed."""
+    for earlier in set_aside([path]):
+        print(f'earlier predictions are now in {earlier}')
     columns = [f'p{name}' if name.isdigit() else name for name in classes]
     with write_whole(path) as f:
         f.write('\t'.join(['index', 'prediction', *columns]) + '\n')
@@ -71,8 +73,6 @@ def task_of_trained(trained):
     dataset, config = trained.options.dataset, trained.config
     if dataset == 'own':
         return own.saved_task(config)
-    if dataset not in TASKS:
-        raise ValueError(f'config.json: the run was trained on {dataset}, which this program does not know')
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))
 
 
@@ -98,8 +98,6 @@ def predict(run):
     logits = logits_of(run, trained, task, split)
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
-    for earlier in set_aside([path]):
-        print(f'earlier predictions are now in {earlier}')
     write_predictions(path, task.answers(logits, scale), task.classes, logits.softmax(1).tolist())
     values = {}
     if split.labels is not None:

@@ -30,19 +30,20 @@ def begin_script(parse_args):
     return args
 
 
-def run_script(main, args):
-    """`main(args)`; from here on Ctrl-C is a KeyboardInterrupt."""
-    with one_line_errors():
+def run_script(main, args, advice=''):
+    """`main(args)`; from here on Ctrl-C is a KeyboardInterrupt. advice: for when there is not enough memory."""
+    with one_line_errors(advice):
         if signal.getsignal(signal.SIGINT) is end_interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         main(args)
 
 
 @contextlib.contextmanager
-def one_line_errors():
+def one_line_errors(advice=''):
     """In this context, an error that a user can correct ends the program with one line on stderr and exit status 2.
 
-    An exception with an attribute `status` gives the exit status; others end in a traceback.
+    advice: the end of the line when there is not enough memory. An exception with an attribute `status` gives the exit
+    status; others end in a traceback.
     """
     try:
         yield
@@ -56,7 +57,7 @@ def one_line_errors():
         message, status = 'interrupted', 130
     except Exception as e:
         if is_out_of_memory(e):
-            message, status = ': '.join(['error: not enough memory', str(e), *getattr(e, '__notes__', ())]), 2
+            message, status = ': '.join(filter(None, ['error: not enough memory', str(e), advice])), 2
         elif isinstance(e, (ValueError, OSError, ArithmeticError)):
             message, status = f'error: {e}', 2
         elif hasattr(e, 'status'):
@@ -71,17 +72,6 @@ def one_line_errors():
     except OSError:  # at exit Python would flush again and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
-
-
-@contextlib.contextmanager
-def memory_advice(advice: str):
-    """In this context, an error that says that there is not enough memory gets a note, with which its line ends."""
-    try:
-        yield
-    except Exception as e:
-        if advice and is_out_of_memory(e):
-            e.add_note(advice)
-        raise
 
 
 def is_out_of_memory(e) -> bool:

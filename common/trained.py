@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from common.checkpoint import MERGES, VOCABULARY, load_into, load_state, sha256
+from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state, sha256
 from datasets import SPECIAL
 from model_pytorch import (
     N_SHARDS,
@@ -44,52 +44,47 @@ def open_trained(args) -> Trained:
     folder = os.path.join(args.save_dir, args.desc) if args.desc else args.model_path
     paths = args.encoder_path or os.path.join(folder, VOCABULARY), args.bpe_path or os.path.join(folder, MERGES)
     trained = open_run(folder, *paths) if args.desc else open_model_folder(folder, *paths, args)
-    n_vocab = trained.model.transformer.vocab - trained.n_special - trained.model.transformer.n_ctx
-    if trained.encoder.n_vocab != n_vocab:
-        raise ValueError(f'{paths[0]} has {trained.encoder.n_vocab} tokens, the weights in {folder} are for {n_vocab}: '
-                         'they do not belong together')
     trained.model.eval()
     return trained
 
 
 def open_run(folder, encoder_path, bpe_path) -> Trained:
     """The network of a run of train.py."""
-    if os.path.isfile(os.path.join(folder, 'params_shapes.json')):
-        raise ValueError(f'{folder} holds weights of pretrain.py: give --model_path {folder} instead of --desc')
     config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
-    options, n_special = argparse.Namespace(**config['options']), len(SPECIAL)
-    for name in (encoder_path, bpe_path):
-        if not os.path.isfile(name):
-            raise FileNotFoundError(f'{name} is missing: a run has its own vocabulary and merges; without them give '
-                                    '--encoder_path and --bpe_path')
     encoder = TextEncoder(encoder_path, bpe_path)
     for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
         if sha256(name) != config[kind]:
             raise ValueError(f'{name} is not the {kind} that {os.path.basename(folder)} was trained with')
-    state, written = load_state(path), written_hashes(folder).get('parameters')
-    if written and written != sha256(path):
-        raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
-    n_rows = config['n_vocab'] + n_special + config['n_ctx']
-    head = head_type(config['form'], config['classes'])
-    model = DoubleHeadModel(options, config['clf_token'], head, vocab=n_rows, n_ctx=config['n_ctx'])
-    load_into(model, state, path)
-    if not os.path.isfile(os.path.join(folder, 'results.json')):
+    written = written_hashes(folder)
+    if not written:
         print(f'{folder} has no results.json: perhaps the run is not complete', file=sys.stderr)
+    elif sha256(path) != written['parameters']:
+        raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
+    options, n_special, state = argparse.Namespace(**config['options']), len(SPECIAL), load_state(path)
+    model = DoubleHeadModel(options, config['clf_token'], head_type(config['form'], config['classes']),
+                            vocab=config['n_vocab'] + n_special + config['n_ctx'], n_ctx=config['n_ctx'])
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as e:
+        reason = str(e).splitlines()[-1].strip()[:120]
+        raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
+    if not all_finite(state):
+        raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
     return Trained(model, encoder, options, n_special, config, encoder_path, bpe_path)
 
 
 def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
     """The network whose weights lie in a folder in the released layout; options: its size."""
-    shapes = read_shapes(folder)
-    (n_stored, n_embd), (n_vocab, _) = shapes[:2]
+    encoder = TextEncoder(encoder_path, bpe_path)
+    shapes = shapes_for(folder, encoder_path, encoder.n_vocab)
+    n_stored, n_embd = shapes[0]
     if options.n_embd != n_embd or 12 * options.n_layer != len(shapes) - 2:
         raise ValueError(f'{folder} has {(len(shapes) - 2) // 12} blocks {n_embd} wide, which is not '
                          f'n_layer={options.n_layer}, n_embd={options.n_embd}')
-    encoder = TextEncoder(encoder_path, bpe_path)
     if written_hashes(folder):
         hash_model(folder, encoder_path, bpe_path)
     n_ctx = min(options.n_ctx, n_stored)
-    model = LMModel(options, vocab=n_vocab + n_ctx, n_ctx=n_ctx)
+    model = LMModel(options, vocab=encoder.n_vocab + n_ctx, n_ctx=n_ctx)
     load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
     return Trained(model, encoder, options, 0, {}, encoder_path, bpe_path)
 
@@ -104,20 +99,25 @@ def read_config(folder) -> dict:
 
 def add_special(text_encoder):
     """The vocabulary of a TextEncoder, {token: id}, with the special tokens appended."""
-    for token in SPECIAL:
-        if token in text_encoder.encoder:
-            raise ValueError(f'the vocabulary has a token {token}, which is to be added to it')
     return {**text_encoder.encoder, **{token: text_encoder.n_vocab + i for i, token in enumerate(SPECIAL)}}
 
 
-def hash_model(folder, encoder_path=None, bpe_path=None) -> dict:
-    """Hashes of the vocabulary, the merges and the weights in a model folder, or of vocabulary and merges elsewhere.
+def shapes_for(folder, encoder_path, n_vocab) -> list[list[int]]:
+    """The shapes of the weights in a model folder. Raises ValueError if they are not for n_vocab tokens."""
+    shapes = read_shapes(folder)
+    if shapes[1][0] != n_vocab:
+        raise ValueError(f'{encoder_path} has {n_vocab} tokens, the weights in {folder} are for {shapes[1][0]}: they '
+                         'do not belong together')
+    return shapes
+
+
+def hash_model(folder, encoder_path, bpe_path) -> dict:
+    """Hashes of vocabulary, merges and the weights in a model folder.
 
     A folder that pretrain.py wrote has them in results.json. Raises ValueError where they differ.
     """
     shards = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
-    hashes = dict(vocabulary=sha256(encoder_path or os.path.join(folder, VOCABULARY)),
-                  merges=sha256(bpe_path or os.path.join(folder, MERGES)), weights=sha256(*shards))
+    hashes = dict(vocabulary=sha256(encoder_path), merges=sha256(bpe_path), weights=sha256(*shards))
     for name, value in written_hashes(folder).items():
         if value != hashes.get(name):
             raise ValueError(f'{folder}: these {name} are not those that were written there (results.json): they were '

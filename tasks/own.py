@@ -256,3 +256,57 @@ def doubts(task: Task, options: Namespace, rows: Rows):
     few = [f'{name} ({n})' for name, n in sorted(Counter(rows.labels).items()) if n < FEW]
     if few:
         yield f'{len(few)} of {len(classes)} classes have less than {FEW} examples: {listed(few)}'
+
+
+# The options of train.py for it
+
+OPTIONS = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base')
+
+
+def add_options(parser):
+    """The options of --dataset own. Those that are not given are None."""
+    group = parser.add_argument_group('data of your own (--dataset own)', 'Files are csv, tsv (no quotes), jsonl, or '
+                                      'parquet.')
+    group.add_argument('--train', metavar='FILE', help='training examples')
+    group.add_argument('--text', metavar='COLUMNS', help='columns of the texts: title,body. A name with a comma is '
+                       'written between double quotes. What each --form takes: '
+                       + '; '.join(f'{form}: {what}' for form, (*_, what) in COLUMNS.items()))
+    group.add_argument('--label', metavar='COLUMN', help='column of the class; with --form choices of the right '
+                       "answer, given by its column's name or its exact text")
+    group.add_argument('--form', choices=COLUMNS, help='what an example is (default: text)')
+    group.add_argument('--number', action='store_true', default=None, help='the label is a number to estimate, not a '
+                       'class')
+    group.add_argument('--label_base', type=int, choices=[0, 1], help='with --form choices: the label is the number of '
+                       'the right answer, counted from 0 or from 1')
+    group.add_argument('--valid', metavar='FILE', help='validation examples (default: --n_valid of the training file, '
+                       f'a fifth but at most {N_VALID}, stratified by class)')
+    group.add_argument('--test', metavar='FILE', help='examples to predict after training, labelled or not')
+
+
+def check_options(args):
+    """Complete the options of own data. ValueError for those that are missing, do not fit, or have no effect."""
+    given = [name for name in OPTIONS if getattr(args, name) is not None]
+    if args.predict:
+        if given:
+            raise ValueError(f'--{given[0]} has no effect with --predict: {args.desc} knows its columns and classes')
+        return
+    if args.dataset != 'own':
+        if given:
+            raise ValueError(f'--{given[0]} needs --dataset own')
+        return
+    for name in ('train', 'text', 'label'):
+        if not getattr(args, name):
+            raise ValueError(f'--dataset own needs --{name}: --train reviews.csv --text title,body --label stars')
+    args.form = args.form or 'text'
+    columns = columns_of(args.text)
+    _, least, most, what = COLUMNS[args.form]
+    if not least <= len(columns) <= most:
+        raise ValueError(f'--text {args.text}: --form {args.form} takes {what}')
+    for i, name in enumerate(columns):
+        if not name and not (args.form == 'choices' and i == 1):
+            raise ValueError(f'--text {args.text}: column {i + 1} has no name')
+        if name and name.lower() in (other.lower() for other in [*columns[:i], args.label]):
+            raise ValueError(f'column {name} is named twice in --text and --label')
+    if args.form == 'choices' and args.number:
+        raise ValueError('--number has no effect with --form choices: the label is the right answer')
+    args.analysis |= bool(args.test)  # a test file is there to be predicted

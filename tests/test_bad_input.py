@@ -92,8 +92,8 @@ def test_each_byte_of_a_header_of_numpy(folder):
     *[(name, '-3') for name in ('n_batch', 'n_gpu', 'n_iter', 'n_ctx', 'n_transfer', 'seed')],
     *[(f'{name}_pdrop', value) for name in ('embd', 'attn', 'resid', 'clf') for value in ('1', '-1', 'nan')],
     *[(name, value) for name in ('lr', 'lm_coef', 'l2', 'e', 'checkpoint_minutes') for value in ('-1', 'nan', 'inf')],
-    *[(name, value) for name in ('b1', 'b2', 'lr_warmup') for value in ('1.5', 'nan')],
-    ('max_grad_norm', 'nan'), ('n_transfer', '13'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)),
+    *[(name, value) for name in ('b1', 'b2') for value in ('1.5', 'nan')],
+    ('lr_warmup', 'nan'), ('max_grad_norm', 'nan'), ('n_ctx', '4'), ('n_head', '7'), ('seed', str(2 ** 32)),
     ('desc', '../x'), ('desc', '/x'), ('desc', '.x'), ('seeds', '1-10000000000'), ('seeds', str(2 ** 32)),
     ('afn', 'foo'), ('lr_schedule', 'foo'), ('opt', 'sgd'), ('dtype', 'int8'), ('device', 'tpu'), ('dataset', 'foo'),
     ('lr', 'fast'), ('n_iter', '2.5'), ('seeds', '9-3'), ('seeds', 'x'), ('seeds', '1,1'), ('n_valid', '1000')])
@@ -107,10 +107,9 @@ def test_an_option_out_of_range_is_named_before_anything_is_written(tmp_path, op
 
 
 @pytest.mark.parametrize('text, words', [
-    (f'{{"n_ctx": {10 ** 30}}}', 'n_ctx is 1000000000000000000000000000000, which is too large'),
-    ('[]', 'not a json object'), ('{"n_embd": "wide"}', "n_embd is 'wide', but must be of type int"),
-    ('{"n_embd": [16]}', 'n_embd is'), ('{"submit": true}', "'submit' is no option"), ('{"afn": "foo"}', "afn='foo'"),
-    ('{"n_embd": 0}', 'n_embd')])
+    (f'{{"n_ctx": {10 ** 30}}}', 'n_ctx: 1000000000000000000000000000000: must be'),
+    ('[]', 'not a json object'), ('{"n_embd": "wide"}', 'n_embd: invalid'), ('{"n_embd": [16]}', 'n_embd: invalid'),
+    ('{"submit": true}', "'submit' is no option"), ('{"afn": "foo"}', "afn='foo'"), ('{"n_embd": 0}', 'n_embd')])
 def test_wrong_options_of_the_model_folder_are_named(tmp_path, text, words):
     with_stories(tmp_path)
     shutil.copytree(TOY, tmp_path / 'model')
@@ -137,16 +136,11 @@ def test_what_makes_an_accuracy_mean_little_is_said(tmp_path, capsys):
     rows = toy_stories(50, 0)
     for row in rows[1:]:
         row[5:7], row[7] = sorted(row[5:7]), '1'
-    rows[1:4] = toy_stories(11, 1)[1:4]
-    for row in rows[1:4]:
-        row[7] = '1'
     with_stories(tmp_path)
     write(tmp_path / VAL_NAME, rows)
     train.main(train.parse_args(toy_argv(tmp_path, '--n_iter', '1', '--n_ctx', '20')))
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning: ')]
     assert warnings == [f'warning: {text}' for text in (
-        'all 40 training examples have the same label', 'all 10 validation examples have the same label',
-        '3 of 11 test examples are training or validation examples too',
         *(f'{n} of {n} {name} examples are longer than n_ctx=20 allows: their texts are cut'
           for n, name in ((40, 'training'), (10, 'validation'), (11, 'test'))),
         'the network gives all validation examples the same answer')]

@@ -31,12 +31,12 @@ MISTAKES = [
     ('pretrain', ['--data_dir', 'typo', '--vocab_size', '80'], 'typo is not a folder'),
     ('pretrain', ['--data_dir', '.'], 'give one vocabulary'),
     ('pretrain', ['--data_dir', '.', '--vocab_size', '80', '--checkpoint_minutes', 'nan'], '--checkpoint_minutes: nan'),
-    ('generate', ['--model_path', 'typo', '--prompt', 'x'], 'typo/params_shapes.json is missing'),
+    ('generate', ['--model_path', 'typo', '--prompt', 'x'], 'typo/encoder_bpe_40000.json is missing'),
     ('generate', [*TOY_MODEL, '--prompt', 'cat ' * 30], 'the prompt has 30 tokens, but n_ctx=24'),
     ('generate', ['--desc', 'none', '--prompt', 'x'], 'save/none/config.json is missing'),
     ('zero_shot', [*TOY_MODEL, '--dataset', 'rocstories', '--data_dir', 'typo'], 'typo is not a folder'),
     ('convert', ['--from_transformers', 'typo', '--model_path', 'new'], 'typo/config.json is missing'),
-    ('convert', ['--to_transformers', 'new'], 'model/params_shapes.json is missing'),
+    ('convert', ['--to_transformers', 'new'], 'model/encoder_bpe_40000.json is missing'),
     ('analysis', ['typo.jsonl'], 'typo.jsonl is missing'),
 ]
 

@@ -128,18 +128,6 @@ def test_arrays_that_do_not_fit_name_their_file(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_log_that_was_removed_is_written_again(tmp_path):
-    path = tmp_path / 'log' / 'run.jsonl'
-    logger = ResultLogger(str(path), {'n': 1}, lr=0.1)
-    logger.log(n=2)
-    path.unlink()
-    path.parent.rmdir()
-    logger.log(n=3)
-    logger.log(n=4)
-    options, *lines = map(json.loads, path.read_text().splitlines())
-    assert options['lr'] == 0.1 and [line['n'] for line in lines] == [1, 2, 3, 4]
-
-
 def test_a_log_on_a_full_disk_keeps_whole_lines_and_says_where(tmp_path):
     path = tmp_path / 'run.jsonl'
     logger = ResultLogger(str(path), lr=0.1)
@@ -221,18 +209,12 @@ def test_a_device_that_is_not_there_is_named():
         choose_device('tpu9', 'float32')
 
 
-@pytest.mark.parametrize('flags, product, chosen', [
-    (['avx512_bf16'], None, 'float32, as this processor has no AMX'),
-    pytest.param(['amx_bf16'], None, 'bfloat16, as its', marks=pytest.mark.skipif(
-        torch.__version__.startswith('2.0.'), reason='this torch adds up in bfloat16 on a CPU: off by more than 1 %')),
-    (['amx_bf16'], torch.full((256, 256), torch.nan), 'float32, as products of bfloat16 come out wrong')])
-def test_the_automatic_dtype_is_fast_and_right(monkeypatch, capsys, flags, product, chosen):
+@pytest.mark.parametrize('flags, chosen', [(['avx512_bf16'], 'float32'), (['amx_bf16'], 'bfloat16')])
+def test_the_automatic_dtype_is_fast(monkeypatch, capsys, flags, chosen):
     monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
-    if product is not None:
-        monkeypatch.setattr(torch.Tensor, 'bfloat16', lambda _: product)
     args = train.parse_args(['--device', 'cpu', '--dtype', 'auto'])
     _, autocast = device.device_of(args)
-    assert capsys.readouterr().err.startswith(f'--dtype auto: {chosen}') and chosen.startswith(args.dtype)
+    assert capsys.readouterr().err == f'--dtype auto: {args.dtype}\n' and args.dtype == chosen
     with autocast:
         assert str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype) == f'torch.{args.dtype}'
 
