@@ -81,7 +81,8 @@ TASKS = {
                         'tsv_format/{}')),
         'pair', ('entails', 'neutral'), ACCURACY, {'': 'SciTail.tsv'}, defaults=ONE_TOWER, paper={'': dict(full=88.3)}),
     'race': Task(
-        Files(('RACE', 'race'), ('article', 'question', 'options'), ('answer',), patterns=('all/{}', '{}')),
+        Files(('RACE', 'race'), ('article', 'question', 'options'), ('answer',),
+              patterns=('{}/middle/1', '{}/high/1', 'middle/{}', 'high/{}', 'all/{}', '{}')),
         'question', ('A', 'B', 'C', 'D'), ACCURACY, {'': 'RACE.tsv'}, loader=load_race, reader=read_race,
         defaults=dict(n_batch=1, n_gpu=32), zero_shot=True,  # a question has four sequences of up to 512 tokens
         paper={'': dict(full=59.0), 'middle': dict(full=62.9), 'high': dict(full=57.4)}),
