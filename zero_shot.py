@@ -62,7 +62,7 @@ from common.trained import open_trained
 from datasets import find_cloze_file, read_cloze
 from tasks.base import find_folder, read_kind, read_test
 from tasks.metrics import scores, trivial_score
-from tasks.race import race_files, race_folder, read_questions
+from tasks.race import race_files, read_questions
 from tasks.readers import read_lines, read_rows
 from text_utils import has_tokens
 from utils import iter_data, read_text
@@ -202,7 +202,7 @@ def labelled_splits(valid, test, folder: str) -> list:
 def sst2(data_dir: str) -> list[Problems]:
     """SST-2: `positive` or `negative` after the sentence and `very`."""
     task = TASKS['sst2']
-    folder = find_folder(data_dir, task.files, kind='validation')
+    folder = find_folder(data_dir, task.files, 'validation')
     splits = labelled_splits(read_kind(task, folder, 'validation', labelled=True), read_test(task, folder), folder)
     return [Problems(name, [[(f'{sentence} very', word) for word in ('negative', 'positive')]
                             for sentence in split.texts[0]], split.labels) for name, split in splits]
@@ -211,8 +211,8 @@ def sst2(data_dir: str) -> list[Problems]:
 def race(data_dir: str) -> list[Problems]:
     """RACE: the answer that is the most probable after article and question; middle and high also by themselves."""
     task = TASKS['race']
-    folder = race_folder(task.files, data_dir, 'validation')
-    paths = [race_files(task.files, folder, kind) for kind in ('validation', 'test')]
+    folder = find_folder(data_dir, task.files, 'validation', race_files)
+    paths = [race_files(folder, task.files, kind) for kind in ('validation', 'test')]
     valid, test = (read_questions(task, of_kind) if of_kind else None for of_kind in paths)
     return [Problems(name, [[(f'{article} {question}', answer) for answer in answers]
                             for article, question, *answers in zip(*split.texts, strict=True)],

@@ -22,15 +22,9 @@ class Split(NamedTuple):
     parts: dict = {}  # name -> slice of the examples that are also scored by themselves: {'matched': slice(9815)}
     notes: tuple = ()  # what was left out or looks wrong, one sentence each
 
-
-def noted(split: Split, note: str) -> Split:
-    """The Split with one note more."""
-    return split._replace(notes=(*split.notes, note))
-
-
-def rows_of(files: 'Files', path: str, broken: list | None):
-    """Place, texts and label of each row of a table, as `read_rows` gives them."""
-    return read_rows(path, files.columns, files.label, files.bare, broken)
+    def take(self, rows: list) -> 'Split':
+        """The examples with these indices, all labelled."""
+        return Split(tuple([field[i] for i in rows] for field in self.texts), [self.labels[i] for i in rows])
 
 
 class Files(NamedTuple):
@@ -45,7 +39,6 @@ class Files(NamedTuple):
     no_majority: tuple = ()  # examples with these labels are left out
     skip_broken: bool = False  # rows with a wrong number of columns are left out
     answers: tuple = ()  # files with the labels of the test examples, for a test file without labels
-    rows: Callable = rows_of  # reads the rows of a file; another function where files are not tables
 
 
 class Task(NamedTuple):
@@ -112,17 +105,19 @@ def places(files: Files) -> list[str]:
     return ['', *files.folders, *(f'{above}/{folder}' for above in ('glue_data', 'glue') for folder in files.folders)]
 
 
-def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
-    """Paths of the file, or of its shards, of a kind: train, validation or test; empty without one.
-
-    Raises ValueError if some of the shards are missing.
-    """
+def stems(files: Files, kind: str, part: str = '') -> list[str]:
+    """The names without extension that a file of a kind may have: train, validation or test; the first choice first."""
     endings = (f'_{part}', f'-{part}') if part else ('',)
-    for pattern, word, ending in itertools.product(files.patterns, WORDS[kind], endings):
-        stem = os.path.join(folder, pattern.format(word + ending))
-        extensions = ('', *EXTENSIONS) if pattern.endswith('.{}') else EXTENSIONS  # '': the kind is the extension
-        whole = [stem + extension for extension in extensions if os.path.isfile(stem + extension)]
-        if found := whole[:1] or shards_of(stem):
+    return [pattern.format(word + ending)
+            for pattern, word, ending in itertools.product(files.patterns, WORDS[kind], endings)]
+
+
+def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
+    """Paths of the file of a kind, or of its shards; empty without one. ValueError if a shard is missing."""
+    for stem in stems(files, kind, part):
+        path = os.path.join(folder, stem)
+        whole = [path + extension for extension in EXTENSIONS if os.path.isfile(path + extension)]
+        if found := whole[:1] or shards_of(path):
             return found
     return []
 
@@ -141,29 +136,21 @@ def shards_of(stem: str) -> list[str]:
     return [os.path.join(folder, name) for name in found]
 
 
-def names_of(files: Files, kind: str) -> str:
-    """The names of files that `files_of` looks for, as words of a message."""
+def no_files(folder: str, files: Files, kind: str) -> FileNotFoundError:
+    """The error where a folder has no files of a kind, with the names looked for."""
     parts = [''] if kind == 'train' else files.parts
-    endings = [f'_{part}' if part else '' for part in parts]
-    names = [pattern.format(word + ending)
-             for pattern, word, ending in itertools.product(files.patterns, WORDS[kind], endings)]
-    return f'{", ".join(names)} ({", ".join(EXTENSIONS)})'
+    names = [stem for part in parts for stem in stems(files, kind, part)]
+    return FileNotFoundError(f'{folder} has no {kind.replace("train", "training")} file of {files.folders[0]}: looked '
+                             f'for {", ".join(names)} ({", ".join(EXTENSIONS)})')
 
 
-def find_folder(data_dir: str, files: Files, find=None, names: str = '', kind: str = 'train') -> str:
-    """The first folder with files of a kind: train or validation. FileNotFoundError with the names looked for.
-
-    find, names: a function that gives these files of a folder, and their names, where `files_of` is not enough.
-    """
-    if not os.path.isdir(data_dir):
-        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the files of the task')
+def find_folder(data_dir: str, files: Files, kind: str = 'train', find: Callable = files_of) -> str:
+    """The first of the `places` with files of a kind, as `find` gives them. FileNotFoundError without one."""
     for place in places(files):
         folder = os.path.join(data_dir, place) if place else data_dir
-        if find(folder) if find else files_of(folder, files, kind):
+        if find(folder, files, kind):
             return folder
-    raise FileNotFoundError(f'{data_dir} has no {kind.replace("train", "training")} file of {files.folders[0]}: '
-                            f'looked for {names or names_of(files, kind)}, in it and in its '
-                            f'{", ".join(places(files)[1:])}')
+    raise FileNotFoundError(f'{no_files(data_dir, files, kind)}, in it and in its {", ".join(places(files)[1:])}')
 
 
 # Reading them
@@ -177,59 +164,45 @@ def as_text(label) -> str:
     return str(label)
 
 
-class SplitBuilder:
-    """Builds a Split; counts empty texts and missing labels."""
+def label_of(task: Task, class_of: dict, label: str, where: str):
+    """The class number of a label, or its number; None where there is none. ValueError for an unknown label."""
+    if label in ('', '-1'):  # Hugging Face writes -1 where GLUE has no label
+        return None
+    if task.classes:
+        if label not in class_of:
+            raise ValueError(f'{where}: label {label[:40]!r} is not one of {", ".join(class_of)}')
+        return class_of[label]
+    low, high = task.limits
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise ValueError(f'{where}: {task.files.label[0]} {label[:40]!r} is not a number from {low:g} to {high:g}')
+    return number
 
-    def __init__(self, task: Task, names: tuple):
-        self.task, self.names = task, names  # names of the fields, for messages
-        self.class_of = task.files.labels or {label: i for i, name in enumerate(task.classes)
-                                              for label in (name, str(i))}
-        self.texts, self.labels = tuple([] for _ in names), []
-        self.first_unlabelled = self.first_empty = None
-        self.n_empty = 0
 
-    def add(self, where: str, texts, label):
-        """Add an example. where: its file and place, for messages. ValueError for an unknown label."""
-        for field, text in zip(self.texts, texts, strict=True):
-            field.append(text)
-        self.labels.append(self.number_of(as_text(label), where))
-        if self.labels[-1] is None:
-            self.first_unlabelled = self.first_unlabelled or where
-        for name, text in zip(self.names, texts, strict=True):
-            if not has_tokens(text):
-                self.n_empty += 1
-                self.first_empty = self.first_empty or f'{where}: {name}'
+def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool = False, notes=()) -> Split:
+    """The Split of rows (place in files, texts, label as text), with a note if texts are empty.
 
-    def number_of(self, label: str, where: str):
-        """The class number of a label, or its number; None where there is none."""
-        if label in ('', '-1'):  # Hugging Face writes -1 where GLUE has no label
-            return None
-        if self.task.classes:
-            if label not in self.class_of:
-                raise ValueError(f'{where}: label {label[:40]!r} is not one of {", ".join(self.class_of)}')
-            return self.class_of[label]
-        low, high = self.task.limits
-        try:
-            number = float(label)
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            raise ValueError(f'{where}: {self.task.files.label[0]} {label[:40]!r} is not a number from {low:g} to '
-                             f'{high:g}')
-        return number
-
-    def split(self, path: str, labelled: bool, notes=()) -> Split:
-        """The examples. ValueError if there are none, or if some or, with `labelled`, all have no label."""
-        if not self.labels:
-            raise ValueError(f'{path} has no examples')
-        n_unlabelled = self.labels.count(None)
-        if labelled and n_unlabelled == len(self.labels):
-            raise ValueError(f'{path} has no labels (column {" or ".join(self.task.files.label)})')
-        if 0 < n_unlabelled < len(self.labels):
-            raise ValueError(f'{self.first_unlabelled}: the label is missing, but other examples have one')
-        if self.n_empty:
-            notes = (*notes, f'{self.first_empty} is empty, as {self.n_empty} texts are; they are kept')
-        return Split(self.texts, None if n_unlabelled else self.labels, notes=tuple(notes))
+    names: of the fields, for messages. ValueError for an unknown label, where there are no rows, or where some rows or,
+    with `labelled`, all rows have no label.
+    """
+    if not rows:
+        raise ValueError(f'{path} has no examples')
+    class_of = task.files.labels or {name: i for i, of in enumerate(task.classes) for name in (of, str(i))}
+    labels = [label_of(task, class_of, label, where) for where, _, label in rows]
+    n_unlabelled = labels.count(None)
+    if labelled and n_unlabelled == len(labels):
+        raise ValueError(f'{path} has no labels (column {" or ".join(task.files.label)})')
+    if 0 < n_unlabelled < len(labels):
+        raise ValueError(f'{rows[labels.index(None)][0]}: the label is missing, but other examples have one')
+    empty = [f'{where}: {name}' for where, texts, _ in rows
+             for name, text in zip(names, texts, strict=True) if not has_tokens(text)]
+    if empty:
+        notes = (*notes, f'{empty[0]} is empty, as {len(empty)} texts are; they are kept')
+    fields = tuple(map(list, zip(*(texts for _, texts, _ in rows), strict=True)))
+    return Split(fields, None if n_unlabelled else labels, notes=tuple(notes))
 
 
 def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
@@ -237,23 +210,23 @@ def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """
-    files = task.files
-    names = tuple(name if isinstance(name, str) else name[0] for name in files.columns)
-    builder, notes = SplitBuilder(task, names), []
+    files, rows, notes = task.files, [], []
     for path in paths:
         broken, n_left_out = [], 0
-        for place, (*texts, label) in files.rows(files, path, broken if files.skip_broken else None):
+        for place, (*texts, label) in read_rows(path, files.columns, files.label, files.bare,
+                                                broken if files.skip_broken else None):
             if as_text(label) in files.no_majority:
                 n_left_out += 1
             else:
-                builder.add(f'{path}, {place}', [str(text) for text in texts], label)
+                rows.append((f'{path}, {place}', [str(text) for text in texts], as_text(label)))
         if broken:
             lines = [*map(str, broken[:5]), '...'] if len(broken) > 5 else map(str, broken)
             notes.append(f'{path}: {len(broken)} rows with another number of columns than the header are left out: '
                          f'lines {", ".join(lines)}')
         if n_left_out:
             notes.append(f'{path}: {n_left_out} examples without a gold label are left out')
-    return builder.split(paths[0], labelled, notes)
+    names = tuple(name if isinstance(name, str) else name[0] for name in files.columns)
+    return build_split(task, names, rows, paths[0], labelled, notes)
 
 
 def join(splits: dict) -> Split:
@@ -287,7 +260,8 @@ def with_labels(test: Split, answers: Split, path: str) -> Split:
     found = [labels.get(texts, ()) for texts in zip(*test.texts, strict=True)]
     if any(len(of_text) != 1 for of_text in found):
         return test
-    return noted(test._replace(labels=[label for [label] in found]), f'labels of the test are from {path}')
+    return test._replace(labels=[label for [label] in found],
+                         notes=(*test.notes, f'labels of the test are from {path}'))
 
 
 def read_test(task: Task, folder: str) -> Split | None:
@@ -307,6 +281,5 @@ def load_tables(task: Task, options: Namespace) -> tuple[Split, Split, Split | N
     train = read_tables(task, files_of(folder, files, 'train'), labelled=True)
     valid = read_kind(task, folder, 'validation', labelled=True)
     if valid is None:
-        raise FileNotFoundError(f'{folder} has training examples of {files.folders[0]}, but no validation file: '
-                                f'looked for {names_of(files, "validation")}')
+        raise no_files(folder, files, 'validation')
     return train, valid, read_test(task, folder)

@@ -190,14 +190,8 @@ def open_own(options: Namespace) -> Task:
 
 
 def saved_task(config: dict) -> Task:
-    """The task of a run of own data, from its config.json, without its training file. ValueError if it is damaged."""
-    options, classes = Namespace(**config['options']), tuple(config['classes'])
-    kinds = dict(text=str, label=str, form=str, desc=str, number=(bool, type(None)), label_base=(int, type(None)))
-    wrong = [name for name, kind in kinds.items() if not isinstance(getattr(options, name, ...), kind)]
-    if wrong or options.form not in COLUMNS or bool(classes) == bool(options.number):
-        raise ValueError('config.json is damaged, or of another version of this program: '
-                         + (wrong[0] if wrong else 'form'))
-    return own_task(options, classes)
+    """The task of a run of own data, from its config.json, without its training file."""
+    return own_task(Namespace(**config['options']), tuple(config['classes']))
 
 
 def load_own(train: Split, task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
@@ -234,9 +228,7 @@ def split_off(task: Task, options: Namespace, split: Split) -> tuple[Split, Spli
         stratify = None
         notes.append(f'{n_valid} validation examples of {len(rest)} cannot have all classes: they are drawn at random')
     parts = train_test_split(rest, test_size=n_valid, random_state=SPLIT_SEED, stratify=stratify)
-    train, valid = (Split(tuple([field[i] for i in chosen] for field in split.texts), [split.labels[i] for i in chosen])
-                    for chosen in (parts[0] + single, parts[1]))
-    return train._replace(notes=tuple(notes)), valid
+    return split.take(parts[0] + single)._replace(notes=tuple(notes)), split.take(parts[1])
 
 
 def doubts(task: Task, options: Namespace, rows: Rows):

@@ -3,18 +3,12 @@
 import os
 import re
 from argparse import Namespace
-from functools import partial
 
-from tasks.base import EXTENSIONS, WORDS, Files, Split, SplitBuilder, Task, files_of, find_folder, join
+from tasks.base import WORDS, Files, Split, Task, as_text, build_split, files_of, find_folder, join, no_files
 from tasks.readers import read_rows
 from utils import read_json
 
 LEVELS = ('middle', 'high')  # schools of the exams
-LOOKED_FOR = {
-    'train': 'train/middle/1.txt, train/high/1.txt, ..., or middle/train, high/train, all/train, train '
-             f'({", ".join(EXTENSIONS)})',
-    'validation': 'dev/middle/, dev/high/ and files validation',
-}
 
 
 def passages(folder: str) -> list[str]:
@@ -24,18 +18,13 @@ def passages(folder: str) -> list[str]:
     return [os.path.join(folder, f'{number}.txt') for number in numbers]
 
 
-def race_files(files: Files, folder: str, kind: str) -> list[str]:
+def race_files(folder: str, files: Files, kind: str) -> list[str]:
     """Paths of the files of a kind of RACE, middle before high: the archive's folders, or Hugging Face's files."""
     found = [path for word in WORDS[kind] for level in LEVELS
              for path in passages(os.path.join(folder, word, level))]
     found = found or [path for level in LEVELS
                       for path in files_of(folder, files._replace(patterns=(f'{level}/{{}}',)), kind)]
     return found or files_of(folder, files, kind)
-
-
-def race_folder(files: Files, data_dir: str, kind: str) -> str:
-    """The first folder with files of a kind: train or validation. FileNotFoundError with the names looked for."""
-    return find_folder(data_dir, files, partial(race_files, files, kind=kind), LOOKED_FOR[kind], kind)
 
 
 def race_rows(files: Files, path: str):
@@ -60,20 +49,17 @@ def read_questions(task: Task, paths: list[str], labelled: bool = False, in_part
 
     The levels are parts, middle before high; without in_parts the order is that of the files.
     """
-    n_options = len(task.classes)
     names = ('article', 'question', *(f'option {letter}' for letter in task.classes))
-    levels, articles = {level: SplitBuilder(task, names) for level in (*LEVELS, '')}, {}
+    levels, articles = {level: [] for level in (*LEVELS, '')}, {}
     for path in paths:
         for place, level, (article, question, options), answer in race_rows(task.files, path):
-            if not isinstance(article, str):
-                raise ValueError(f'{path}, {place}: the article is not a text')
-            if not (isinstance(question, str) and isinstance(options, list) and len(options) == n_options
-                    and all(isinstance(option, str) for option in options)):
-                raise ValueError(f'{path}, {place}: not a question and a list of {n_options} options')
+            texts = [article, question, *options] if isinstance(options, list) else []
+            if len(texts) != len(names) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f'{path}, {place}: not an article, a question and a list of {len(names) - 2} options')
             article = articles.setdefault(article, article)  # once in memory for all its questions
-            levels[level if level in LEVELS and in_parts else ''].add(
-                f'{path}, {place}', [article, question.strip(), *(option.strip() for option in options)], answer)
-    splits = {level: builder.split(paths[0], labelled) for level, builder in levels.items() if builder.labels}
+            levels[level if level in LEVELS and in_parts else ''].append(
+                (f'{path}, {place}', [article, *(text.strip() for text in texts[1:])], as_text(answer)))
+    splits = {level: build_split(task, names, rows, paths[0], labelled) for level, rows in levels.items() if rows}
     if not splits:
         raise ValueError(f'{paths[0]} has no questions')
     return join(splits)._replace(parts={}) if '' in splits else join(splits)
@@ -81,11 +67,10 @@ def read_questions(task: Task, paths: list[str], labelled: bool = False, in_part
 
 def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
     """RACE, trained on middle and high together."""
-    folder = race_folder(task.files, options.data_dir, 'train')
-    train, valid, test = (race_files(task.files, folder, kind) for kind in ('train', 'validation', 'test'))
+    folder = find_folder(options.data_dir, task.files, find=race_files)
+    train, valid, test = (race_files(folder, task.files, kind) for kind in ('train', 'validation', 'test'))
     if not valid:
-        raise FileNotFoundError(f'{folder} has training examples of RACE, but no validation examples: looked for '
-                                f'{LOOKED_FOR["validation"]}')
+        raise no_files(folder, task.files, 'validation')
     return (read_questions(task, train, labelled=True)._replace(parts={}), read_questions(task, valid, labelled=True),
             read_questions(task, test) if test else None)
 

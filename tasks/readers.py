@@ -28,11 +28,6 @@ def read_lines(path):
                 raise ValueError(f'{path}, line {number}: byte 0x{byte:02x} is not UTF-8: save it as UTF-8') from None
 
 
-def is_tsv(path) -> bool:
-    """True if the name of a file says that tabs separate its columns."""
-    return str(path).lower().endswith('.tsv')
-
-
 def table_rows(path, widths=()):
     """Line number and fields of each row of a table that is not blank. The header, if it has one, is the first row.
 
@@ -50,7 +45,7 @@ def table_rows(path, widths=()):
         start += 1
     else:
         return
-    tabs = is_tsv(path) or first.count('\t') + 1 in widths
+    tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
     delimiter = '\t' if tabs else max(',;\t', key=first.count)
     yield from delimited(path, itertools.chain([first], lines), delimiter, start)
 
@@ -76,29 +71,6 @@ def delimited(path, lines, delimiter, start):
         raise ValueError(f'{path}, line {number}: {e}{hint}') from None
 
 
-def wrong_width(path, line, row, header) -> ValueError:
-    """The error for a row whose number of fields is not that of the header."""
-    what = 'tab or line break inside a field' if is_tsv(path) else 'delimiter inside a field without quotes'
-    return ValueError(f'{path}, line {line}: {len(row)} columns, the header has {len(header)}: a {what}?')
-
-
-def read_table(path):
-    """Header and rows of a table: a list of names and a list of (line number, fields), without blank rows.
-
-    Raises what `table_rows` raises, and ValueError with file and line for a row with another number of fields than
-    the header.
-    """
-    header, rows = [], []
-    for line, row in table_rows(path):
-        if not header:
-            header = row
-        elif len(row) != len(header):
-            raise wrong_width(path, line, row, header)
-        else:
-            rows.append((line, row))
-    return header, rows
-
-
 def find_column(header, names):
     """Index in a header of the first of the names, or of the one name, that it has, ignoring case; None without."""
     header = [name.strip().lower() for name in header]
@@ -106,20 +78,23 @@ def find_column(header, names):
     return next((header.index(name.lower()) for name in names if name.lower() in header), None)
 
 
-def in_words(names) -> str:
-    """A name, or several, as words of a message."""
-    return names if isinstance(names, str) else ' or '.join(names)
+def find_columns(path, place, header, columns, label=()) -> list:
+    """Indices in a header of the columns, each given by its name or by several, and of the label; None: no label.
 
-
-def find_columns(path, header, columns) -> list[int]:
-    """Indices of columns in a header, each given by its name or by several names. ValueError for missing columns."""
-    indices = [find_column(header, names) for names in columns]
-    missing = [in_words(names) for names, index in zip(columns, indices, strict=True) if index is None]
+    Raises ValueError, with the place of the header, if a column is missing.
+    """
+    indices = [find_column(header, names) for names in (*columns, label)]
+    missing = [names if isinstance(names, str) else ' or '.join(names)
+               for names, index in zip(columns, indices, strict=False) if index is None]
     if missing:
         found = ' '.join(', '.join(header).split())[:200]
-        raise ValueError(f'{path}, line 1: no column {", ".join(missing)}: the first row names the columns, between '
-                         f'tabs in a .tsv file, else between commas; it is {found or "missing: the file is empty"}')
+        raise ValueError(f'{path}, {place}: no column {", ".join(missing)}: it has {found or "none"}')
     return indices
+
+
+def at(indices, values) -> list:
+    """The values at these indices; None where an index is None."""
+    return [None if i is None else values[i] for i in indices]
 
 
 def parse_json(path, place, text):
@@ -147,7 +122,7 @@ def json_rows(path, columns, label):
         if not isinstance(row, dict):
             raise ValueError(f'{path}, {place}: not a json object, {{"column": value, ...}}')
         if names is None:
-            names = choose(path, place, list(row), columns, label)
+            names = at(find_columns(path, place, list(row), columns, label), list(row))
         missing = [name for name in names[:len(columns)] if name not in row]
         if missing:
             raise ValueError(f'{path}, {place}: no {missing[0]!r}, which rows before have')
@@ -164,7 +139,8 @@ def parquet_rows(path, columns, label):
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            names = choose(path, 'schema', file.schema_arrow.names, columns, label)
+            header = file.schema_arrow.names
+            names = at(find_columns(path, 'schema', header, columns, label), header)
             wanted = [name for name in names if name is not None]
             for batch in file.iter_batches(BATCH, columns=wanted):
                 fields = {name: batch.column(name).to_pylist() for name in wanted}
@@ -175,41 +151,31 @@ def parquet_rows(path, columns, label):
         raise ValueError(f'{path}, row {number + 1}: damaged, or no parquet file: {str(e).splitlines()[0]}') from None
 
 
-def choose(path, place, header, columns, label):
-    """The names that columns and label have in the header of a file; None for an absent label."""
-    indices = [find_column(header, names) for names in (*columns, label)]
-    if None in indices[:-1]:
-        raise ValueError(f'{path}, {place}: no column {in_words(columns[indices.index(None)])}: it has '
-                         f'{", ".join(header)[:200]}')
-    return [None if index is None else header[index] for index in indices]
-
-
 def column_rows(path, columns, label, bare, broken):
     """`read_rows` for tables."""
     rows = table_rows(path, bare)
     line, first = next(rows, (1, []))  # an empty file has no columns
     if len(first) in bare and None in [find_column(first, names) for names in columns]:
-        layouts, header = bare, None
-        names = [f'column {i + 1}' for i in bare[len(first)]]
-        rows = itertools.chain([(line, first)], rows)  # it is an example
+        layouts, names = bare, [f'column {i + 1}' for i in bare[len(first)]]
+        rows = itertools.chain([(line, first)], rows)  # the first row is an example
     else:
-        indices = [*find_columns(path, first, columns), find_column(first, label)]
-        layouts, header = {len(first): indices}, first
-        names = [None if i is None else first[i].strip() for i in indices]
+        indices = find_columns(path, 'line 1', first, columns, label)
+        layouts, names = {len(first): indices}, at(indices, first)
     for line, row in rows:
-        indices = layouts.get(len(row))
-        if indices is not None:
-            yield f'line {line}', names, [None if i is None else row[i] for i in indices]
+        if len(row) in layouts:
+            yield f'line {line}', names, at(layouts[len(row)], row)
         elif broken is not None and names[-1] is not None:
             broken.append(line)
-        elif header is not None:
-            raise wrong_width(path, line, row, header)
         else:
-            raise ValueError(f'{path}, line {line}: {len(row)} columns, not {" or ".join(map(str, bare))}')
+            raise ValueError(f'{path}, line {line}: {len(row)} columns, not {" or ".join(map(str, layouts))}: is a '
+                             'delimiter or a line break inside a field?')
 
 
-def plain(value):
-    """A field as text without blanks around it, as a number, or as a list of texts. null and NaN become ''."""
+def plain(value, lists=False):
+    """A field as text without blanks around it, as a number, or with `lists` as a list of texts. null and NaN give ''.
+
+    Raises TypeError for anything else, and UnicodeError for text that is not Unicode.
+    """
     if isinstance(value, str):
         if not value.isascii():
             value.encode()  # json can hold halves of characters
@@ -218,10 +184,10 @@ def plain(value):
         return ''
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list) and all(isinstance(text, str) for text in value):
-        return [plain(text) for text in value]
     if isinstance(value, (int, float)):
         return value
+    if lists and isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return [plain(text) for text in value]
     raise TypeError
 
 
@@ -250,12 +216,9 @@ def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
         fields = []
         for name, value in zip(names, values, strict=True):
             try:
-                field = None if name is None else plain(value)
+                fields.append(None if name is None else plain(value, lists))
             except (TypeError, UnicodeError):
                 raise ValueError(f'{path}, {place}: {name} is {str(value)[:40]!r}, not a text or a number') from None
-            if isinstance(field, list) and not lists:
-                raise ValueError(f'{path}, {place}: {name} is a list, not a text or a number')
-            fields.append(field)
         yield place, fields
 
 

@@ -4,8 +4,8 @@ import os
 import re
 from argparse import Namespace
 
-from tasks.base import Split, Task
-from tasks.readers import find_column, find_columns, read_table
+from tasks.base import Split, Task, as_text
+from tasks.readers import read_rows
 from text_utils import has_tokens
 
 SPLIT_SEED = 3535999445  # the original's, of the split into training and validation stories
@@ -21,22 +21,18 @@ LABEL = 'AnswerRightEnding'
 def cloze_rank(name: str, kind: str):
     """A key that sorts the names of story files of a kind, 'val' or 'test', the best first; None for other files.
 
-    A name that says the kind comes before cloze_test.csv, which is taken for the test file; 2016 before later years.
+    A name that says the kind comes before cloze_test.csv, which is taken for the test file; then 2016 comes first.
     """
-    if name.startswith(('.', '~$')):  # skip hidden files and Excel's lock files
+    stem, extension = os.path.splitext(name.lower())
+    if extension not in ('.csv', '.tsv') or name.startswith(('.', '~$')):  # hidden files, and Excel's lock files
         return None
-    stem = os.path.splitext(name)[0]
-    words = [word.lower() for word in re.findall('[Cc]loze|[A-Z]?[a-z]+|[A-Z]+|[0-9]+', stem)]
-    text = ' '.join(words)
-    if not re.search('cloze|2016|2018', text):
-        return None
-    says_kind = kind in text.replace('cloze test', 'cloze').split()  # files of both kinds are of the "cloze test"
-    if not says_kind:
-        says_another = {'val', 'valid', 'validation', 'train', 'dev'} & {*words}
-        if kind != 'test' or 'cloze test' not in text or says_another:
-            return None
-    year = 0 if '2016' in words else 2 if '2018' in words else 1
-    return not says_kind, year
+    stem, n_titles = re.subn('cloze[^a-z]*test', 'cloze ', stem)  # the "test" of the title says no kind
+    words = {*re.findall('[a-z]+|[0-9]+', stem)}
+    if kind in words and words & {'cloze', '2016', '2018'}:
+        return False, '2016' not in words
+    if kind == 'test' and n_titles and not words & {'val', 'valid', 'validation', 'train', 'dev'}:
+        return True, '2016' not in words
+    return None
 
 
 def find_cloze_file(data_dir: str, kind: str) -> str:
@@ -48,18 +44,13 @@ def find_cloze_file(data_dir: str, kind: str) -> str:
     exact = VAL_NAME if kind == 'val' else TEST_NAME
     if os.path.isfile(os.path.join(data_dir, exact)):
         return os.path.join(data_dir, exact)
-    if not os.path.isdir(data_dir):
-        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the Story Cloze files')
     ranks = {name: cloze_rank(name, kind) for name in sorted(os.listdir(data_dir))}
-    names = [name for name, rank in ranks.items() if rank is not None]
-    tables = [name for name in names if name.lower().endswith(('.csv', '.tsv'))]
-    if not tables:
+    ranks = {name: rank for name, rank in ranks.items() if rank}
+    if not ranks:
         raise FileNotFoundError(
             f'{data_dir} has no Story Cloze {kind} file: looked for "{exact}", then csv or tsv names with "{kind}" '
-            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, ...)'
-            + (f'; {names[0]} is neither: unpack it, or save it as CSV (UTF-8)' if names else ''))
-    first = min(ranks[name] for name in tables)
-    best = [name for name in tables if ranks[name] == first]
+            f'and "cloze" or a year (cloze_test_{kind}__winter2018-..., cloze_test_ALL_{kind}.csv, ...)')
+    best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
     if len(best) > 1:
         raise ValueError(f'{data_dir} has several {kind} files ({", ".join(best)}): keep one, or name it "{exact}"')
     return os.path.join(data_dir, best[0])
@@ -71,30 +62,27 @@ def read_cloze(path: str, labelled: bool | None = None):
     labelled: True wants a label in every row, False ignores them, None takes them where the file has them. The labels
     are None where there are none. Raises ValueError with file and row where something is wrong with one.
     """
-    header, rows = read_table(path)
-    wanted = SENTENCES + ENDINGS
-    columns = find_columns(path, header, [*wanted, LABEL] if labelled else wanted)[:len(wanted)]
+    names = [*SENTENCES, *ENDINGS]
+    rows = list(read_rows(path, [*names, LABEL] if labelled else names, LABEL))
     if not rows:
-        raise ValueError(f'{path} has a header but no story')
-    label = find_column(header, LABEL)
-    if label is not None and not any(row[label].strip() for _, row in rows):
+        raise ValueError(f'{path} has no stories')
+    if not any(label for _, (*_, label) in rows):
         if labelled:
             raise ValueError(f'{path}: {LABEL} is empty in all rows: this is not the file with the labels')
-        label = None
+        labelled = False
     stories, endings1, endings2, labels = [], [], [], []
-    for i, (line, row) in enumerate(rows, start=1):
-        where = f'{path}, line {line} (story {i})'
-        *sentences, ending1, ending2 = fields = [row[column] for column in columns]
-        for name, field in zip(wanted, fields, strict=True):
+    for i, (place, values) in enumerate(rows, start=1):
+        fields, label = [str(value) for value in values[:len(names)]], as_text(values[-1])
+        for name, field in zip(names, fields, strict=True):
             if not has_tokens(field):
-                raise ValueError(f'{where}: {name} is empty: {field[:40]!r} has no tokens')
-        if label is not None and labelled is not False:
-            if row[label].strip() not in ('1', '2'):
-                raise ValueError(f'{where}: {LABEL} is {row[label]!r}, not 1 or 2')
-            labels.append(int(row[label]) - 1)
-        stories.append(' '.join(sentences))
-        endings1.append(ending1)
-        endings2.append(ending2)
+                raise ValueError(f'{path}, {place} (story {i}): {name} is empty: {field[:40]!r} has no tokens')
+        if labelled is not False:
+            if label not in ('1', '2'):
+                raise ValueError(f'{path}, {place} (story {i}): {LABEL} is {label[:40]!r}, not 1 or 2')
+            labels.append(int(label) - 1)
+        stories.append(' '.join(fields[:4]))
+        endings1.append(fields[4])
+        endings2.append(fields[5])
     return stories, endings1, endings2, labels or None
 
 

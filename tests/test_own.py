@@ -338,14 +338,6 @@ def test_seeds_share_the_file_and_have_names_of_their_own(tmp_path):
     assert classifier.load(tmp_path / 'save' / 'mine-1', device='cpu').classes == ('happy', 'sad')
 
 
-@pytest.mark.parametrize('name, value', [('text', None), ('form', 'other'), ('number', True), ('label_base', 'x')])
-def test_a_damaged_config_is_named(name, value, tmp_path):
-    options = dict(text='a', label='b', form='text', desc='mine', number=None, label_base=None)
-    own.saved_task(dict(options=options, classes=['x', 'y']))
-    with pytest.raises(ValueError, match='config.json is damaged'):
-        own.saved_task(dict(options={**options, name: value}, classes=['x', 'y']))
-
-
 OPTIONS = dict(model_path=TOY, n_embd=16, n_head=4, n_layer=3, n_ctx=24, n_iter=1, n_batch=4, device='cpu', lm_coef=0)
 
 

@@ -12,7 +12,7 @@ import pytest
 from toy import as_csv
 
 from tasks import TASKS
-from tasks.readers import find_columns, read_rows, read_table
+from tasks.readers import find_columns, read_rows, table_rows
 
 TRAPS = ['"Ana left.', 'Bo said "no.', 'n/a', 'NA', 'null', 'None', 'nan', 'He,she; they',
          'a\u2028b\x85c\x0cd\x1ce', "x''\\t"]
@@ -84,7 +84,7 @@ def test_a_tsv_file_has_no_quotes_and_only_line_feeds_end_its_rows(tmp_path, cha
 
 def test_a_table_of_crlf_lines_has_no_carriage_return_at_their_ends(tmp_path):
     path = put(tmp_path / 'x.tsv', 'a\tb\r\n"c\rd\te\r\n')
-    assert read_table(path) == (['a', 'b'], [(2, ['"c\rd', 'e'])])
+    assert list(table_rows(path)) == [(1, ['a', 'b']), (2, ['"c\rd', 'e'])]
 
 
 def test_all_formats_give_the_same(tmp_path):
@@ -114,8 +114,8 @@ def test_json_and_parquet_numbers_nulls_and_truth_values(tmp_path):
 
 @pytest.mark.parametrize('name, data, words', [
     ('x.tsv', 'sentence1\tlabel\na\t0\n', 'line 1: no column sentence2'),
-    ('x.tsv', rte_tsv(TWO) + '9\tone\ttwo\n', 'line 4: 3 columns, the header has 4'),
-    ('x.tsv', rte_tsv(TWO) + '9\to\tne\ttwo\tentailment\n', 'line 4: 5 columns, the header has 4: a tab'),
+    ('x.tsv', rte_tsv(TWO) + '9\tone\ttwo\n', 'line 4: 3 columns, not 4'),
+    ('x.tsv', rte_tsv(TWO) + '9\to\tne\ttwo\tentailment\n', 'line 4: 5 columns, not 4: is a'),
     ('x.tsv', rte_tsv(TWO, ['entailment', 'yes']), "line 3: label 'yes' is not one of entailment, 0, not_entailment"),
     ('x.tsv', rte_tsv(TWO, ['entailment', '']), 'line 3: the label is missing, but other examples have one'),
     ('x.tsv', rte_tsv([]), 'has no examples'), ('x.tsv', '', 'line 1: no column sentence1, sentence2'),
@@ -123,15 +123,15 @@ def test_json_and_parquet_numbers_nulls_and_truth_values(tmp_path):
     ('x.tsv', b'\xef\xbb\xbf\xe9', 'line 1: byte 0xe9 is not UTF-8'),
     ('x.tsv', rte_tsv(TWO).encode('utf-16'), 'UTF-16: save it as UTF-8'), ('x.tsv', b'\x1f\x8b\x08', 'gunzip it'),
     ('x.csv', 'sentence1,sentence2,label\na,"b\nc",0\n"d,e,1\n', 'line 4: unexpected end of data'),
-    ('x.csv', 'sentence1,sentence2,label\na,"b",0\na, b,c,1\n', 'line 3: 4 columns, the header has 3: a delimiter in'),
+    ('x.csv', 'sentence1,sentence2,label\na,"b",0\na, b,c,1\n', 'line 3: 4 columns, not 3: is a delimiter'),
     ('x.csv', 'sentence1,sentence2,label\n"a "b" c",d,1\n', 'inside quotes, a quote is written twice'),
-    ('x.csv', '', 'line 1: no column sentence1, sentence2'), ('x.csv', '', 'it is missing: the file is empty'),
+    ('x.csv', '', 'line 1: no column sentence1, sentence2'), ('x.csv', '', 'it has none'),
     ('x.jsonl', jsonl(TWO) + '{"sentence1": "a"', 'line 3: not json'),
     ('x.jsonl', jsonl(TWO) + '3', 'line 3: not a json'),
     ('x.jsonl', jsonl(TWO) + '{"sentence1": "a", "label": 0}', "line 3: no 'sentence2'"),
-    ('x.jsonl', '{"text": "a", "label": 0}', 'line 1: no column sentence1: it has text, label'),
+    ('x.jsonl', '{"text": "a", "label": 0}', 'line 1: no column sentence1, sentence2: it has text, label'),
     ('x.jsonl', jsonl([dict(TWO[0], sentence2={'a': 1})]), "line 1: sentence2 is \"{'a': 1}\", not a text or a number"),
-    ('x.jsonl', jsonl([dict(TWO[0], sentence2=['a'])]), 'line 1: sentence2 is a list, not a text'),
+    ('x.jsonl', jsonl([dict(TWO[0], sentence2=['a'])]), "line 1: sentence2 is \"['a']\", not a text"),
     ('x.jsonl', '{"sentence1": "\\ud800", "sentence2": "a", "label": 0}', 'line 1: sentence1 is'),
     ('x.jsonl', '[' * 100_000, 'line 1: not json'), ('x.json', '[1]', 'row 1: not a json object'),
     ('x.json', '{"sentence1": {"0": "a"}, "sentence2": {"0": "b"}}', 'line 1: sentence1 is'),
@@ -174,9 +174,10 @@ def test_a_tsv_file_is_read_in_little_memory(tmp_path):
 
 
 def test_a_column_is_found_by_the_first_name_that_is_there():
-    assert find_columns('x', ['Label1', ' GOLD_LABEL', 'label'], [('gold_label', 'label'), 'label1']) == [1, 0]
-    with pytest.raises(ValueError, match='x, line 1: no column a or b, c: the first row names the columns'):
-        find_columns('x', ['d'], [('a', 'b'), 'd', 'c'])
+    assert find_columns('x', 'line 1', ['Label1', ' GOLD_LABEL', 'label'], [('gold_label', 'label'), 'label1']) == [
+        1, 0, None]
+    with pytest.raises(ValueError, match='x, line 1: no column a or b, c: it has d'):
+        find_columns('x', 'line 1', ['d'], [('a', 'b'), 'd', 'c'])
 
 
 @pytest.mark.parametrize('place', ['', 'RTE', 'rte', 'glue_data/RTE', 'glue/rte', 'glue/RTE'])
@@ -191,16 +192,16 @@ def test_a_missing_file_is_an_error_with_the_names_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         load('cola', tmp_path)
     one_line(error, f'{tmp_path} has no training file of CoLA: looked for train (.tsv, ', '.parquet)', 'glue_data/CoLA')
-    with pytest.raises(FileNotFoundError, match='is not a folder: --data_dir'):
+    with pytest.raises(FileNotFoundError, match='absent has no training file of CoLA'):
         load('cola', tmp_path / 'absent')
     put(tmp_path / 'mnli' / 'train.jsonl', '')
     put(tmp_path / 'rte' / 'train.tsv', rte_tsv(RTE))
     with pytest.raises(FileNotFoundError) as error:
         load('rte', tmp_path)
-    one_line(error, 'rte has training examples of RTE, but no validation file: looked for dev, validation')
+    one_line(error, 'rte has no validation file of RTE: looked for dev, validation')
     with pytest.raises(FileNotFoundError) as error:
         load('race', tmp_path)
-    one_line(error, 'no training file of RACE: looked for train/middle/1.txt')
+    one_line(error, 'no training file of RACE: looked for train/middle/1, ')
     with pytest.raises(ValueError, match='train.jsonl has no examples'):
         load('mnli', tmp_path)
 
@@ -370,24 +371,19 @@ def test_mrpc_from_glues_files_with_the_test_labels_of_the_raw_file(tmp_path):
     put(tmp_path / 'MRPC' / 'dev.tsv', tsv(header, *mrpc_rows(2, 4)))
     train, valid, test = load('mrpc', tmp_path)
     assert train.labels == [0, 1, 1, 0] and valid.labels == [1, 1] and test.labels == [1, 0, 1]
-    assert 'MRPC is split as the files in' in train.notes[0]
 
 
 def test_sst2_takes_test_labels_where_all_texts_are_found(tmp_path):
     for kind in ('train', 'dev'):
         put(tmp_path / f'{kind}.tsv', tsv(['sentence', 'label'], ['a "fine film ', 1], ['dull ', 0]))
     put(tmp_path / 'test.tsv', tsv(['index', 'sentence'], [0, 'so (very) good . '], [1, 'bad'], [2, 'bad']))
-    put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\n1 so -lrb- very -rrb- good .\n')
-    assert load('sst2', tmp_path)[2].labels is None  # "( very )" is not "(very)"
-    put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\n1 so -lrb-very-rrb- good .\n')
+    for unusable in ([['so ( very ) good .', 1], ['bad', 0]], [['so (very) good .', 1], ['bad', 0], ['bad', 1]]):
+        put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], *unusable))
+        assert load('sst2', tmp_path)[2].labels is None
+    put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], ['bad', 0], ['so (very) good .', 1]))
     train, valid, test = load('sst2', tmp_path)
     assert train == valid == ((['a "fine film', 'dull'],), [1, 0], {}, ())
-    assert test[:2] == ((['so (very) good .', 'bad', 'bad'],), [1, 0, 0]) and 'stsa.binary.test' in test.notes[0]
-    put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], ['so (very) good .', 1], ['bad', 0], ['bad', 1]))
-    assert load('sst2', tmp_path)[2].labels == [1, 0, 0]  # ambiguous there: the next file is taken
-    put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\nbroken\n')
-    with pytest.raises(ValueError, match='stsa.binary.test, line 2: not a label, a blank and a sentence'):
-        load('sst2', tmp_path)
+    assert test[:2] == ((['so (very) good .', 'bad', 'bad'],), [1, 0, 0]) and 'labelled_test.tsv' in test.notes[0]
 
 
 MNLI_COLUMNS = ('index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse '
@@ -414,15 +410,6 @@ def test_mnli_has_parts_in_order_and_the_diagnostic_examples(tmp_path):
     test = load('mnli', tmp_path)[2]
     assert test == (([*texts, 'AX.'], ['"n/a'] * 5 + ['Ax?']), None, {**parts, 'AX': slice(5, 6)}, ())
     assert {*test.parts} == {*TASKS['mnli'].submission}
-
-
-def test_the_version_of_qnli_is_noted(tmp_path):
-    rows = [[0, 'Who?', 'He.', 'entailment']] * 5463
-    for name, n in (('train', 3), ('dev', 5463)):
-        put(tmp_path / 'QNLI' / f'{name}.tsv', tsv(['index', 'question', 'sentence', 'label'], *rows[:n]))
-    assert load('qnli', tmp_path)[0].notes == ('by the numbers of its rows this is neither QNLI v1 nor v2',)
-    put(tmp_path / 'QNLI' / 'train.tsv', tsv(['index', 'question', 'sentence', 'label'], *rows))
-    assert load('qnli', tmp_path)[0].notes == ('by the numbers of its rows this is QNLI v2',)
 
 
 def passage(level, number, n=2, **more):
@@ -459,9 +446,9 @@ def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch)
 @pytest.mark.parametrize('change, words', [
     ({'answers': ['A', 'E']}, "question 2: label 'E' is not one of A,"), ({'answers': ['A']}, 'is no passage of RACE'),
     ({'questions': 5}, 'is no passage of RACE'),
-    ({'options': [['a', 'b', 'c', 'd'], ['a', 'b']]}, 'question 2: not a question and a list of 4 options'),
-    ({'options': [['a', 'b', 'c', 'd'], ['a', 'b', 'c', None]]}, 'question 2: not a question'),
-    ({'questions': [3, 'x']}, 'question 1: not a question'), ({'article': None}, 'is no passage of RACE')])
+    ({'options': [['a', 'b', 'c', 'd'], ['a', 'b']]}, 'question 2: not an article, a question and a list of 4 options'),
+    ({'options': [['a', 'b', 'c', 'd'], ['a', 'b', 'c', None]]}, 'question 2: not an article'),
+    ({'questions': [3, 'x']}, 'question 1: not an article'), ({'article': None}, 'is no passage of RACE')])
 def test_a_broken_passage_is_named(tmp_path, change, words):
     for kind, number in (('train', 1), ('train', 2), ('dev', 1)):
         put(tmp_path / kind / 'high' / f'{number}.txt', json.dumps(passage('high', number)))
@@ -490,7 +477,7 @@ PIECES = ('"', ',', '\n', '\r', '\r\n', '\0', '\t', 'x', '1', '', ' ', '\u2028',
     ('cola', 'x.tsv', tsv(['a', 1, '', 'b'], ['a', 0, '*', 'c'])),
     ('rte', 'x.csv', as_csv([list(TWO[0])] + [list(row.values()) for row in TWO])), ('rte', 'x.jsonl', jsonl(TWO)),
     ('rte', 'x.json', json.dumps(TWO)), ('stsb', 'x.csv', tsv(['g', 'f', 'y', '1', '2.5', 'a b', 'c d'])),
-    ('race', '1.txt', json.dumps(passage('high', 1))), ('sst2', 'stsa.binary.dev', '1 so good\n0 so bad\n')])
+    ('race', '1.txt', json.dumps(passage('high', 1)))])
 def test_a_damaged_file_is_read_or_named_in_one_line(tmp_path, task, name, text):
     rng, path = random.Random(0), tmp_path / name
     n_read = 0

@@ -21,7 +21,7 @@ import train
 from common import device
 from common.device import DTYPES, choose_device, grad_scaler
 from common.shell import run_script
-from tasks.readers import read_table
+from tasks.readers import table_rows
 from utils import (
     ResultLogger,
     encode_dataset,
@@ -142,7 +142,7 @@ def test_a_log_on_a_full_disk_keeps_whole_lines_and_says_where(tmp_path):
         assert len(path.read_text().splitlines()) == 1
 
 
-READERS = [read_bytes, read_text, read_json, read_table]
+READERS = [read_bytes, read_text, read_json, lambda path: list(table_rows(path))]
 
 
 @pytest.mark.parametrize('read', READERS)
@@ -177,11 +177,12 @@ def test_wrong_json_gets_one_line(tmp_path, data, words):
 
 def test_a_table_gives_lines_and_fields(tmp_path):
     (tmp_path / 'dev.tsv').write_bytes(b'\xef\xbb\xbfSentence\tLabel\n"good\t1\n\n\t0\n')
-    assert read_table(tmp_path / 'dev.tsv') == (['Sentence', 'Label'], [(2, ['"good', '1']), (4, ['', '0'])])
+    assert list(table_rows(tmp_path / 'dev.tsv')) == [(1, ['Sentence', 'Label']), (2, ['"good', '1']), (4, ['', '0'])]
     (tmp_path / 'dev.csv').write_bytes(b'Sentence,Label\r\n"go,\r\nod",1\r\n,\r\n\r\nbad,0')
-    assert read_table(tmp_path / 'dev.csv') == (['Sentence', 'Label'], [(2, ['go,\r\nod', '1']), (6, ['bad', '0'])])
+    assert list(table_rows(tmp_path / 'dev.csv')) == [
+        (1, ['Sentence', 'Label']), (2, ['go,\r\nod', '1']), (6, ['bad', '0'])]
     (tmp_path / 'dev.csv').write_bytes(b'')
-    assert read_table(tmp_path / 'dev.csv') == ([], [])
+    assert list(table_rows(tmp_path / 'dev.csv')) == []
 
 
 def test_make_path(tmp_path):

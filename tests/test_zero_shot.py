@@ -364,7 +364,7 @@ WINOGRAD = 'sentence\tcandidate1\tcandidate2\tlabel\n'
     ('sst2', '', 'dev.tsv, line 1: no column sentence'),
     ('sst2', 'sentence\tlabel\n', 'dev.tsv has no examples'),
     ('sst2', 'text\tlabel\nx\t1\n', 'dev.tsv, line 1: no column sentence'),
-    ('sst2', 'sentence\tlabel\na\t1\nb\n', 'dev.tsv, line 3: 1 columns, the header has 2'),
+    ('sst2', 'sentence\tlabel\na\t1\nb\n', 'dev.tsv, line 3: 1 columns, not 2'),
     ('sst2', 'sentence\tlabel\na\t2\n', "dev.tsv, line 2: label '2' is not one of"),
     ('winograd', None, 'has none of winograd.tsv, train.c.txt, test.c.txt, wsc273.txt'),
     ('winograd', WINOGRAD, 'winograd.tsv has no schemas'),
