@@ -9,7 +9,7 @@ Nothing here imports torch or numpy before files are read, because options.py ne
 """
 
 from tasks.base import Files, Task
-from tasks.glue import PAIR, load_mnli, load_mrpc
+from tasks.glue import PAIR, load_mnli, load_mrpc, load_qnli, load_sst2, sst2_rows
 from tasks.race import load_race, read_race
 from tasks.stories import load_stories, read_stories
 
@@ -29,9 +29,11 @@ TASKS = {
         defaults=ONE_TOWER, zero_shot=True,
         paper={'': dict(full=45.4, no_pretraining=18.9, no_lm=47.9)}, paper_set=GLUE, others_dev=57.6),
     'sst2': Task(
-        Files(('SST-2', 'sst2', 'SST2', 'sst-2'), ('sentence',), ('label',), answers=('labelled_test.tsv',)),
+        Files(('SST-2', 'sst2', 'SST2', 'sst-2'), ('sentence',), ('label',), rows=sst2_rows,
+              patterns=('{}', 'original/stsa.binary.{}', 'stsa.binary.{}'),
+              answers=('labelled_test.tsv', 'original/stsa.binary.test', 'stsa.binary.test')),
         'text', ('negative', 'positive'), ACCURACY, {'': 'SST-2.tsv'}, AS_NUMBERS,
-        defaults=ONE_TOWER, zero_shot=True,
+        loader=load_sst2, defaults=ONE_TOWER, zero_shot=True,
         paper={'': dict(full=91.3, no_pretraining=84.0, no_lm=92.0)}, paper_set=GLUE),
     'mrpc': Task(
         Files(('MRPC', 'mrpc'), (('#1 String', 'sentence1'), ('#2 String', 'sentence2')), ('Quality', 'label'),
@@ -58,7 +60,7 @@ TASKS = {
                'matched': dict(full=82.1), 'mismatched': dict(full=81.4)}, paper_set=GLUE, others_dev=77.2),
     'qnli': Task(
         Files(('QNLI', 'qnli', 'QNLIv2'), ('question', 'sentence'), ('label',)),
-        'pair', TWO_WAY, ACCURACY, {'': 'QNLI.tsv'}, defaults=ONE_TOWER,
+        'pair', TWO_WAY, ACCURACY, {'': 'QNLI.tsv'}, loader=load_qnli, defaults=ONE_TOWER,
         paper={'': dict(full=88.1, no_pretraining=71.2, no_lm=86.9)}, paper_set='GLUE test of QNLI v1'),
     'rte': Task(
         Files(('RTE', 'rte'), ('sentence1', 'sentence2'), ('label',)),

@@ -27,6 +27,16 @@ class Split(NamedTuple):
         return Split(tuple([field[i] for i in rows] for field in self.texts), [self.labels[i] for i in rows])
 
 
+def noted(split: Split, note: str) -> Split:
+    """The Split with one note more."""
+    return split._replace(notes=(*split.notes, note))
+
+
+def rows_of(files: 'Files', path: str, broken: list | None):
+    """Place, texts and label of each row of a table, as `read_rows` gives them."""
+    return read_rows(path, files.columns, files.label, files.bare, broken)
+
+
 class Files(NamedTuple):
     """Where examples lie, in the official archive or in a re-distribution: names of folders, files and columns."""
     folders: tuple  # names of the folder, the official one first
@@ -39,6 +49,7 @@ class Files(NamedTuple):
     no_majority: tuple = ()  # examples with these labels are left out
     skip_broken: bool = False  # rows with a wrong number of columns are left out
     answers: tuple = ()  # files with the labels of the test examples, for a test file without labels
+    rows: Callable = rows_of  # reads the rows of a file; another function where files are not tables
 
 
 class Task(NamedTuple):
@@ -116,7 +127,7 @@ def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
     """Paths of the file of a kind, or of its shards; empty without one. ValueError if a shard is missing."""
     for stem in stems(files, kind, part):
         path = os.path.join(folder, stem)
-        whole = [path + extension for extension in EXTENSIONS if os.path.isfile(path + extension)]
+        whole = [path + extension for extension in (*EXTENSIONS, '') if os.path.isfile(path + extension)]
         if found := whole[:1] or shards_of(path):
             return found
     return []
@@ -213,8 +224,7 @@ def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
     files, rows, notes = task.files, [], []
     for path in paths:
         broken, n_left_out = [], 0
-        for place, (*texts, label) in read_rows(path, files.columns, files.label, files.bare,
-                                                broken if files.skip_broken else None):
+        for place, (*texts, label) in files.rows(files, path, broken if files.skip_broken else None):
             if as_text(label) in files.no_majority:
                 n_left_out += 1
             else:
@@ -260,8 +270,7 @@ def with_labels(test: Split, answers: Split, path: str) -> Split:
     found = [labels.get(texts, ()) for texts in zip(*test.texts, strict=True)]
     if any(len(of_text) != 1 for of_text in found):
         return test
-    return test._replace(labels=[label for [label] in found],
-                         notes=(*test.notes, f'labels of the test are from {path}'))
+    return noted(test._replace(labels=[label for [label] in found]), f'labels of the test are from {path}')
 
 
 def read_test(task: Task, folder: str) -> Split | None:

@@ -371,19 +371,24 @@ def test_mrpc_from_glues_files_with_the_test_labels_of_the_raw_file(tmp_path):
     put(tmp_path / 'MRPC' / 'dev.tsv', tsv(header, *mrpc_rows(2, 4)))
     train, valid, test = load('mrpc', tmp_path)
     assert train.labels == [0, 1, 1, 0] and valid.labels == [1, 1] and test.labels == [1, 0, 1]
+    assert 'MRPC is split as the files in' in train.notes[0]
 
 
 def test_sst2_takes_test_labels_where_all_texts_are_found(tmp_path):
     for kind in ('train', 'dev'):
         put(tmp_path / f'{kind}.tsv', tsv(['sentence', 'label'], ['a "fine film ', 1], ['dull ', 0]))
     put(tmp_path / 'test.tsv', tsv(['index', 'sentence'], [0, 'so (very) good . '], [1, 'bad'], [2, 'bad']))
-    for unusable in ([['so ( very ) good .', 1], ['bad', 0]], [['so (very) good .', 1], ['bad', 0], ['bad', 1]]):
-        put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], *unusable))
-        assert load('sst2', tmp_path)[2].labels is None
-    put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], ['bad', 0], ['so (very) good .', 1]))
+    put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\n1 so -lrb- very -rrb- good .\n')
+    assert load('sst2', tmp_path)[2].labels is None  # "( very )" is not "(very)"
+    put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\n1 so -lrb-very-rrb- good .\n')
     train, valid, test = load('sst2', tmp_path)
     assert train == valid == ((['a "fine film', 'dull'],), [1, 0], {}, ())
-    assert test[:2] == ((['so (very) good .', 'bad', 'bad'],), [1, 0, 0]) and 'labelled_test.tsv' in test.notes[0]
+    assert test[:2] == ((['so (very) good .', 'bad', 'bad'],), [1, 0, 0]) and 'stsa.binary.test' in test.notes[0]
+    put(tmp_path / 'labelled_test.tsv', tsv(['sentence', 'label'], ['so (very) good .', 1], ['bad', 0], ['bad', 1]))
+    assert load('sst2', tmp_path)[2].labels == [1, 0, 0]  # ambiguous there: the next file is taken
+    put(tmp_path / 'original' / 'stsa.binary.test', '0 bad\nbroken\n')
+    with pytest.raises(ValueError, match='stsa.binary.test, line 2: not a label, a blank and a sentence'):
+        load('sst2', tmp_path)
 
 
 MNLI_COLUMNS = ('index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse '
@@ -410,6 +415,15 @@ def test_mnli_has_parts_in_order_and_the_diagnostic_examples(tmp_path):
     test = load('mnli', tmp_path)[2]
     assert test == (([*texts, 'AX.'], ['"n/a'] * 5 + ['Ax?']), None, {**parts, 'AX': slice(5, 6)}, ())
     assert {*test.parts} == {*TASKS['mnli'].submission}
+
+
+def test_the_version_of_qnli_is_noted(tmp_path):
+    rows = [[0, 'Who?', 'He.', 'entailment']] * 5463
+    for name, n in (('train', 3), ('dev', 5463)):
+        put(tmp_path / 'QNLI' / f'{name}.tsv', tsv(['index', 'question', 'sentence', 'label'], *rows[:n]))
+    assert load('qnli', tmp_path)[0].notes == ('by the numbers of its rows this is neither QNLI v1 nor v2',)
+    put(tmp_path / 'QNLI' / 'train.tsv', tsv(['index', 'question', 'sentence', 'label'], *rows))
+    assert load('qnli', tmp_path)[0].notes == ('by the numbers of its rows this is QNLI v2',)
 
 
 def passage(level, number, n=2, **more):
@@ -477,7 +491,7 @@ PIECES = ('"', ',', '\n', '\r', '\r\n', '\0', '\t', 'x', '1', '', ' ', '\u2028',
     ('cola', 'x.tsv', tsv(['a', 1, '', 'b'], ['a', 0, '*', 'c'])),
     ('rte', 'x.csv', as_csv([list(TWO[0])] + [list(row.values()) for row in TWO])), ('rte', 'x.jsonl', jsonl(TWO)),
     ('rte', 'x.json', json.dumps(TWO)), ('stsb', 'x.csv', tsv(['g', 'f', 'y', '1', '2.5', 'a b', 'c d'])),
-    ('race', '1.txt', json.dumps(passage('high', 1)))])
+    ('race', '1.txt', json.dumps(passage('high', 1))), ('sst2', 'stsa.binary.dev', '1 so good\n0 so bad\n')])
 def test_a_damaged_file_is_read_or_named_in_one_line(tmp_path, task, name, text):
     rng, path = random.Random(0), tmp_path / name
     n_read = 0
