@@ -98,8 +98,11 @@ class Run:
         return os.path.join(self.folder, name)
 
     def __enter__(self):
-        if self.ranks.rank == 0:
-            self.stack.enter_context(lock(os.path.join(self.args.save_dir, f'.{self.args.desc}.lock')))
+        folders = {os.path.realpath(folder) for folder in (self.args.log_dir, self.args.save_dir)}
+        with self.stack as stack:  # an error below releases the locks
+            for folder in sorted(folders) if self.ranks.rank == 0 else ():
+                stack.enter_context(lock(os.path.join(folder, f'.{self.args.desc}.lock')))
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *_):
