@@ -228,7 +228,7 @@ def test_a_device_that_is_not_there_is_named():
         torch.__version__.startswith('2.0.'), reason='this torch adds up in bfloat16 on a CPU: off by more than 1 %')),
     (['amx_bf16'], torch.full((256, 256), torch.nan), 'float32, as products of bfloat16 come out wrong')])
 def test_the_automatic_dtype_is_fast_and_right(monkeypatch, capsys, flags, product, chosen):
-    monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
+    monkeypatch.setattr(device, 'cpu_info', lambda field: flags)
     if product is not None:
         monkeypatch.setattr(torch.Tensor, 'bfloat16', lambda _: product)
     args = train.parse_args(['--device', 'cpu', '--dtype', 'auto'])
