@@ -1,8 +1,8 @@
 """Summarise the logs of runs over seeds: `python analysis.py log/*.jsonl`.
 
-Runs of train.py that differ only in the seed are one configuration. Prints the accuracies of each configuration,
-compares configurations on the seeds that they share, lists the test stories that most runs predict wrong, and draws two
-figures. For logs of pretrain.py: prints the best perplexity of each, and draws their losses in one figure.
+Runs of train.py that differ only in the seed are one configuration. Prints the scores of each configuration, compares
+configurations on the seeds that they share, and draws two figures. For logs of pretrain.py: prints the best perplexity
+of each, and draws their losses in one figure.
 """
 
 from common.options import INCIDENTAL, Parser
@@ -11,9 +11,8 @@ from common.shell import begin_script, run_script
 
 def parse_args(argv=None):
     parser = Parser('analysis.py', __doc__, 'LOG [LOG ...] ')
-    group = parser.add_argument_group('what to read')
+    group = parser.add_argument_group('what to read and to draw')
     group.add_argument('logs', nargs='+', metavar='LOG', help='logs of train.py, one for each seed, and of pretrain.py')
-    group = parser.add_argument_group('figures')
     group.add_argument('--figure_dir', default='log/', metavar='FOLDER', help='figures go here: learning_curves.png '
                        'and accuracies.png, or pretraining.png')
     group.add_argument('--no_figures', action='store_true', help='draw none')
@@ -26,7 +25,6 @@ if __name__ == '__main__':
 import csv
 import json
 import os
-import re
 from contextlib import contextmanager, suppress
 from itertools import combinations, product
 
@@ -39,12 +37,11 @@ PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10
 # These options may differ between runs of one configuration. Files are compared by the hashes of their contents.
 NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', *INCIDENTAL)
 HASHES = ('texts', 'ids', 'vocabulary', 'merges', 'weights')
-RANGES = (dict.fromkeys(('va_acc', 'va_score', 'test_acc', 'test_score'), ('percentage', -100, 100)) |
-          dict.fromkeys(('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost'), ('number', 0, 10 ** 12)))
+LOSSES = ('tr_loss', 'va_loss')  # of a language model, in nats a token
+NUMBERS = ('seed', 'n_iter', 'time', 'n_epochs', 'n_updates', 'va_cost', 'va_acc', 'va_score', 'test_acc', 'test_score',
+           *LOSSES)  # what a log must have as numbers, where it has them
 KINDS = ['validation', 'test']
 NAMES = dict(f1='F1', matthews='Matthews correlation', pearson='Pearson correlation', acc='accuracy')  # of scores
-LONGEST_NAME = 60  # characters of the name of a configuration
-MANY = 5  # seeds from which on figures show quartiles
 
 
 def read_predictions(path: str) -> list[int]:
@@ -68,15 +65,11 @@ def read_log(path: str) -> list[dict]:
     except (ValueError, RecursionError):
         raise ValueError(f'{path} is not a log of train.py: a line is not json') from None
     for number, line in enumerate(lines, start=1):
-        prefix = f'{path} is not a log of train.py: line {number}'
         if not isinstance(line, dict):
-            raise ValueError(f'{prefix} is not an object')
-        for key, (what, low, high) in RANGES.items():
-            if key in line and not (type(line[key]) in (int, float) and low <= line[key] <= high):
-                raise ValueError(f'{prefix}: {key} is not a {what} from {low} to {high}')
-        indices = line.get('wrong') or []
-        if type(indices) is not list or not all(type(i) is int and 0 <= i < 10 ** 7 for i in indices):
-            raise ValueError(f'{prefix}: wrong is not a list of indices of test examples')
+            raise ValueError(f'{path} is not a log of train.py: line {number} is not an object')
+        for key in NUMBERS:
+            if not (type(line.get(key, 0)) in (int, float) and abs(line.get(key, 0)) < 10 ** 12):
+                raise ValueError(f'{path} is not a log of train.py: line {number}: {key} is not a finite number')
     return lines
 
 
@@ -86,9 +79,8 @@ def score(line: dict, kind='va'):
 
 
 def metric_of(line: dict) -> str:
-    """The name of the first metric whose value is the `score` of an evaluation; the task's own comes first."""
-    names = {f'va_{key}': name for key, name in NAMES.items()}
-    return next((names[key] for key, value in line.items() if key in names and value == score(line)), 'score')
+    """The name of the first metric of an evaluation, which is the task's own."""
+    return next((NAMES[key[3:]] for key in line if key.startswith('va_') and key[3:] in NAMES), 'score')
 
 
 def report(name: str, valid: float, test: float | None, metric='accuracy'):
@@ -111,11 +103,6 @@ def rocstories(data_dir: str, pred_path: str, log_path: str):
     return report('ROCStories', max(scores), None if labels is None else 100 * accuracy_score(labels, predictions))
 
 
-def wrong(labels, predictions) -> list[int]:
-    """Indices of the wrong predictions."""
-    return np.flatnonzero(np.asarray(labels) != np.asarray(predictions)).tolist()
-
-
 def read_run(path: str) -> tuple[dict, list[dict]]:
     """One log as a row of the frame of runs, and rows of the frame of evaluations."""
     options, *lines = read_log(path) or [{}]
@@ -129,7 +116,7 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
         # ascii() removes line breaks and characters that a console may not have
         return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in configuration.items()} | dict(
             path=path, seed=options['seed'], time=options['time'], test=score(result, 'test'),
-            wrong=result.get('wrong'), validation=max((line['score'] for line in evaluations), default=None),
+            validation=max((line['score'] for line in evaluations), default=None),
             complete=max((line['n_epochs'] for line in evaluations), default=-1) >= options['n_iter']), evaluations
     except (KeyError, RecursionError):
         raise ValueError(f'{path} does not hold the options of a run, or n_updates, va_cost of evaluations') from None
@@ -138,8 +125,7 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
 def read_runs(paths):
     """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and lines to print.
 
-    The column `name` has the options in which configurations differ or, if that is too long to read, the common name of
-    the logs of a configuration. The lines name the logs that are left out, and the options behind such a short name.
+    The column `name` has the options in which configurations differ. The lines name the logs that are left out.
     """
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
@@ -147,7 +133,7 @@ def read_runs(paths):
     runs = pd.DataFrame(rows).astype(dict.fromkeys(KINDS, float))
     notes = [f'{path}: left out, the run is not complete' for path in runs.path[~runs.complete]]
     runs = runs[runs.complete].sort_values('time', kind='stable')
-    options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS, 'wrong']).fillna('None').sort_index(axis=1)
+    options = runs.drop(columns=['path', 'seed', 'time', 'complete', *KINDS]).fillna('None').sort_index(axis=1)
     differing = options.loc[:, options.nunique() > 1]
     runs['name'] = [' '.join(f'{key}={value[:8] if key in HASHES else value}' for key, value in row.items())
                     or 'all runs' for _, row in differing.iterrows()]
@@ -155,19 +141,7 @@ def read_runs(paths):
     notes += [f'{path}: left out, {latest} is a later run of the same options and seed'
               for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
     runs = runs[runs.path == runs.latest].sort_index()
-    if runs.name.map(len).max() > LONGEST_NAME:
-        of_files = runs.groupby('name').path.agg(common_name)
-        if of_files.is_unique and of_files.all():
-            notes += [f'{short}: {long}' for long, short in of_files.items()]
-            runs['name'] = runs.name.map(of_files)
     return runs, evaluations.merge(runs[['path', 'name']]), notes
-
-
-def common_name(paths) -> str:
-    """The name of a log without .jsonl; of several logs the name without seeds, or '' if they have no common one."""
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    names = {*stems} if len(stems) == 1 else {re.sub(r'-\d+$', '', stem) for stem in stems}
-    return names.pop() if len(names) == 1 else ''
 
 
 def describe(accuracies) -> str:
@@ -192,9 +166,8 @@ def comparisons(runs, metric):
             d = (by_seed[a] - by_seed[b]).dropna()
             if len(d) > 1:
                 test = permutation_test((d,), np.sum, permutation_type='samples', n_resamples=2 ** 16, random_state=0)
-                least = 2 / min(2 ** len(d), 2 ** 16 + 1)  # with 17 seeds or more the signs are drawn
                 yield (f'{a} minus {b}: {d.mean():+.2f} {kind} {metric} on {len(d)} shared seeds, '
-                       f'p = {test.pvalue:.3g} (paired sign-flip test; the least possible is {least:.2g})')
+                       f'p = {test.pvalue:.3g} (paired sign-flip test)')
 
 
 @contextmanager
@@ -205,8 +178,7 @@ def figure(path, size):
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError('figures need matplotlib: pip install matplotlib, or give --no_figures') from None
-    with rc_context({'text.parse_math': False, 'font.size': 11, 'axes.grid': True, 'grid.alpha': 0.3,
-                     'axes.titlepad': 10}):
+    with rc_context({'text.parse_math': False, 'font.size': 11, 'axes.grid': True, 'grid.alpha': 0.3}):
         fig = Figure(size, layout='constrained')
         yield fig
         with write_whole(path, 'wb') as f:
@@ -227,18 +199,6 @@ def legend_below(fig, title=None):
     fig.set_figheight(fig.get_figheight() + 0.2 * (-(-len(handles) // n_columns) + (title is not None)))
 
 
-def scale_costs(ax):
-    """Make the y axis of a panel logarithmic, with ticks at round numbers that are written out."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-    ax.set_yscale('log')
-    low, high = ax.get_ylim()
-    if high < 6 * low:
-        ticks = MaxNLocator(6, steps=(1, 2, 5, 10))
-    else:
-        ticks = LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,))
-    ax.yaxis.set(major_locator=ticks, minor_locator=NullLocator(), major_formatter='{x:,g}')
-
-
 def scale_scores(ax, least, metric):
     """Let the y axis of a panel end at 100 %, and begin at a multiple of ten with some room below the least score."""
     bottom = 10 * np.floor((least - max(2, 0.15 * (100 - least))) / 10)
@@ -246,79 +206,49 @@ def scale_scores(ax, least, metric):
     ax.locator_params(axis='y', nbins=6, steps=(1, 2, 5, 10))
 
 
-def draw(runs, evaluations, metric, folder):
-    """Draw learning curves and the scores of all runs as two PNG files.
-
-    A few seeds of one configuration have a line each; otherwise a configuration has one, the median of its seeds.
-    """
-    runs, names = runs.sort_values('seed', kind='stable'), runs.name.unique()
-    apart = len(names) == 1 and len(runs) < MANY
-    runs['line'] = [f'seed {seed}' for seed in runs.seed] if apart else runs.name
-    styles = {line: line_style(i) for i, line in enumerate(runs.line if apart else names)}
-    draw_curves(os.path.join(folder, 'learning_curves.png'), runs, evaluations, metric, styles)
-    draw_scores(os.path.join(folder, 'accuracies.png'), runs, names, metric, styles)
-
-
-def draw_curves(path, runs, evaluations, metric, styles):
-    """Draw scores and costs over updates, for each value of runs.line the median and the range of its runs."""
-    evaluations = evaluations.merge(runs[['path', 'line']])
-    evaluations['va_cost'] = evaluations.va_cost.clip(lower=1e-8)  # a logarithmic axis has no 0
-    n_runs = runs.line.value_counts()
+def draw_curves(path, evaluations, metric, styles):
+    """Draw scores and costs over updates, for each configuration the median and the range of its runs."""
     with figure(path, (9, 4.2)) as fig:
         curve, cost = fig.subplots(1, 2)
         for ax, key in (curve, 'score'), (cost, 'va_cost'):
-            for line, style in styles.items():
-                of_line = evaluations[evaluations.line == line]
-                by_run = of_line.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
-                label = f'{line} ({n_runs[line]} seeds)' if n_runs[line] > 1 else line
-                ax.plot(by_run.median(axis=1), **style, clip_on=False, label=label)
+            for name, style in styles.items():
+                of_name = evaluations[evaluations.name == name]
+                by_run = of_name.pivot_table(index='n_updates', columns='path', values=key, aggfunc='last')
+                ax.plot(by_run.median(axis=1), **style, clip_on=False, label=f'{name} ({by_run.shape[1]} seeds)')
                 ax.fill_between(by_run.index, by_run.min(axis=1), by_run.max(axis=1), color=style['color'], alpha=0.2,
                                 linewidth=0)
             ax.set(xlabel='updates', xlim=(0, 1.05 * evaluations.n_updates.max()))
-            ax.locator_params(axis='x', nbins=5, steps=(1, 2, 5, 10), integer=True)
         curve.set_title('validation: higher is better')
         scale_scores(curve, evaluations.score.min(), metric)
-        unit = {'Pearson correlation': ' (squared error)', 'score': ''}.get(metric, ' (nats)')
-        cost.set(title='validation: lower is better', ylabel=f'cost{unit}')
-        scale_costs(cost)
-        legend_below(fig, 'lines: medians, areas: all seeds' if n_runs.max() > 1 else None)
+        cost.set(title='validation: lower is better', ylabel='cost')
+        legend_below(fig, 'lines: medians; areas: all seeds')
 
 
-def draw_scores(path, runs, names, metric, styles):
+def draw_scores(path, runs, metric, styles):
     """Draw the validation and test scores of all runs, and the median of each configuration."""
     kinds = [kind for kind in KINDS if runs[kind].notna().any()]
     published = PUBLISHED if 'test' in kinds and (runs.dataset == 'rocstories').all() else ()
-    n_runs = runs.name.value_counts().max()
     with figure(path, (9, 4.2)) as fig:
         for ax, kind in zip(fig.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-            scored = runs[runs[kind].notna()]
-            for x, name in enumerate(names):
-                of_name = scored[scored.name == name]
-                if of_name.empty:
+            for x, (name, style) in enumerate(styles.items()):
+                values = runs[runs.name == name].sort_values('seed', kind='stable')[kind].dropna()
+                if values.empty:
                     continue
-                places = np.linspace(x - 0.2, x + 0.2, len(of_name) + 2)[1:-1]
-                for place, value, line in zip(places, of_name[kind], of_name.line, strict=True):
-                    ax.plot(place, value, **styles[line] | dict(linestyle=''), clip_on=False, label=line)
-                if len(of_name) >= MANY:
-                    ax.boxplot([of_name[kind]], positions=[x], widths=0.6, showfliers=False, medianprops={'color': 'k'})
-                median = of_name[kind].median()
-                ax.hlines(median, x - 0.3, x + 0.3, color='k', clip_on=False)
-                ax.annotate(f'{median:.1f}', (x, of_name[kind].min()), (0, -8), textcoords='offset points', ha='center',
-                            va='top', bbox=dict(facecolor='w', alpha=0.8, linewidth=0, pad=1))
-            ax.set(title=f'{kind}: higher is better', xticks=[], xlim=(-0.7, len(names) - 0.3))
+                places = np.linspace(x - 0.2, x + 0.2, len(values) + 2)[1:-1]
+                ax.plot(places, values, **style | dict(linestyle=''), clip_on=False, label=name)
+                ax.hlines(values.median(), x - 0.3, x + 0.3, color='k', clip_on=False)
+                ax.annotate(f'{values.median():.1f}', (x + 0.32, values.median()), va='center')
+            ax.set(title=f'{kind}: higher is better', xticks=[], xlim=(-0.7, len(styles) - 0.3))
             scale_scores(ax, min([*runs[kinds].min(), *(value for _, value, _ in published)]), metric)
         for label, value, style in published:
             ax.axhline(value, color='grey', linestyle=style, label=label, zorder=0)  # test is the last panel
-        legend_below(fig, 'line and number: median; seeds from left to right' + (
-            '; box: quartiles' if n_runs >= MANY else '') if n_runs > 1 else None)
+        legend_below(fig, 'line and number: median; seeds from left to right')
 
 
 def pretraining_of(path):
     """The validations in a log of pretrain.py, as (n_updates, tr_loss, va_loss) arrays; None for another log."""
-    lines = [line for line in read_log(path) if 'va_loss' in line]
-    keys = ('n_updates', 'tr_loss', 'va_loss')
-    if not all(type(line.get(key)) in (int, float) for line in lines for key in keys):
-        raise ValueError(f'{path} is damaged: {", ".join(keys)} are not numbers')
+    keys = ('n_updates', *LOSSES)
+    lines = [line for line in read_log(path) if line.keys() >= {*keys}]
     return [np.array([line[key] for line in lines]) for key in keys] if lines else None
 
 
@@ -333,7 +263,6 @@ def draw_pretraining(curves, folder):
             ax.plot(n_updates, validation, **style, label=f'{name}, best perplexity {best:.2f}')
         ax.set(title='language model, held-out text (dashed: training): lower is better', xlabel='updates',
                ylabel='loss (nats per token)', xlim=(0, 1.03 * max(n_updates[-1] for n_updates, *_ in curves.values())))
-        scale_costs(ax)
         legend_below(fig)
 
 
@@ -359,15 +288,12 @@ def compare(args, logs):
         print(f'{name}: seeds {" ".join(map(str, sorted(group.seed)))}')
         for kind in KINDS:
             print(f'  {kind} {metric}: {describe(group[kind])}')
-        sets = group.wrong.dropna().map(set)
-        counts = sets.explode().value_counts().sort_index().sort_values(ascending=False, kind='stable')
-        hard = [f'{index} ({count})' for index, count in counts.items() if 2 * count > len(sets)]
-        if len(sets):
-            print(f'  test stories that most of {len(sets)} runs get wrong: {len(hard)}' + (':' if hard else ''), *hard)
     for line in comparisons(runs, metric):
         print(line)
     if not args.no_figures:
-        draw(runs, evaluations, metric, args.figure_dir)
+        styles = {name: line_style(i) for i, name in enumerate(runs.name.unique())}
+        draw_curves(os.path.join(args.figure_dir, 'learning_curves.png'), evaluations, metric, styles)
+        draw_scores(os.path.join(args.figure_dir, 'accuracies.png'), runs, metric, styles)
     return runs
 
 

@@ -25,10 +25,9 @@ FORMS = {
 def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
     """The number of ids of each field, from its beginning, that sequences of n_ctx use: lengths (N, F) -> (N, F).
 
-    choices: each field is cut to max_len, as in the original; then, with --predict, the end of the context where the
-    run had shorter examples. question: the context loses its end; question and answers are cut, as two texts are, only
-    where they exceed half of n_ctx. Two texts: the longer loses its end first: with room for 6 ids, 9 and 2 become 4
-    and 2, and 9 and 8 become 3 and 3.
+    choices: each field is cut to max_len, as in the original; then the context, where a run had shorter examples.
+    question: the context loses its end; question and answers only where they exceed half of n_ctx. Two texts: the
+    longer loses its end first: with room for 6 ids, 9 and 2 become 4 and 2, and 9 and 8 become 3 and 3.
     """
     if form == 'text':
         return np.minimum(lengths, n_ctx - 2)

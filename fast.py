@@ -10,8 +10,6 @@ result depends, so it has the same numbers up to rounding, and tests hold the tw
   states in each choice.
 - Dropout draws only the positions of its zeros: other random numbers than torch's, with the same distribution.
 
-cpu.py says which library multiplies matrices on a CPU.
-
 A *row* is one real token: all layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L):
 attention works on slots, on each line of the grid separately. There are two layouts, here for one example, the story
 s1 s2 s3 with the endings a1 a2 and b1 (without special tokens):
@@ -166,7 +164,7 @@ class ZeroAt(torch.autograd.Function):
 
 
 class Conv1D(nn.Module):
-    """The layer `model_pytorch.Conv1D` with the same parameters, by the `product` of cpu.py."""
+    """The layer `model_pytorch.Conv1D` with the same parameters, by the faster library, which cpu.py chooses."""
 
     def __init__(self, conv: model_pytorch.Conv1D):
         super().__init__()
@@ -205,8 +203,6 @@ class GeluProduct(torch.autograd.Function):
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
         grad_x = torch.ops.aten.gelu_backward(product(grad, w.T.to(grad.dtype)), x, approximate='tanh')
-        if not ctx.needs_input_grad[1]:  # a frozen layer
-            return grad_x, None, None
         return grad_x, product(gelu(x).T, grad).to(w.dtype), grad.sum(0).to(w.dtype)
 
 

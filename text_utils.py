@@ -257,10 +257,9 @@ def has_tokens(text) -> bool:
 def load_vocabulary(path):
     """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 to n-1."""
     encoder = read_json(path, hint=HOW_TO_GET.format(os.path.dirname(path) or '.'))
-    if not (encoder and all(type(i) is int for i in encoder.values())):
-        raise ValueError(f'{path}: not a vocabulary, which is one json object {{token: id}}: download it again')
-    if sorted(encoder.values()) != list(range(len(encoder))):
-        raise ValueError(f'{path}: the ids of its {len(encoder)} tokens are not 0, 1, 2, ...: download it again')
+    ids = [i for i in encoder.values() if type(i) is int]
+    if not encoder or len(ids) < len(encoder) or sorted(ids) != list(range(len(encoder))):
+        raise ValueError(f'{path}: not one json object {{token: id}} with the ids 0, 1, 2, ...: download it again')
     return encoder
 
 
@@ -271,9 +270,8 @@ def load_merges(path):
     if not header.startswith('#version'):
         raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')
     merges = [tuple(line.split()) for line in lines[:-1]]  # like the original, ignores text after the last newline
-    for number, merge in enumerate(merges, start=2):
-        if len(merge) != 2:
-            raise ValueError(f'{path}, line {number}: a merge has 2 symbols, not {len(merge)}: download it again')
+    if wrong := [merge for merge in merges if len(merge) != 2]:
+        raise ValueError(f'{path}: a merge has 2 symbols, not {len(wrong[0])}: download it again')
     return merges
 
 
@@ -288,13 +286,10 @@ class TextEncoder:
         self.decoder = {i: token for token, i in self.encoder.items()}
         self.bpe_ranks = {merge: rank for rank, merge in enumerate(load_merges(bpe_path))}
         self.n_vocab = len(self.encoder)
-        self.cache = {}  # token -> its symbols
         self.chunk_ids = {}  # chunk (text without white space) -> its ids
 
     def bpe(self, token):
         """'sat' -> 's at</w>': apply the merges to adjacent symbols in the order in which they were learned."""
-        if token in self.cache:
-            return self.cache[token]
         if token == '\n ':  # spaCy's token for a new line
             return '\n</w>'
         n = len(token)
@@ -316,10 +311,7 @@ class TextEncoder:
             for i in changed:
                 if (r := rank((symbols[i], symbols[after[i]]))) is not None:
                     heappush(queue, (r, i))
-        symbols = ' '.join(filter(None, symbols))
-        if len(self.cache) < MAX_CACHED and n <= MAX_CACHED_LEN:
-            self.cache[token] = symbols
-        return symbols
+        return ' '.join(filter(None, symbols))
 
     def encode_chunk(self, chunk):
         """Ids of a cleaned text without white space. The ids of its parts, a word and its comma, are cached too."""
@@ -365,9 +357,8 @@ class TextEncoder:
         if len(self.decoder) != len(self.encoder):  # special tokens were added
             self.decoder.update((i, token) for token, i in self.encoder.items())
         ids = [operator.index(i) for i in ids]  # also accepts the integers of torch and numpy
-        for index, i in enumerate(ids):
-            if i not in self.decoder:
-                raise ValueError(f'id {i} at index {index} is not one of the {len(self.encoder)} tokens (a position?)')
+        if unknown := [i for i in ids if i not in self.decoder]:
+            raise ValueError(f'id {unknown[0]} is not one of the {len(self.encoder)} tokens (a position?)')
         parts = []
         for is_text, group in groupby(ids, key=lambda i: i < self.n_vocab and self.decoder[i] != '\n</w>'):
             run = list(group)

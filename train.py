@@ -381,8 +381,6 @@ def finish(run, task, data, model):
         if data.test.labels is not None:
             scored = scores_of(task, logits, data.test.labels, data.parts[2])
             line = {f'test_{key}': value for key, value in scored.items()}
-            if task.classes:
-                line['wrong'] = analysis.wrong(data.test.labels, task.predictions(logits))
             run.log(**line)
             results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes)))

@@ -29,9 +29,8 @@ def parse_args(argv=None):
     group.add_argument('--dataset', required=True, choices=NAMES, metavar='NAME',
                        help=f'task to evaluate: {", ".join(NAMES)}')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the Story Cloze files; the files of '
-                       'CoLA, RACE or SST-2 (see tasks/__init__.py); the *.jsonl of BLiMP; *.txt for perplexity; or '
-                       'for winograd DPRD (train.c.txt, test.c.txt), wsc273.txt, or winograd.tsv, a table with the '
-                       'columns sentence (_ for the pronoun), candidate1, candidate2, label (1 or 2)')
+                       'CoLA, RACE or SST-2 (see tasks/__init__.py); train.c.txt, test.c.txt (DPRD) or wsc273.txt for '
+                       'winograd; the *.jsonl of BLiMP; *.txt for perplexity')
     add_network_args(parser, 'model/', 'the weights, in the released layout')
     add_dropout_args(parser, hidden=True)
     add_computing_args(parser)
@@ -74,8 +73,8 @@ class Problems(NamedTuple):
     """Examples of one file."""
     source: str  # name of the file for messages
     problems: list  # of each example the pairs of texts (context, continuation) to choose from; CoLA: the text
-    labels: list            # which of them is right; CoLA: 1 is acceptable
-    parts: dict = {}        # name -> slice of the examples that are also scored by themselves
+    labels: list  # which of them is right; CoLA: 1 is acceptable
+    parts: dict = {}  # name -> slice of the examples that are also scored by themselves
 
 
 def with_positions(transformer, ids: Tensor, start: int = 0) -> Tensor:
@@ -102,7 +101,7 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
         choices = [choice for i in batch for choice in examples[i]]
         N, K, T = len(choices), len(examples[batch[0]]), max(len(ids) for ids, _ in choices)
         X, M = torch.zeros(N, T, dtype=torch.long), torch.zeros(N, T)
-        before = torch.zeros(N, T, dtype=torch.bool)                   # the steps that predict a scored token
+        before = torch.zeros(N, T, dtype=torch.bool)  # the steps that predict a scored token
         for n, (ids, first) in enumerate(choices):
             X[n, :len(ids)] = torch.tensor(ids)
             M[n, :len(ids)] = 1
@@ -110,15 +109,15 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
         X_choices, M_choices = with_positions(transformer, X).unflatten(0, (-1, K)), M.unflatten(0, (-1, K))
         pack = fast.pack_shared if K > 1 else fast.pack
         packing = fast.to_device(pack(X_choices, M_choices, clf_token=-1), we.device)
-        h = fast.hidden_rows(transformer, packing, we)                 # (R, C)
-        rows = packing.row_of[before.to(we.device)]                    # (L,)
-        targets = X[:, 1:][before[:, :-1]].to(we.device)               # (L,)
+        h = fast.hidden_rows(transformer, packing, we)  # (R, C)
+        rows = packing.row_of[before.to(we.device)]  # (L,)
+        targets = X[:, 1:][before[:, :-1]].to(we.device)  # (L,)
         scores = [fast.product(h[row], we[:n_vocab].T).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
                   for row, target in iter_data(rows, targets, n_batch=fast.LM_CHUNK)]
-        scores = torch.cat(scores).cpu()                               # (L,)
+        scores = torch.cat(scores).cpu()  # (L,)
         if not scores.isfinite().all():
             raise ArithmeticError('log-probabilities are not finite: try --dtype float32')
-        scores = scores.split(before.sum(1).tolist())                  # N tensors
+        scores = scores.split(before.sum(1).tolist())  # N tensors
         for n, i in enumerate(batch):
             results[i] = list(scores[n * K:(n + 1) * K])
     return results
@@ -144,29 +143,27 @@ def score_texts(transformer, n_vocab: int, texts: list) -> list[Tensor]:
     return list(torch.cat([torch.empty(0), *scores]).split([max(len(text) - 1, 0) for text in texts]))
 
 
-def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems') -> tuple[Tensor, int, int]:
+def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems') -> tuple[Tensor, int]:
     """Mean log-probability of each continuation given its context; -inf for a continuation without tokens.
 
     problems: N lists of K pairs of texts (context, continuation). If a pair is longer than n_ctx, the beginning of the
-    context is cut off, and also the end of a continuation of n_ctx tokens or more. Returns (N, K), and the numbers of
-    problems with a cut context and with a cut continuation. Raises ValueError, naming `source`, if a context is empty.
+    context is cut off, and also the end of a continuation of n_ctx tokens or more. Returns (N, K), and the number of
+    problems with a text that is cut. Raises ValueError, naming `source`, if a context is empty.
     """
-    n_ctx, examples, n_contexts_cut, n_continuations_cut = transformer.n_ctx, [], 0, 0
+    n_ctx, examples, n_cut = transformer.n_ctx, [], 0
     for number, choices in enumerate(problems, start=1):
-        texts = list(dict.fromkeys(text for pair in choices for text in pair))         # most contexts are the same
+        texts = list(dict.fromkeys(text for pair in choices for text in pair))  # most contexts are the same
         ids = dict(zip(texts, encoder.encode(texts, verbose=False), strict=True))
-        contexts, continuations = ([ids[text] for text in side] for side in zip(*choices, strict=True))
-        if not all(contexts):
-            text = choices[contexts.index([])][0]
-            raise ValueError(f'{source}, example {number}: {text[:40]!r} has no tokens')
-        ends = [continuation[:n_ctx - 1] for continuation in continuations]
-        beginnings = [context[-(n_ctx - len(end)):] for context, end in zip(contexts, ends, strict=True)]
-        n_contexts_cut += int(beginnings != contexts)
-        n_continuations_cut += int(ends != continuations)
-        examples.append([(start + end, len(start)) for start, end in zip(beginnings, ends, strict=True)])
+        examples.append([])
+        for context, continuation in choices:
+            if not ids[context]:
+                raise ValueError(f'{source}, example {number}: {context[:40]!r} has no tokens')
+            end = ids[continuation][:n_ctx - 1]
+            start = ids[context][-(n_ctx - len(end)):]
+            examples[-1].append((start + end, len(start)))
+        n_cut += any(len(ids[context] + ids[continuation]) > n_ctx for context, continuation in choices)
     found = log_probs(transformer, encoder.n_vocab, examples)
-    means = [[p.mean() if len(p) else -math.inf for p in choices] for choices in found]
-    return torch.tensor(means), n_contexts_cut, n_continuations_cut
+    return torch.tensor([[p.mean() if len(p) else -math.inf for p in choices] for choices in found]), n_cut
 
 
 def cloze(data_dir: str) -> list[Problems]:
@@ -184,10 +181,7 @@ def cloze(data_dir: str) -> list[Problems]:
 
 
 def labelled_splits(valid, test, folder: str) -> list:
-    """(name for messages, Split) of validation and test examples, where they are and have labels. Prints their notes.
-
-    Raises ValueError if there are none.
-    """
+    """(name for messages, Split) of the splits that have labels; prints their notes. ValueError if there are none."""
     found = []
     for name, split in (('validation', valid), ('test', test)):
         if split and split.labels is not None:
@@ -219,35 +213,10 @@ def race(data_dir: str) -> list[Problems]:
                      split.labels, split.parts) for name, split in labelled_splits(valid, test, folder)]
 
 
-def schema(where: str, sentence: str, pronoun: slice, candidates) -> list[tuple[str, str]]:
-    """The problem of a Winograd schema: the sentence up to the pronoun with each candidate for it, and the rest."""
-    before, rest = sentence[:pronoun.start], sentence[pronoun.stop:]
-    if not all(map(has_tokens, candidates)):
-        raise ValueError(f'{where}: a candidate is empty, or has no tokens')
-    if not has_tokens(rest):
-        raise ValueError(f'{where}: no words come after the pronoun')
-    return [(before + candidate, rest) for candidate in candidates]
-
-
-def read_schemas(path: str) -> Problems:
-    """The schemas of a table: sentence with _ for the pronoun, candidate1, candidate2, label 1 or 2."""
-    problems, labels = [], []
-    for place, (sentence, *candidates, label) in read_rows(path, ('sentence', 'candidate1', 'candidate2'), ('label',)):
-        where, at = f'{path}, {place}', str(sentence).find('_')
-        if at < 0:
-            raise ValueError(f'{where}: the sentence has no _ for the pronoun')
-        if str(label) not in ('1', '2'):
-            raise ValueError(f'{where}: label {str(label)[:40]!r} is not 1 or 2')
-        problems.append(schema(where, sentence, slice(at, at + 1), list(map(str, candidates))))
-        labels.append(int(label) - 1)
-    return Problems(path, problems, labels)
-
-
 def find_pronoun(sentence: str, pronoun: str, candidates) -> slice | None:
     """Where the pronoun that is asked for is: its first occurrence after both candidates, else its first; None without.
 
-    51 of the 1,880 sentences of DPRD have it several times, and this is the one that is meant in all of them. What is
-    between the candidates can only be the first: `A said they are better than B, but they ...`.
+    51 of the 1,880 sentences of DPRD have it several times, and this is the one that is meant in all of them.
     """
     found = [match.span() for match in re.finditer(rf'(?<!\w){re.escape(pronoun)}(?!\w)', sentence)]
     last = max(sentence.lower().find(candidate.lower()) for candidate in candidates)
@@ -259,42 +228,41 @@ def read_records(path: str) -> Problems:
 
     Raises ValueError with file and line of what is wrong.
     """
-    problems, labels, record = [], [], []
-    for number, line in enumerate(itertools.chain(read_lines(path), ['']), start=1):
-        if line.strip():
-            record.append(line.strip())
+    problems, labels = [], []
+    numbered = enumerate(read_lines(path), start=1)
+    for is_blank, lines in itertools.groupby(numbered, lambda line: line[1].isspace()):
+        if is_blank:
             continue
-        if not record:
-            continue
-        where, n = f'{path}, line {number - len(record)}', len(record)
-        if n != 4:
-            raise ValueError(f'{where}: {n} lines up to a blank one, a record has 4: sentence, pronoun, candidates, '
-                             'answer')
-        sentence, pronoun, candidates, answer = record
+        numbers, record = zip(*lines, strict=True)
+        where = f'{path}, line {numbers[0]}'
+        if len(record) != 4:
+            raise ValueError(f'{where}: {len(record)} lines up to a blank one, a record has 4: sentence, pronoun, '
+                             'candidates, answer')
+        sentence, pronoun, candidates, answer = (line.strip() for line in record)
         # in the order of the alphabet, because WSC273 lists the right one first, which an equal score would choose
-        candidates, record = sorted({candidate.strip() for candidate in candidates.split(',')}), []
+        candidates = sorted({candidate.strip() for candidate in candidates.split(',')})
         if len(candidates) != 2:
             raise ValueError(f'{where}: {len(candidates)} different candidates between commas, want 2')
         at = find_pronoun(sentence, pronoun, candidates)
         if at is None:
             raise ValueError(f'{where}: {pronoun[:40]!r} is not a word of the sentence')
-        if answer not in candidates:
-            raise ValueError(f'{where}: the answer {answer[:40]!r} is none of the candidates')
-        problems.append(schema(where, sentence, at, candidates))
+        if answer not in candidates or not all(map(has_tokens, (*candidates, sentence[at.stop:]))):
+            raise ValueError(f'{where}: the answer {answer[:40]!r} is none of the candidates, or one of them or what '
+                             'comes after the pronoun is empty')
+        problems.append([(sentence[:at.start] + candidate, sentence[at.stop:]) for candidate in candidates])
         labels.append(candidates.index(answer))
+    if not problems:
+        raise ValueError(f'{path} has no schemas')
     return Problems(path, problems, labels)
 
 
 def winograd(data_dir: str) -> list[Problems]:
     """Winograd schemas: the candidate for the pronoun after which the rest is more probable."""
-    readers = {'winograd.tsv': read_schemas, **dict.fromkeys(('train.c.txt', 'test.c.txt', 'wsc273.txt'), read_records)}
-    paths = [os.path.join(data_dir, folder, name) for folder in ('', 'DPRD', 'WSC273') for name in readers]
-    files = [readers[os.path.basename(path)](path) for path in paths if os.path.lexists(path)]
+    names = ('train.c.txt', 'test.c.txt', 'wsc273.txt')
+    paths = [os.path.join(data_dir, folder, name) for folder in ('', 'DPRD', 'WSC273') for name in names]
+    files = [read_records(path) for path in paths if os.path.lexists(path)]
     if not files:
-        raise FileNotFoundError(f'{data_dir} has none of {", ".join(readers)}, nor have its folders DPRD and WSC273')
-    for file in files:
-        if not file.problems:
-            raise ValueError(f'{file.source} has no schemas')
+        raise FileNotFoundError(f'{data_dir} has none of {", ".join(names)}, nor have its folders DPRD and WSC273')
     return files
 
 
@@ -311,12 +279,11 @@ def cola(data_dir: str) -> list[Problems]:
 def best_threshold(values, labels) -> float:
     """The threshold for which `values > threshold` has the highest Matthews correlation with the labels, 0 or 1.
 
-    All thresholds are compared, in O(N log N). It lies halfway between two values; it is -inf, so that all are of class
-    1, if none is better than a constant answer.
+    It lies halfway between two values; it is -inf, so that all are of class 1, if none beats a constant answer.
     """
     order = np.argsort(-values, kind='stable')
     values, labels = values[order], labels[order].astype(float)
-    n, positive = np.arange(1, len(values)), labels.sum()              # (N-1,): the first n are predicted to be 1
+    n, positive = np.arange(1, len(values)), labels.sum()  # (N-1,): the first n are predicted to be 1
     hits = labels.cumsum()[:-1]
     # the correlation of two columns of 0 and 1 from their sums: N * sum(xy) - sum(x) * sum(y), over the deviations
     above = len(values) * hits - n * positive
@@ -334,36 +301,26 @@ def text_means(transformer, encoder, texts) -> np.ndarray:
     return np.array([p.double().mean().item() if len(p) else 0. for p in found])
 
 
-def read_blimp(data_dir: str) -> list[tuple[str, list, list]]:
-    """The paradigms of BLiMP, *.jsonl in a folder: the phenomenon, good sentences and bad sentences of each."""
-    folder = next((path for path in (data_dir, os.path.join(data_dir, 'data'), os.path.join(data_dir, 'BLiMP', 'data'),
-                                     os.path.join(data_dir, 'BLiMP')) if glob(os.path.join(path, '*.jsonl'))),
-                  None)
-    if folder is None:
-        raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
-    paradigms = []
-    for path in sorted(glob(os.path.join(folder, '*.jsonl'))):
-        rows = [row for _, row in read_rows(path, ('linguistics_term', 'sentence_good', 'sentence_bad'))]
-        if not rows:
-            raise ValueError(f'{path} has no sentences')
-        terms, good, bad, _ = zip(*rows, strict=True)
-        paradigms.append((terms[0], list(good), list(bad)))
-    return paradigms
-
-
 def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
     """Print and return the accuracy of each phenomenon of BLiMP, the mean of its paradigms, and the mean of all.
 
-    every: take each `every`-th pair.
+    data_dir: with a file *.jsonl for each paradigm, or above them. every: take each `every`-th pair.
     """
+    paths = [sorted(glob(os.path.join(data_dir, folder, '*.jsonl'))) for folder in ('', 'data', 'BLiMP/data')]
+    if not any(paths):
+        raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
     newline, of_phenomenon, found = encoder.encoder['\n</w>'], defaultdict(list), []
-    for phenomenon, *sides in tqdm(read_blimp(data_dir), ncols=80, leave=False, disable=None):
-        good, bad = (encoder.encode(side[::every], verbose=False) for side in sides)
+    for path in tqdm(next(filter(None, paths)), ncols=80, leave=False, disable=None):
+        rows = [row for _, row in read_rows(path, ('linguistics_term', 'sentence_good', 'sentence_bad'))]
+        if not rows:
+            raise ValueError(f'{path} has no sentences')
+        terms, *sides, _ = zip(*rows[::every], strict=True)
+        good, bad = (encoder.encode(side, verbose=False) for side in sides)
         pairs = [[([newline, *ids][:transformer.n_ctx], 1) for ids in pair] for pair in zip(good, bad, strict=True)]
         sums = np.array([[p.double().sum().item() for p in pair]
                          for pair in log_probs(transformer, encoder.n_vocab, pairs, n_batch=256)])
         found.append(100 * float((sums[:, 0] > sums[:, 1]).mean()))
-        of_phenomenon[phenomenon].append(found[-1])
+        of_phenomenon[terms[0]].append(found[-1])
     means = {phenomenon: float(np.mean(values)) for phenomenon, values in sorted(of_phenomenon.items())}
     for phenomenon, mean in means.items():
         print(f'blimp {phenomenon} {mean:.2f} on {len(of_phenomenon[phenomenon])} paradigms')
@@ -397,7 +354,6 @@ def print_perplexity(name, nats, n_tokens, n_words, n_bytes):
           f'{math.exp(min(nats / n_words, 700)):.1f}), {nats / math.log(2) / n_bytes:.3f} bits a byte')
 
 
-WHOLE = {'blimp': blimp, 'perplexity': perplexity}      # each takes the network, the encoder and data_dir
 PROBLEMS = {'rocstories': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}  # each takes data_dir
 
 
@@ -413,15 +369,16 @@ def print_scores(task: str, metric: str, problems: Problems, predictions) -> flo
     return found[0]
 
 
-def main(args) -> list[float]:
+def main(args, every: int = 1) -> list[float]:
     """Print and return the accuracy, or for cola the Matthews correlation, in percent, on each file of the task; for
-    blimp and perplexity what these functions return."""
+    blimp and perplexity what these functions return. every: as `blimp` takes it."""
     device, autocast = device_of(args)
     trained = open_trained(args)
     transformer, found = fast.use_fast_layers(trained.model.to(device).transformer), []
-    if args.dataset in WHOLE:
+    if args.dataset not in PROBLEMS:
         with autocast:
-            return WHOLE[args.dataset](transformer, trained.encoder, args.data_dir)
+            return (blimp(transformer, trained.encoder, args.data_dir, every) if args.dataset == 'blimp' else
+                    perplexity(transformer, trained.encoder, args.data_dir))
     files = PROBLEMS[args.dataset](args.data_dir)
     if args.dataset == 'cola':
         with autocast:
@@ -433,11 +390,10 @@ def main(args) -> list[float]:
                 for file, values in zip(files[1:], means, strict=True)]
     for file in files:
         with autocast:
-            means, *n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source)
+            means, n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source)
         found.append(print_scores(args.dataset, 'accuracy', file, means.argmax(1).numpy()))
-        for n, what in zip(n_cut, ('the beginning of a context', 'the end of a continuation'), strict=True):
-            if n:
-                print(f'n_ctx={transformer.n_ctx} is too short for {n} of them: {what} was cut off')
+        if n_cut:
+            print(f'n_ctx={transformer.n_ctx} is too short for {n_cut} of them: their texts are cut')
     return found
 
 

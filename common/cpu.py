@@ -1,30 +1,23 @@
 """Three tricks for processors: when each applies, why, and what it gains. No result changes by more than rounding.
 
-`let_threads_sleep`: for networks less than 512 wide. Torch's threads wait for each other by spinning for milliseconds.
-    On a busy machine they take the core from the thread that they wait for: two threads were six times slower than
-    one. At full size, on a quiet machine, spinning is a tenth faster.
+GOMP_SPINCOUNT, which shell.py sets before torch is imported: for networks less than 512 wide. Torch's threads wait for
+    each other by spinning for milliseconds. On a busy machine they take the core from the thread that they wait for:
+    two threads were six times slower than one. At full size, on a quiet machine, spinning is a tenth faster.
 `keep_freed_memory`: wherever the C library is glibc. Otherwise glibc gives tensors of more than 32 MB back to the
     system, which must clear each page of the next one: on a virtual machine this took 0.4 of the 6 s of processor time
     of a training step with 4 stories.
 `product`: on AMD processors with AVX-512. Torch multiplies float32 with MKL, which uses only AVX2 there; oneDNN is
     twice as fast. At full size a training step took 1.9 s instead of 3.4 s on an EPYC.
-
-Torch is imported inside the functions, because `let_threads_sleep` must be called before torch is imported.
 """
 
 import contextlib
 import ctypes
 import functools
-import os
 
-WIDE = 512  # the width of a network from which on spinning is faster
+import torch
+import torch.nn.functional as F
+
 LARGE = 2 ** 18  # numbers in a matrix; for fewer, the 15 us that oneDNN needs to start are too long
-
-
-def let_threads_sleep():
-    """Let threads that wait for each other sleep after microseconds, unless the environment says how they wait."""
-    if 'OMP_WAIT_POLICY' not in os.environ:
-        os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
 
 def keep_freed_memory():
@@ -44,22 +37,8 @@ def cpu_info(field: str) -> list[str]:
         return []
 
 
-def cpu_flags() -> list[str]:
-    """What the processor can do, in Linux's words; empty on other systems."""
-    return cpu_info('flags')
-
-
-def onednn_is_faster() -> bool:
-    """True on AMD processors with AVX-512."""
-    has_avx512 = {'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'} <= set(cpu_flags())
-    return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id')
-
-
-@functools.cache
 def has_onednn() -> bool:
-    """Whether this torch has the operator of `onednn`: it lacks it before 2.1, or where it was built without oneDNN."""
-    import torch
-
+    """True if this torch has the operator of `onednn`, which it lacks before 2.1 and where it was built without."""
     try:
         return onednn(torch.ones(1, 1), torch.ones(1, 1)).item() == 1
     except (AttributeError, RuntimeError):
@@ -68,7 +47,9 @@ def has_onednn() -> bool:
 
 @functools.cache
 def uses_onednn() -> bool:
-    return onednn_is_faster() and has_onednn()
+    """True on AMD processors with AVX-512, where torch has oneDNN."""
+    has_avx512 = {'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'} <= set(cpu_info('flags'))
+    return has_avx512 and 'AuthenticAMD' in cpu_info('vendor_id') and has_onednn()
 
 
 def product_dtype(x):
@@ -77,16 +58,16 @@ def product_dtype(x):
     return (one @ one.T).dtype
 
 
-def is_for_onednn(x, w, dtypes=('torch.float32',)) -> bool:
-    """Whether oneDNN is to multiply x and w: large matrices, on a CPU that gains by it, in one of these dtypes."""
+def is_for_onednn(x, w) -> bool:
+    """True if oneDNN is to multiply x and w: large matrices in float32, on a CPU that gains by it."""
     is_large = max(x.numel(), w.numel()) >= LARGE
-    return is_large and x.device.type == 'cpu' and uses_onednn() and str(product_dtype(x)) in dtypes
+    return is_large and x.device.type == 'cpu' and uses_onednn() and product_dtype(x) == torch.float32
 
 
 def product(x, w, b=None):
     """x @ w, or x @ w + b, by the faster of torch's two libraries: x (R, nx), w (nx, nf), b (nf,)."""
     if is_for_onednn(x, w):
-        return onednn_with_gradients().apply(x, w, b)
+        return OneDNNProduct.apply(x, w, b)
     return x @ w if b is None else b.addmm(x, w)
 
 
@@ -102,42 +83,30 @@ def add_product(out, x, w):
 
 
 def gelu_of_product(x, w, b):
-    """gelu(x @ w + b), without gradients. oneDNN applies gelu before it writes the product, also in bfloat16, where
-    this saves a tenth of an evaluation."""
-    from torch.nn.functional import gelu
-
-    if is_for_onednn(x, w, ('torch.float32', 'torch.bfloat16')):
-        dtype = product_dtype(x)
-        if dtype == w.dtype or len(x) >= len(w):  # casting w costs as much as the gelu of len(w) rows
-            return onednn(x.to(dtype), w.to(dtype), b.to(dtype), 'gelu')
-    return gelu(product(x, w, b), approximate='tanh')
+    """gelu(x @ w + b), without gradients. oneDNN applies gelu before it writes the product."""
+    if is_for_onednn(x, w):
+        return onednn(x, w, b, 'gelu')
+    return F.gelu(product(x, w, b), approximate='tanh')
 
 
 def onednn(x, w, b=None, act='none'):
     """act(x @ w + b) by oneDNN, without gradients; torch has this operator for its compiler."""
-    import torch
-
     if not (w.is_contiguous() or w.T.is_contiguous()):  # for a slice oneDNN takes minutes
         w = w.contiguous()
     return torch.ops.mkldnn._linear_pointwise(x, w.T, b, act, [], 'tanh')
 
 
-@functools.cache
-def onednn_with_gradients():
-    """The autograd function of x @ w + b by oneDNN. It is made when it is first used, because it needs torch."""
-    import torch
+class OneDNNProduct(torch.autograd.Function):
+    """x @ w + b by oneDNN."""
 
-    class Product(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x, w, b):
-            ctx.save_for_backward(x, w)
-            return onednn(x, w, b)
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w)
+        return onednn(x, w, b)
 
-        @staticmethod
-        def backward(ctx, grad):
-            x, w = ctx.saved_tensors
-            needs_x, needs_w, needs_b = ctx.needs_input_grad
-            return (onednn(grad, w.T) if needs_x else None, onednn(x.T, grad) if needs_w else None,
-                    grad.sum(0) if needs_b else None)
-
-    return Product
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        needs_x, needs_w, needs_b = ctx.needs_input_grad
+        return (onednn(grad, w.T) if needs_x else None, onednn(x.T, grad) if needs_w else None,
+                grad.sum(0) if needs_b else None)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from common.cpu import cpu_flags, keep_freed_memory
+from common.cpu import cpu_info, keep_freed_memory
 
 PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')  # in errors of gloo, NCCL
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}  # dtype of autocast
@@ -65,7 +65,7 @@ def best_dtype(device) -> str:
     if device.type == 'cuda':
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_flags()  # elsewhere it gains little, or is far slower
+        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_info('flags')  # elsewhere it gains little, or is far slower
     return 'bfloat16' if is_fast else 'float32'
 
 

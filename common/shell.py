@@ -5,8 +5,6 @@ import os
 import signal
 import sys
 
-from common import cpu
-
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
 
 
@@ -25,8 +23,8 @@ def begin_script(parse_args):
         signal.signal(signal.SIGINT, end_interrupted)
     with one_line_errors():
         args = parse_args()
-    if getattr(args, 'n_embd', cpu.WIDE) < cpu.WIDE:
-        cpu.let_threads_sleep()
+    if getattr(args, 'n_embd', 768) < 512 and 'OMP_WAIT_POLICY' not in os.environ:
+        os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # waiting threads soon sleep; cpu.py says why
     return args
 
 

@@ -75,7 +75,7 @@ COMMANDS = (                                                           # script,
     ('generate', ['--model_path', 'model', '--score', 'text.txt', '--per_token'], ['text.txt', *MODEL]),
     ('zero_shot', ['--model_path', 'model', '--dataset', 'rocstories', '--data_dir', 'tsv'], ['tsv/cloze_val.tsv']),
     ('zero_shot', ['--model_path', 'model', '--dataset', 'sst2', '--data_dir', 'tables'], ['tables/dev.tsv']),
-    ('zero_shot', ['--model_path', 'model', '--dataset', 'winograd', '--data_dir', 'tables'], ['tables/winograd.tsv']),
+    ('zero_shot', ['--model_path', 'model', '--dataset', 'winograd', '--data_dir', 'tables'], ['tables/test.c.txt']),
     ('convert', ['--from_transformers', 'hf', '--model_path', 'out'],
      [f'hf/{name}' for name in ('config.json', 'model.safetensors', 'vocab.json', 'merges.txt')]),
     ('convert', ['--to_transformers', 'out', '--model_path', 'model'], MODEL),
@@ -103,7 +103,7 @@ def prepare(folder, _):
     write('text.txt', 'the cat sat\n\nmom and dad like the rain .\n')
     write('prompts.txt', 'the cat\n')
     write('tables/dev.tsv', 'sentence\tlabel\nthe cat sat\t1\nold rain day\t0\n')
-    write('tables/winograd.tsv', 'sentence\tcandidate1\tcandidate2\tlabel\nthe cat saw dad and _ ran\tcat\tdad\t1\n')
+    write('tables/test.c.txt', 'the cat saw dad and he ran\nhe\ncat,dad\ncat\n\n')
     call('train', [*TRAIN, '--desc', 'done'])
     call('train', ['--desc', 'done', '--predict', 'predict.csv'])
     write('log/other.jsonl', Path('log/done.jsonl').read_text().replace('"seed": 42', '"seed": 7'))

@@ -219,7 +219,7 @@ def test_bpe_merges_in_the_originals_order(toy, choices, token):
             merges.append((first, second))
             symbols.append(first + second)
     for order in (merges, merges[::-1]):
-        encoder.bpe_ranks, encoder.cache = {merge: rank for rank, merge in enumerate(order)}, {}
+        encoder.bpe_ranks = {merge: rank for rank, merge in enumerate(order)}
         assert encoder.bpe(token) == plain_bpe(token, encoder.bpe_ranks)
 
 
@@ -293,9 +293,9 @@ def test_decode_names_special_tokens_that_were_added(toy):
         encoder.encoder[name] = len(encoder.encoder)
     cat, = encoder.encode(['the cat'], verbose=False)
     assert encoder.decode([124, *cat, 125, *cat, 126]) == '_start_ the cat _delimiter_ the cat _classify_'
-    with pytest.raises(ValueError, match='id 127 at index 1 '):
+    with pytest.raises(ValueError, match='id 127 is not one of'):
         encoder.decode([3, 127])
-    with pytest.raises(ValueError, match='id -1 at index 0 '):
+    with pytest.raises(ValueError, match='id -1 is not one of'):
         encoder.decode([-1])
 
 
@@ -310,7 +310,7 @@ def test_texts_must_be_a_list_of_str(toy):
 @pytest.mark.parametrize(('content', 'says'), [
     (b'', 'line 1 column 1'), (b'{"a": 0, "b"', 'line 1 column 13'), (b'["a", "b"]', 'object'), (b'{}', 'object'),
     (b'{"a": "0"}', 'object'), (b'{"a": 0, "b": true}', 'object'), (b'{"a": 0.0}', 'object'), (b'[' * 100_000, 'json'),
-    (b'{"a": 1, "b": 2}', '2 tokens are not 0, 1, 2'), (b'{"a": 0, "b": 0}', '2 tokens are not 0, 1, 2'),
+    (b'{"a": 1, "b": 2}', 'the ids 0, 1, 2'), (b'{"a": 0, "b": 0}', 'the ids 0, 1, 2'),
     (b'{"a": 0,\n"\xe9": 1}', 'line 2: byte 0xe9 is not UTF-8'), ('{"a": 0}'.encode('utf-16'), 'line 1: not UTF-8'),
 ])
 def test_a_bad_vocabulary_is_one_line(tmp_path, content, says):
@@ -322,8 +322,8 @@ def test_a_bad_vocabulary_is_one_line(tmp_path, content, says):
 
 
 @pytest.mark.parametrize(('content', 'says'), [
-    (b'', 'line 1'), (b'a b\nab c\n', 'line 1'), (b'#version: 0.2\na b\nab\n', 'line 3: a merge has 2 symbols'),
-    (b'#version: 0.2\na b c\n', 'line 2'), (b'#version: 0.2\na b\n\nc d\n', 'line 3'),
+    (b'', 'line 1'), (b'a b\nab c\n', 'line 1'), (b'#version: 0.2\na b\nab\n', 'a merge has 2 symbols'),
+    (b'#version: 0.2\na b c\n', 'not 3'), (b'#version: 0.2\na b\n\nc d\n', 'not 0'),
     (b'#version\na \xff\n', 'line 2'),
 ])
 def test_bad_merges_are_one_line(tmp_path, content, says):

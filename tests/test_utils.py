@@ -212,7 +212,7 @@ def test_a_device_that_is_not_there_is_named():
 
 @pytest.mark.parametrize('flags, chosen', [(['avx512_bf16'], 'float32'), (['amx_bf16'], 'bfloat16')])
 def test_the_automatic_dtype_is_fast(monkeypatch, capsys, flags, chosen):
-    monkeypatch.setattr(device, 'cpu_flags', lambda: flags)
+    monkeypatch.setattr(device, 'cpu_info', lambda field: flags)
     args = train.parse_args(['--device', 'cpu', '--dtype', 'auto'])
     _, autocast = device.device_of(args)
     assert capsys.readouterr().err == f'--dtype auto: {args.dtype}\n' and args.dtype == chosen
