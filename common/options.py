@@ -73,8 +73,11 @@ class Parser(argparse.ArgumentParser):
         if 'help' in given:
             self.print_help()
             self.exit()
-        actions = [action for action in self._actions if action.dest != 'help']
-        return argparse.Namespace(**{action.dest: given.get(action.dest, action.default) for action in actions})
+        defaults = {action.dest: action.default for action in self._actions if action.dest != 'help'}
+        for action in self._actions:
+            if isinstance(action.default, str):  # as on the command line
+                defaults[action.dest] = self._get_value(action, action.default)
+        return argparse.Namespace(**{**defaults, **given})
 
     def parse_args(self, argv=None):
         return self.complete(self.read(argv))
