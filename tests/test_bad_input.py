@@ -187,7 +187,7 @@ def test_a_damaged_file_is_read_or_its_line_is_named(tmp_path, n):
         try:
             stories, *endings, labels = read_cloze(str(path), labelled=True)
         except ValueError as e:
-            assert str(e).startswith(f'{path}, line ') or str(e) == f'{path} has a header but no story'
+            assert str(e).startswith(f'{path}, line ') or str(e) == f'{path} has no stories'
             assert '\n' not in str(e)
         else:
             assert len(stories) == len(endings[0]) == len(endings[1]) == len(labels) <= 4 and set(labels) <= {0, 1}
@@ -197,8 +197,8 @@ def test_a_damaged_file_is_read_or_its_line_is_named(tmp_path, n):
 
 @pytest.mark.parametrize('lines, words', [
     (['{"seed": 1}'], 'does not hold the options'), (['3'], 'is not an object'), ([], 'does not hold the options'),
-    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": "high"}'], 'is not a percentage'),
-    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": NaN}'], 'is not a percentage'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": "high"}'], 'is not a finite number'),
+    (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc": NaN}'], 'is not a finite number'),
     (['{"seed": 1, "n_iter": 1, "time": 0}', '{"va_acc"'], 'is not json')])
 def test_a_log_that_is_none_is_named(tmp_path, lines, words):
     path = tmp_path / 'x.jsonl'

@@ -22,7 +22,7 @@ from scripts import bench
 SIZE = ['--n_embd', '16', '--n_head', '4', '--n_layer', '3']
 TOY_MODEL = ['--model_path', str(TOY), *SIZE]
 MISTAKES = [
-    ('train', ['--data_dir', 'typo', *TOY_MODEL], 'typo is not a folder'),
+    ('train', ['--data_dir', 'typo', *TOY_MODEL], "No such file or directory: 'typo'"),
     ('train', ['--n_batch', '0'], 'argument --n_batch: 0: must be at least 1'),
     ('train', ['--seed', 'x'], "argument --seed: invalid int value: 'x'"),
     ('train', ['--desc', '../up'], "'../up' is not the name of a run"),
@@ -34,7 +34,7 @@ MISTAKES = [
     ('generate', ['--model_path', 'typo', '--prompt', 'x'], 'typo/encoder_bpe_40000.json is missing'),
     ('generate', [*TOY_MODEL, '--prompt', 'cat ' * 30], 'the prompt has 30 tokens, but n_ctx=24'),
     ('generate', ['--desc', 'none', '--prompt', 'x'], 'save/none/config.json is missing'),
-    ('zero_shot', [*TOY_MODEL, '--dataset', 'rocstories', '--data_dir', 'typo'], 'typo is not a folder'),
+    ('zero_shot', [*TOY_MODEL, '--dataset', 'rocstories', '--data_dir', 'typo'], "No such file or directory: 'typo'"),
     ('convert', ['--from_transformers', 'typo', '--model_path', 'new'], 'typo/config.json is missing'),
     ('convert', ['--to_transformers', 'new'], 'model/encoder_bpe_40000.json is missing'),
     ('analysis', ['typo.jsonl'], 'typo.jsonl is missing'),
