@@ -114,7 +114,10 @@ def draw(panels, path, heading):
                 ax.plot(x, y, **line_style(names.index(name)), label=name)
             ax.set_xscale('log', base=2)
             ax.set_yscale('log', base=2)
-            ax.set(title=title, xlabel=x_label)
+            values = np.log2([y for line in lines.values() for y in line])
+            # whole powers of two, so that each axis has two ticks at least
+            limits = 2 ** np.floor(values.min()), 2 ** np.floor(values.max() + 1)
+            ax.set(title=title, xlabel=x_label, ylim=limits)
             for axis in ax.xaxis, ax.yaxis:
                 axis.set(major_locator=LogLocator(2, numticks=9), major_formatter='{x:,g}')
         fig.suptitle(heading, fontsize='medium')
