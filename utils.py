@@ -128,8 +128,8 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     text = read_text(path, max_bytes, hint)
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{path} is not a json object: {e}') from None
     if not isinstance(value, dict):
         raise ValueError(f'{path} is not a json object')
     return value

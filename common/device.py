@@ -65,7 +65,7 @@ def best_dtype(device) -> str:
     if device.type == 'cuda':
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_info('flags')  # elsewhere it gains little, or is far slower
+        is_fast = device.type == 'cpu' and 'amx_bf16' in cpu_info('flags')  # elsewhere it gains little
     return 'bfloat16' if is_fast else 'float32'
 
 

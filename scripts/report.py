@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from analysis import figure, legend_below, line_style
-from common.cpu import cpu_flags, cpu_info
+from common.cpu import cpu_info
 from utils import read_text, write_whole
 
 CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}  # the name in Linux: the usual one
@@ -75,7 +75,7 @@ def provenance(command, device):
 def machine(device):
     """The names of the GPU, if it is used, and of the processor with its units, and the number of threads."""
     names = [torch.cuda.get_device_name(device)] if device.type == 'cuda' else []
-    units = [unit for flag, unit in CPU_UNITS.items() if flag in cpu_flags()]
+    units = [unit for flag, unit in CPU_UNITS.items() if flag in cpu_info('flags')]
     names.append(f'{" ".join(cpu_info("model name")[3:]) or platform.machine()} ({", ".join(units) or "without AVX2"})')
     return f'{", ".join(names)}, {torch.get_num_threads()} threads'
 

@@ -44,6 +44,8 @@ def find_cloze_file(data_dir: str, kind: str) -> str:
     exact = VAL_NAME if kind == 'val' else TEST_NAME
     if os.path.isfile(os.path.join(data_dir, exact)):
         return os.path.join(data_dir, exact)
+    if not os.path.isdir(data_dir):
+        raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the stories')
     ranks = {name: cloze_rank(name, kind) for name in sorted(os.listdir(data_dir))}
     ranks = {name: rank for name, rank in ranks.items() if rank}
     if not ranks:

@@ -196,8 +196,8 @@ def test_a_gpu_has_more_contenders(tmp_path, nanogpt, monkeypatch):
 
 @pytest.mark.parametrize('flags, units', [('fpu avx2 avx512f amx_tile', 'AVX2, AVX-512, AMX'), ('fpu', 'without AVX2')])
 def test_the_units_of_the_processor_are_named(monkeypatch, flags, units):
-    monkeypatch.setattr(report, 'cpu_info', lambda field: 'model name : A CPU @ 2 GHz'.split())
-    monkeypatch.setattr(report, 'cpu_flags', flags.split)
+    fields = {'model name': 'model name : A CPU @ 2 GHz', 'flags': flags}
+    monkeypatch.setattr(report, 'cpu_info', lambda field: fields[field].split())
     assert report.machine(torch.device('cpu')).startswith(f'A CPU @ 2 GHz ({units}), ')
 
 
