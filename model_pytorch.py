@@ -17,17 +17,17 @@ train.py computes the same numbers through fast.py; `train.py --plain` runs this
 `TransformerModel` below, with dropout and loss of fast.py.
 """
 
+import errno
 import json
 import math
 import os
+import secrets
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
-
-from utils import write_whole
 
 
 class dotdict(dict):
@@ -397,9 +397,13 @@ def open_release(path: str) -> tuple[list[list[int]], list[Tensor]]:
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(f'{name} does not list the shapes of a released model (positions, tokens, '
                          f'12 arrays a block): {how_to_get(path)}') from None
-    n = sum(map(math.prod, shapes))
-    lengths = [(n + N_SHARDS - 1 - i) // N_SHARDS for i in range(N_SHARDS)]  # as np.array_split cuts n numbers
+    lengths = shard_lengths(sum(map(math.prod, shapes)))
     return shapes, [open_shard(path, i, length) for i, length in enumerate(lengths)]
+
+
+def shard_lengths(n_total: int) -> list[int]:
+    """The lengths of the pieces into which np.array_split cuts n_total numbers: the first ones may be one longer."""
+    return [(n_total + N_SHARDS - 1 - i) // N_SHARDS for i in range(N_SHARDS)]
 
 
 def open_shard(path: str, i: int, length: int) -> Tensor:
@@ -454,9 +458,11 @@ def check_fits(model, shapes, n_ctx: int, n_special: int, n_blocks: int, path: s
     if n_ctx > n_stored:
         raise ValueError(f'{path}: checkpoint has {n_stored} positions, model wants n_ctx={n_ctx}: '
                          f'pass n_ctx <= {n_stored}')
-    if (n_ctx, n_vocab + n_special + n_ctx) != (model.n_ctx, n_rows):
-        raise ValueError(f'{path}: {n_vocab} tokens, n_special={n_special} and n_ctx={n_ctx} to load, but the model '
-                         f'was built with n_ctx={model.n_ctx} and a table of {n_rows} rows: give numbers that add up')
+    if n_ctx != model.n_ctx:
+        raise ValueError(f'n_ctx={n_ctx} to load, but the model was built with n_ctx={model.n_ctx}: make them equal')
+    if n_vocab + n_special + n_ctx != n_rows:
+        raise ValueError(f'{path}: {n_vocab} tokens + {n_special} special + {n_ctx} positions stored, but the model '
+                         f'has a table of {n_rows} rows: give n_special and n_ctx that add up')
     if 12 * n_blocks > len(shapes) - 2:
         raise ValueError(f'{path}: checkpoint has {(len(shapes) - 2) // 12} blocks, model wants {n_blocks}: build it '
                          'with fewer (n_layer), or transfer fewer (n_transfer)')
@@ -512,9 +518,29 @@ def save_openai_pretrained_model(model, path, n_special=0):
     arrays = arrays_of(model, model.n_ctx, n_special, len(model.h))
     if not all(array.float().isfinite().all() for array in arrays):
         raise ValueError(f'the weights hold numbers that are not finite, so nothing was written to {path}')
-    flat = torch.cat([array.reshape(-1).float().cpu() for array in arrays]).numpy()
-    for i, shard in enumerate(np.array_split(flat, N_SHARDS)):
-        with write_whole(os.path.join(path, f'params_{i}.npy'), 'wb') as f:
-            np.save(f, shard)
-    with write_whole(os.path.join(path, 'params_shapes.json')) as f:
-        json.dump(released_shapes(model.n_ctx, *arrays[1].shape, len(model.h)), f)
+    shapes = released_shapes(model.n_ctx, *arrays[1].shape, len(model.h))
+    lengths = shard_lengths(sum(array.numel() for array in arrays))
+    os.makedirs(path, exist_ok=True)
+    for i, offset, piece in pieces([array.reshape(-1) for array in arrays], lengths):
+        if offset == 0:
+            shard = np.empty(lengths[i], dtype=np.float32)
+        shard[offset:offset + len(piece)] = piece.float().cpu()
+        if offset + len(piece) == lengths[i]:
+            write_file(os.path.join(path, f'params_{i}.npy'), lambda f, shard=shard: np.save(f, shard))
+    write_file(os.path.join(path, 'params_shapes.json'), lambda f: f.write(json.dumps(shapes).encode()))
+
+
+def write_file(name, write):
+    """Call `write` on a new file beside `name`, put it on the disk, then give it that name."""
+    part = f'{name}.{secrets.token_hex(8)}.part'
+    try:
+        with open(part, 'xb') as f:  # x: refuses a link that was put in its place
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(part, name)
+    except OSError as e:  # numpy names neither the file nor the reason
+        raise OSError(e.errno or errno.ENOSPC, e.strerror or 'the disk took only a part', name) from None
+    finally:
+        if os.path.exists(part):
+            os.remove(part)

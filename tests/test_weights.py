@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import errno
 import json
 import pickle
 import subprocess
@@ -27,6 +28,7 @@ from model_pytorch import (
     load_openai_pretrained_model,
     read_shapes,
     save_openai_pretrained_model,
+    write_file,
 )
 
 TOY = GOLDENS / 'loader' / 'model'
@@ -193,7 +195,7 @@ def test_wrong_shapes_get_one_line(copied, text):
     (dict(n_ctx=30), dict(n_ctx=30), 'checkpoint has 24 positions, model wants n_ctx=30: pass n_ctx <= 24'),
     (dict(n_embd=32), {}, 'weights are 16 wide, model has n_embd=32'),
     (dict(n_layer=4), {}, 'checkpoint has 3 blocks, model wants 4'),
-    (dict(n_special=2), {}, 'n_ctx=14 and a table of 140 rows'),
+    (dict(n_special=2), {}, 'the model has a table of 140 rows'),
     ({}, dict(n_transfer=-2), 'n_transfer=-2')])
 def test_a_model_that_does_not_fit_is_told_why(model, arguments, words):
     with pytest.raises(ValueError, match=words):
@@ -213,13 +215,33 @@ def test_a_model_built_for_other_positions_is_refused():
     """The number of rows is right, but 10 positions would become tokens, or 10 tokens positions."""
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     for n_ctx in (4, 512):
-        with pytest.raises(ValueError, match=f'n_ctx=14 to load, but the model was built with n_ctx={n_ctx} '):
+        with pytest.raises(ValueError, match=f'n_ctx=14 to load, but the model was built with n_ctx={n_ctx}'):
             load_openai_pretrained_model(TransformerModel(cfg, 141, n_ctx), n_ctx=14, n_special=3, path=TOY)
 
 
 def test_no_check_vanishes_under_python_O():
     for module in (model_pytorch, opt):
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(Path(module.__file__).read_text())))
+
+
+def test_a_file_is_written_whole_and_follows_no_link(tmp_path, monkeypatch):
+    def fill_the_disk(f):
+        raise OSError('40 requested and 0 written')  # numpy's error on a full disk
+
+    name, victim = tmp_path / 'params_0.npy', tmp_path / 'victim'
+    victim.write_text('theirs')
+    monkeypatch.setattr(model_pytorch.secrets, 'token_hex', lambda n: 'guessed')
+    Path(f'{name}.guessed.part').symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_file(str(name), lambda f: f.write(b'ours'))
+    assert victim.read_text() == 'theirs'
+    monkeypatch.undo()
+    with pytest.raises(OSError, match='params_0.npy') as error:
+        write_file(str(name), fill_the_disk)
+    assert error.value.errno == errno.ENOSPC
+    write_file(str(name), lambda f: f.write(b'ours'))
+    assert name.read_bytes() == b'ours' and name.stat().st_mode & 0o777 == victim.stat().st_mode & 0o777
+    assert {path.name for path in tmp_path.iterdir()} == {'params_0.npy', 'victim'}
 
 
 FULL_SIZE = '''
