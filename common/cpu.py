@@ -58,10 +58,10 @@ def product_dtype(x):
     return (one @ one.T).dtype
 
 
-def is_for_onednn(x, w) -> bool:
-    """True if oneDNN is to multiply x and w: large matrices in float32, on a CPU that gains by it."""
+def is_for_onednn(x, w, dtypes=(torch.float32,)) -> bool:
+    """True if oneDNN is to multiply x and w: large matrices in one of these dtypes, on a CPU that gains by it."""
     is_large = max(x.numel(), w.numel()) >= LARGE
-    return is_large and x.device.type == 'cpu' and uses_onednn() and product_dtype(x) == torch.float32
+    return is_large and x.device.type == 'cpu' and uses_onednn() and product_dtype(x) in dtypes
 
 
 def product(x, w, b=None):
@@ -83,9 +83,12 @@ def add_product(out, x, w):
 
 
 def gelu_of_product(x, w, b):
-    """gelu(x @ w + b), without gradients. oneDNN applies gelu before it writes the product."""
-    if is_for_onednn(x, w):
-        return onednn(x, w, b, 'gelu')
+    """gelu(x @ w + b), without gradients. oneDNN applies gelu before it writes the product, also in bfloat16, where
+    this saves a tenth of an evaluation."""
+    if is_for_onednn(x, w, (torch.float32, torch.bfloat16)):
+        dtype = product_dtype(x)
+        if dtype == w.dtype or len(x) >= len(w):  # casting w costs as much as the gelu of len(w) rows
+            return onednn(x.to(dtype), w.to(dtype), b.to(dtype), 'gelu')
     return F.gelu(product(x, w, b), approximate='tanh')
 
 

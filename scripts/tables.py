@@ -71,7 +71,7 @@ def parse_args(argv=None):
     group.add_argument('--rows', type=names(ROWS), metavar='LIST', help=f'rows of table 5: {",".join(ROWS)} (default: '
                        'all; the other tables have the row full)')
     group.add_argument('--seeds', type=seed_list, default='42', metavar='LIST', help='42-44, or 1,2,5')
-    group.add_argument('--vary', nargs='+', type=values_of, default=[], metavar='NAME=LIST', help='values of options '
+    group.add_argument('--vary', nargs='+', type=values_of, metavar='NAME=LIST', help='values of options '
                        'of train.py to choose from, on dev; dropout means all four rates')
     group.add_argument('--results', default='results/', metavar='FOLDER', help='a json file of all scores goes here')
     group.add_argument('--layers', type=layers, default='0-12', metavar='LIST', help='for figure2: values of '
@@ -125,8 +125,8 @@ def rows_of(args):
 def variants_of(args):
     """The combinations of --vary: name -> options of train.py. Without --vary one, which has no name."""
     variants = {}
-    for values in itertools.product(*(values for _, values in args.vary)):
-        pairs = [(name, value) for (name, _), value in zip(args.vary, values, strict=True)]
+    for values in itertools.product(*(values for _, values in args.vary or ())):
+        pairs = [(name, value) for (name, _), value in zip(args.vary or (), values, strict=True)]
         options = [f'--{option}={value}' for name, value in pairs
                    for option in (DROPOUTS if name == 'dropout' else [name])]
         variants[','.join(f'{name}={value}' for name, value in pairs)] = options

@@ -146,7 +146,7 @@ def test_what_makes_an_accuracy_mean_little_is_said(tmp_path, capsys):
         'the network gives all validation examples the same answer')]
 
 
-FIELD = st.text(st.characters(exclude_categories=['Cs']), min_size=1, max_size=8).filter(has_tokens)
+FIELD = st.text(st.characters(exclude_categories=['Cs']), min_size=1, max_size=8).map(str.strip).filter(has_tokens)
 ROWS = st.lists(st.tuples(FIELD, FIELD, FIELD, st.sampled_from('12')), min_size=1, max_size=4)
 
 

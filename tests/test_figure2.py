@@ -42,5 +42,4 @@ def test_each_snapshot_is_scored_once_and_drawn(data, tmp_path, monkeypatch):
     assert results['constant'] == dict(rocstories=50, winograd=100, sst2=50, cola=0, blimp=50)
     assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
     monkeypatch.setattr(zero_shot, 'main', None)  # nothing is measured again
-    monkeypatch.setattr(zero_shot, 'blimp', None)
     assert figure2.main(args)['scores'] == results['scores']
