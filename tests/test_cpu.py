@@ -10,7 +10,6 @@ from toy import ROOT
 
 from common import cpu
 
-
 FAULTS = '''
 import resource, torch
 from common.device import choose_device
