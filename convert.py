@@ -6,8 +6,8 @@
 
 Only local folders are read, and nothing is unpickled: a checkpoint with pytorch_model.bin alone must first be opened
 and saved again by the library. The vocabulary (vocab.json and merges.txt) is converted too. With tokenizer.json, which
-is written, the library gives nearly always the ids of `TextEncoder` (see hf_files.py); the library's own tokenizer
-splits many texts differently.
+is written, the library gives nearly always the ids of `TextEncoder` (see common/hf_files.py); its own tokenizer splits
+many texts differently.
 
 The special tokens of a fine-tuned network become the last tokens, which `generate` of the library never draws. Its head
 becomes that of `OpenAIGPTDoubleHeadsModel` (multiple choice) or `OpenAIGPTForSequenceClassification`, with the same

@@ -5,7 +5,7 @@ the rest by name. Beside each field of `Task`, in base.py, stands what it means.
 labels, a function beside the row reads them: `loader` all of them, `reader` one of them, as in stories.py, race.py and
 glue.py. `--dataset own` (own.py) needs no row.
 
-Nothing here imports torch or numpy before files are read, because options.py needs names and defaults for --help.
+Nothing here imports torch or numpy before files are read, because train.py needs names and defaults for --help.
 """
 
 from tasks.base import Files, Task
@@ -27,7 +27,7 @@ TASKS = {
         Files(('CoLA', 'cola'), ('sentence',), ('label',), bare={4: (3, 1)}),
         'text', ('unacceptable', 'acceptable'), ('matthews', 'accuracy'), {'': 'CoLA.tsv'}, AS_NUMBERS,
         defaults=ONE_TOWER, zero_shot=True,
-        paper={'': dict(full=45.4, no_pretraining=18.9, no_lm=47.9)}, paper_set=GLUE, others_dev=57.6),
+        paper={'': dict(full=45.4, no_pretraining=18.9, no_lm=47.9)}, paper_set=GLUE),
     'sst2': Task(
         Files(('SST-2', 'sst2', 'SST2', 'sst-2'), ('sentence',), ('label',), rows=sst2_rows,
               patterns=('{}', 'original/stsa.binary.{}', 'stsa.binary.{}'),
@@ -46,7 +46,7 @@ TASKS = {
               patterns=('{}', 'original/sts-{}', 'sts-{}'), bare={7: (5, 6, 4), 9: (5, 6, 4)},
               answers=('original/sts-test.csv', 'sts-test.csv')),
         'both', (), ('pearson', 'spearman'), {'': 'STS-B.tsv'}, limits=(0., 5.), defaults=ONE_TOWER,
-        paper={'': dict(full=82.0, no_pretraining=30.9, no_lm=83.2)}, paper_set=GLUE, others_dev=85.1),
+        paper={'': dict(full=82.0, no_pretraining=30.9, no_lm=83.2)}, paper_set=GLUE),
     'qqp': Task(
         Files(('QQP', 'qqp'), ('question1', 'question2'), ('is_duplicate', 'label'), skip_broken=True),
         'both', ('not_duplicate', 'duplicate'), F1, {'': 'QQP.tsv'}, AS_NUMBERS, defaults=ONE_TOWER,
@@ -57,7 +57,7 @@ TASKS = {
         'pair', NLI, ACCURACY, {'matched': 'MNLI-m.tsv', 'mismatched': 'MNLI-mm.tsv', 'AX': 'AX.tsv'},
         loader=load_mnli, defaults=ONE_TOWER,
         paper={'': dict(full=81.8, no_pretraining=75.7, no_lm=81.1),
-               'matched': dict(full=82.1), 'mismatched': dict(full=81.4)}, paper_set=GLUE, others_dev=77.2),
+               'matched': dict(full=82.1), 'mismatched': dict(full=81.4)}, paper_set=GLUE),
     'qnli': Task(
         Files(('QNLI', 'qnli', 'QNLIv2'), ('question', 'sentence'), ('label',)),
         'pair', TWO_WAY, ACCURACY, {'': 'QNLI.tsv'}, loader=load_qnli, defaults=ONE_TOWER,
@@ -95,8 +95,7 @@ SAMPLE = dict(data_dir='data/sample/', model_path='model/sample/', n_valid=120, 
 
 def sample_of(task: str, name: str, **defaults) -> Task:
     """The row of a task whose examples are made up."""
-    return TASKS[task]._replace(submission={'': f'{name}.tsv'}, defaults=SAMPLE | defaults, zero_shot=False, paper={},
-                                others_dev=None)
+    return TASKS[task]._replace(submission={'': f'{name}.tsv'}, defaults=SAMPLE | defaults, zero_shot=False, paper={})
 
 
 TASKS['sample'] = sample_of('rocstories', 'sample')

@@ -66,7 +66,6 @@ class Task(NamedTuple):
     zero_shot: bool = False  # zero_shot.py has this task too
     paper: dict = {}  # part of the test examples -> {row of the paper's table 5: its score in percent}
     paper_set: str = 'test'  # the examples on which the paper has these scores
-    others_dev: float | None = None  # score of one run on dev, of openai-gpt in transformers (github: jiant#881)
     loader: Callable | None = None  # (task, options) -> three Splits, where load_tables is not enough
     reader: Callable | None = None  # (task, path, options) -> Split, where read_tables is not enough
 
