@@ -354,6 +354,8 @@ def fine_tune(run, task, data):
                 if left := time_left.say(state['n_updates']):
                     run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
         fetch_losses(run, data, pending)
+        if is_early(state):  # the original logs twice here
+            evaluate_and_log(run, task, data, model, 0)
         evaluate_and_log(run, task, data, model, epoch + 1)
         state['n_epochs'], state['order'] = epoch + 1, None
     run.save()
@@ -404,11 +406,12 @@ def write_submission(run, task, data, logits):
 def summary(run, results):
     """Print the best score and the paths of all files; returns the results as a namespace."""
     minutes, seconds = divmod(round(results['seconds']), 60)
+    when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
     beside = f'the best constant answer: {results["valid_trivial"]:.2f}'
     if results['valid_tfidf'] is not None:  # own data: whether the network is worth it
         beside += f'; a linear model on TF-IDF: {results["valid_tfidf"]:.2f}'
     run.print(f'{results["n_updates"]} updates in {minutes} min {seconds} s; best on validation: '
-              f'{results["valid_score"]:.2f} after epoch {results["best_epoch"]} ({beside})')
+              f'{results["valid_score"]:.2f} after {when} ({beside})')
     if results['degenerate']:
         run.print('warning: the network gives all validation examples the same answer')
     for what, key in (('log', 'log_path'), ('parameters', 'best_path'), ('predictions', 'submission')):
