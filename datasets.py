@@ -12,7 +12,7 @@ SPECIAL = ('_start_', '_delimiter_', '_classify_')  # added to the vocabulary, i
 LARGEST_GROUP = 8  # examples with the same context that are evaluated together
 
 # How the fields of an example become the K sequences that the network reads (section 3.3 of the paper). A field is a
-# list of ids, or the lengths of such lists: the sum of two lists is both texts as one, that of two lengths its length.
+# list of ids, or an array with the lengths of such lists: `+` joins two texts, and adds their lengths.
 FORMS = {
     'text': lambda text: [(text,)],
     'pair': lambda first, second: [(first, second)],  # premise and hypothesis

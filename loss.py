@@ -1,6 +1,7 @@
 """From logits to per-example losses, to the training loss, to an update.
 
-`train.py --plain` and notebooks use the class. Otherwise train.py calls fast.py, which uses the functions.
+`train.py --plain` and notebooks use the class. Otherwise train.py calls fast.py, which uses the functions and computes
+the loss of the language model itself, in chunks.
 """
 
 import torch

@@ -192,7 +192,8 @@ def build_model(args, task, n_vocab, n_ctx, clf_token):
 class Losses(nn.Module):
     """The losses of a training step, as a module that DistributedDataParallel can wrap.
 
-    They come from fast.py; with `plain` from DoubleHeadModel.forward and loss.py, which give the same numbers.
+    They come from fast.py; with `plain` from DoubleHeadModel.forward and loss.py, which give the same numbers (but for
+    dropout, which is drawn otherwise).
     """
 
     def __init__(self, model, lm_coef, plain=False):
@@ -293,8 +294,8 @@ def fetch_losses(run, data, pending):
 
 
 def merit(task, line) -> tuple:
-    """By this the evaluations in a log are compared; the best epoch has the greatest."""
-    return line['va_score'], -line['va_cost'] if task.ties_by_cost else 0
+    """What makes one evaluation in a log better than another: the best epoch has the greatest."""
+    return line['va_score'], (-line['va_cost'] if task.ties_by_cost else 0)
 
 
 def is_early(state):
@@ -354,11 +355,12 @@ def fine_tune(run, task, data):
                 if left := time_left.say(state['n_updates']):
                     run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
         fetch_losses(run, data, pending)
-        if is_early(state):  # the original logs twice here
+        if is_early(state):  # then the original evaluates twice at the end of the epoch
             evaluate_and_log(run, task, data, model, 0)
         evaluate_and_log(run, task, data, model, epoch + 1)
         state['n_epochs'], state['order'] = epoch + 1, None
     run.save()
+    run.signals.release()  # from here on Ctrl-C ends at once: --resume goes on from the checkpoint
     return finish(run, task, data, model)
 
 

@@ -193,8 +193,8 @@ class Run:
         self.generators = generator_states()
 
     def drop_update(self):
-        """After a signal, within an update: save the state before it, and raise Stopped. Several processes go on,
-        because all must stop after the same update."""
+        """After a signal, within an update: save the state before it, and raise Stopped. With several processes the
+        update is finished, because all must stop after the same one."""
         if self.signals.received and self.ranks.size == 1:
             set_generator_states(self.generators)
             self.save_or_stop()

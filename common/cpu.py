@@ -72,8 +72,8 @@ def product(x, w, b=None):
 
 
 def add_product(out, x, w):
-    """out += x @ w. Torch adds to out only in the dtype of x, and oneDNN never does. Otherwise the rows of out come in
-    turn on a CPU, so that there is no second matrix as large as out."""
+    """out += x @ w. Torch can add to out only in the dtype of x, and oneDNN cannot. Where they cannot, a CPU adds 4,096
+    rows of out at a time, so that there is no second matrix as large as out."""
     if x.dtype == out.dtype and not is_for_onednn(x, w):
         out.addmm_(x, w)
         return

@@ -1,4 +1,4 @@
-"""The row of a task, and how files are found and read that are tables: one each for training, validation and test."""
+"""The row of a task; and how tables are found and read, one each for training, validation and test examples."""
 
 import itertools
 import math
