@@ -109,8 +109,8 @@ from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DoubleHeadModel, load_openai_pretrained_model
 from opt import OpenAIAdam
-from tasks.baseline import tfidf_predictions
-from tasks.metrics import is_constant, scores, trivial_score
+from tasks.baseline import N_BEFORE, tfidf_score
+from tasks.metrics import is_constant, trivial_score
 from text_utils import TextEncoder
 from utils import TimeLeft, write_sealed
 
@@ -159,7 +159,7 @@ def load_data(args, task):
 
 def overlaps(task, splits) -> list[str]:
     """Warnings about validation and test examples that were trained on, or chosen by: their scores mean little."""
-    n_fields = {'choices': 1, 'question': 2}.get(task.form)  # without the answers
+    n_fields = N_BEFORE.get(task.form)  # without the answers
     warnings, seen = [], set()
     for name, split in zip(('training', 'validation', 'test'), splits, strict=False):
         examples = list(zip(*split.texts[:n_fields], strict=True))
@@ -168,12 +168,6 @@ def overlaps(task, splits) -> list[str]:
             warnings.append(f'{n_again} of {len(examples)} {name} examples are in an earlier split too')
         seen.update(examples)
     return warnings
-
-
-def tfidf_score(task, train, valid):
-    """The score of a linear model on TF-IDF on the validation examples, by the task's first metric."""
-    first = task.metrics[0]
-    return scores([first], np.array(valid.labels), tfidf_predictions(task, train, valid))[first]
 
 
 def scale_of(labels) -> tuple[float, float]:

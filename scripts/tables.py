@@ -105,8 +105,7 @@ from analysis import figure, legend_below
 from common.checkpoint import environment
 from model_pytorch import read_shapes
 from scripts.report import table
-from tasks.baseline import tfidf_predictions
-from tasks.metrics import scores
+from tasks.baseline import tfidf_score
 from utils import write_whole
 
 GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli')  # the tasks of GLUE's server
@@ -188,8 +187,8 @@ def scores_of_runs(results, kind):
 
 def tfidf_scores(task, splits):
     """What a linear model on TF-IDF reaches: {'valid': score, 'test': score}, where there are labels."""
-    metric, (train_split, *others) = TASKS[task].metrics[0], splits
-    return {kind: scores([metric], np.array(split.labels), tfidf_predictions(TASKS[task], train_split, split))[metric]
+    train_split, *others = splits
+    return {kind: tfidf_score(TASKS[task], train_split, split)
             for kind, split in zip(('valid', 'test'), others, strict=True) if split and split.labels is not None}
 
 
