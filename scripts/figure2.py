@@ -1,10 +1,12 @@
-"""The right half of the paper's figure 2: what a network can do without training for it, while it is pre-trained.
+"""Draw the paper's figure 2: what the blocks of the pre-trained network are worth, and what it can do untrained.
 
-    python scripts/figure2.py --snapshots save/books/snapshots --data_dir tasks/
+    python scripts/tables.py figure2 --data_dir glue/ --datasets cola,sst2 --seeds 42-44 --model_path model/books/
+    python scripts/figure2.py --snapshots save/books/snapshots --data_dir glue/
 
-Runs zero_shot.py on the networks that `pretrain.py --snapshots` kept, adds each score to --results (so that the same
-command continues after an interruption), and draws them over the number of updates. --data_dir has the Story Cloze
-files and the folders CoLA, SST-2, DPRD and BLiMP. BLiMP takes every tenth pair here.
+The left half is drawn from the results of the first command. For the right half this script runs zero_shot.py on the
+networks that `pretrain.py --snapshots` kept, and adds each score to --results, so that the same command continues after
+an interruption. --data_dir has the Story Cloze files and the folders CoLA, SST-2, DPRD and BLiMP. BLiMP takes every
+tenth pair here.
 """
 
 import sys
@@ -22,6 +24,8 @@ def parse_args(argv=None):
                         'numbers of updates')
     parser.add_argument('--data_dir', required=True, metavar='FOLDER', help='the data of all tasks')
     parser.add_argument('--results', default='results/zero_shot.json', metavar='FILE', help='the scores')
+    parser.add_argument('--transfer', default='results/figure2.json', metavar='FILE', help='the results of the first '
+                        'command')
     parser.add_argument('--figure', default='docs/figure2.png', metavar='FILE', help='the picture')
     return parser.parse_args(argv)
 
@@ -40,10 +44,12 @@ from common.checkpoint import environment
 from tasks.metrics import trivial_score
 from utils import read_json, write_whole
 
-# dataset of zero_shot.py -> its name in the picture, metric, and the file that is drawn, of those that it is scored on
-DRAWN = {'rocstories': ('Story Cloze, test', 'accuracy', 1), 'winograd': ('DPRD, test', 'accuracy', 1),
-         'sst2': ('SST-2, test', 'accuracy', -1), 'cola': ('CoLA, dev', 'matthews', 0),
-         'blimp': ('BLiMP', 'accuracy', -1)}
+# dataset of zero_shot.py -> metric, and the file that is drawn, of those that it is scored on
+DRAWN = {'rocstories': ('accuracy', 1), 'winograd': ('accuracy', 1), 'sst2': ('accuracy', -1), 'cola': ('matthews', 0),
+         'blimp': ('accuracy', -1)}
+NAMES = {'rocstories': 'Story Cloze', 'winograd': 'DPRD', 'sst2': 'SST-2', 'cola': 'CoLA', 'blimp': 'BLiMP',
+         'stsb': 'STS-B', 'rte': 'RTE', 'mrpc': 'MRPC', 'qnli': 'QNLI'}
+COLORS = {dataset: f'C{i}' for i, dataset in enumerate(NAMES)}  # the same in both halves
 
 
 def constant_answer(dataset, data_dir):
@@ -51,14 +57,14 @@ def constant_answer(dataset, data_dir):
     if dataset == 'blimp':
         return 50.
     files = zero_shot.PROBLEMS[dataset](data_dir)
-    labels = np.array((files[1:] if dataset == 'cola' else files)[DRAWN[dataset][2]].labels)
-    return trivial_score(DRAWN[dataset][1], labels, int(labels.max()) + 1)
+    labels = np.array((files[1:] if dataset == 'cola' else files)[DRAWN[dataset][1]].labels)
+    return trivial_score(DRAWN[dataset][0], labels, int(labels.max()) + 1)
 
 
 def score_of(dataset, data_dir, model_path):
     """The score of a network on the file that is drawn."""
     options = zero_shot.parse_args(['--dataset', dataset, '--data_dir', data_dir, '--model_path', model_path])
-    return zero_shot.main(options, every=10)[DRAWN[dataset][2]]
+    return zero_shot.main(options, every=10)[DRAWN[dataset][1]]
 
 
 def measure(args):
@@ -77,29 +83,53 @@ def measure(args):
     return results
 
 
-def draw(results, path):
-    """Scores over updates, a line for each task with its name at the end, and its constant answer dashed."""
-    updates = sorted(map(int, results['scores']))
-    with figure(path, (9, 5)) as fig:
-        ax = fig.subplots()
-        ax.set_xscale('symlog', linthresh=1)
-        ends = []
-        for i, (dataset, (name, metric, _)) in enumerate(DRAWN.items()):
-            scores = [results['scores'][str(n)][dataset] for n in updates]
-            ax.plot(updates, scores, color=f'C{i}', linewidth=2, marker='o', markersize=4)
-            ax.axhline(results['constant'][dataset], color=f'C{i}', linestyle='--', linewidth=1)
-            ends.append((scores[-1], f'{name}' + (' (Matthews)' if metric == 'matthews' else ''), f'C{i}'))
-        place = -np.inf
-        for score, name, color in sorted(ends):  # names of lines that end close together stand below each other
-            place = max(score, place + 0.045 * np.diff(ax.get_ylim())[0])
-            ax.annotate(name, (1.01, place), xycoords=('axes fraction', 'data'), color=color, va='center')
-        ax.set(xlabel='updates of pre-training (dashed: the best constant answer)', ylabel='score (%)',
-               title='What the network can do without being trained for it', xlim=(-0.1, updates[-1] * 1.3))
+def draw_lines(ax, x, scores, constant):
+    """A line through the medians of each task, their spread as a band, and its best constant answer, dashed.
+
+    x: positions (n,). scores: {dataset: n lists with the scores of the seeds}. constant: {dataset: score}.
+    """
+    for dataset, values in scores.items():
+        color = COLORS[dataset]
+        ax.plot(x, list(map(np.median, values)), color=color, linewidth=2, marker='o', markersize=4, clip_on=False)
+        ax.fill_between(x, list(map(min, values)), list(map(max, values)), color=color, alpha=0.15, linewidth=0)
+        ax.axhline(constant[dataset], color=color, linestyle='--', linewidth=1)
+    ax.set_xlim(x[0], x[-1])
+    place, low, high = -np.inf, *ax.get_ylim()
+    ends = sorted((np.median(values[-1]), dataset) for dataset, values in scores.items())
+    for score, dataset in ends:  # names of lines that end close together stand one above another
+        place = max(score, place + 0.05 * (high - low))
+        ax.annotate(NAMES[dataset], (1.02, place), xycoords=('axes fraction', 'data'), color=COLORS[dataset],
+                    va='center')
+    ax.spines[['top', 'right']].set_visible(False)
+
+
+def draw(results, transfer, path):
+    """Both halves; transfer: the results of `scripts/tables.py figure2`."""
+    with figure(path, (10, 4.5)) as fig:
+        left, right = fig.subplots(1, 2)
+        scores, constant = {}, {}
+        for cell in transfer['cells'].values():
+            options = cell['options']
+            n = min(options['n_transfer'], options['n_layer'])
+            scores.setdefault(cell['task'], {})[n] = cell['scores']['valid']['']
+            constant[cell['task']] = cell['trivial']['valid']
+        blocks = sorted(next(iter(scores.values())))
+        draw_lines(left, blocks, {task: [of_task[n] for n in blocks] for task, of_task in scores.items()}, constant)
+        left.set(xlabel='blocks taken from the pre-trained network', ylabel='score on dev (%)', title='Fine-tuned',
+                 xticks=blocks)
+        updates = sorted(map(int, results['scores']))
+        right.set_xscale('symlog', linthresh=1)
+        draw_lines(right, updates, {dataset: [[results['scores'][str(n)][dataset]] for n in updates]
+                                    for dataset in DRAWN}, results['constant'])
+        right.set(xlabel='updates of pre-training', title='Not fine-tuned')
+        fig.supxlabel('dashed: the best constant answer; CoLA: Matthews, STS-B: Pearson, others: accuracy',
+                      fontsize='small')
 
 
 def main(args):
+    transfer = read_json(args.transfer)  # its error comes before the work
     results = measure(args)
-    draw(results, args.figure)
+    draw(results, transfer, args.figure)
     return results
 
 

@@ -2,14 +2,15 @@
 
     python scripts/tables.py 5 --data_dir glue/ --datasets cola,stsb --rows full,no_pretraining --seeds 42-46
     python scripts/tables.py 5 --data_dir glue/ --vary lr=1e-4,3e-4,1e-3 dropout=0,0.1 --model_path model/books/
-    python scripts/tables.py figure2 --data_dir data/ --datasets race,mnli --layers 0-12
+    python scripts/tables.py figure2 --data_dir data/ --datasets race,mnli --layers 0-11
 
 Other options are those of train.py. A cell is one run of train.py for each seed. --vary tries all combinations of these
 values for each cell, with the first seed, and takes those with the best score on dev for all seeds: no row loses by
-settings that only suit another. Runs that are complete are not repeated, so that the same command continues after an
-interruption. The shortest tasks come first. The scores, choices and options go to --results, and from there into the
-table in --log_dir, with the set that each number was measured on: the paper's GLUE scores come from a server that has
-the labels of the test sets, and a score on the dev set is not the same thing.
+settings that only suit another. In figure 2 all numbers of blocks have what the whole network has chosen. Runs that are
+complete are not repeated, so that the same command continues after an interruption. The shortest tasks come first. The
+scores, choices and options go to --results, beside those of other tasks, and from there into the table in --log_dir,
+with the set that each number was measured on: the paper's GLUE scores come from a server that has the labels of the
+test sets, and a score on the dev set is not the same thing. scripts/figure2.py draws figure 2.
 """
 
 import sys
@@ -74,8 +75,8 @@ def parse_args(argv=None):
     group.add_argument('--vary', nargs='+', type=values_of, metavar='NAME=LIST', help='values of options '
                        'of train.py to choose from, on dev; dropout means all four rates')
     group.add_argument('--results', default='results/', metavar='FOLDER', help='a json file of all scores goes here')
-    group.add_argument('--layers', type=layers, default='0-12', metavar='LIST', help='for figure2: values of '
-                       '--n_transfer')
+    group.add_argument('--layers', type=layers, default='0-11', metavar='LIST', help='for figure2: values of '
+                       '--n_transfer, beside the whole network')
     group.add_argument('--zip', action='store_true', help="write glue.zip for GLUE's server into --submission_dir: the "
                        'predictions of the seed that is best on the dev set, of the row full')
     rest = []
@@ -96,28 +97,26 @@ if __name__ == '__main__':
 import itertools
 import json
 import os
+import shlex
 import zipfile
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 
 import train
-from analysis import figure, legend_below
 from common.checkpoint import environment
 from model_pytorch import read_shapes
 from scripts.report import table
 from tasks.baseline import tfidf_score
-from utils import write_whole
+from utils import read_json, write_whole
 
 GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli')  # the tasks of GLUE's server
 DROPOUTS = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop', 'clf_pdrop')
-HEADER = ('task', 'row', 'metric', 'set', 'n', 'runs', 'median [least..greatest]', 'p', 'one answer for all',
-          'best constant answer', 'TF-IDF', 'paper')
-
-
 def rows_of(args):
     """The rows of a table: name -> options of train.py."""
     if args.what == 'figure2':
-        return {f'{n} blocks': ['--n_transfer', str(n)] for n in args.layers}
+        return {'full': [], **{f'{n} blocks': ['--n_transfer', str(n)] for n in args.layers}}
     return {row: ROWS[row] for row in args.rows}
 
 
@@ -162,14 +161,20 @@ def read_all(args):
 
 
 def run(args, task, row, variant, seed):
+    """The results of one run; of a complete run, only a line is printed."""
     options = options_of(args, task, row, variant, seed)
-    print(f'{options.desc}:')
-    return train.main(options)
+    if not os.path.exists(os.path.join(options.save_dir, options.desc, 'results.json')):
+        print(f'{options.desc}:')
+        return train.main(options)
+    with redirect_stdout(StringIO()):
+        result = train.main(options)
+    print(f'{options.desc} is complete: {result.valid_score:.2f} on dev')
+    return result
 
 
-def run_cell(args, task, row):
+def run_cell(args, task, row, variants):
     """The runs of a cell, one for each seed; the variant that was chosen, and the dev scores of all that were tried."""
-    variants, tried = list(variants_of(args)), {}
+    tried = {}
     if len(variants) > 1:
         tried = {variant: run(args, task, row, variant, args.seeds[0]).valid_score for variant in variants}
     chosen = max(tried, key=tried.get) if tried else variants[0]
@@ -195,7 +200,8 @@ def tfidf_scores(task, splits):
 def measured_cell(task, row, runs, chosen, tried):
     """A cell as the results file keeps it: all but the texts."""
     first = runs[0]
-    return dict(task=task, row=row, metric=first.metric, seeds=[one.options['seed'] for one in runs], chosen=chosen,
+    return dict(task=task, row=row, command=shlex.join(['python', 'scripts/tables.py', *sys.argv[1:]]),
+                about=environment(), metric=first.metric, seeds=[one.options['seed'] for one in runs], chosen=chosen,
                 tried=tried, options={name: first.options[name] for name in sorted(first.options)
                                       if name not in (*INCIDENTAL, 'desc', 'seed')},
                 n=first.n_examples, degenerate=sum(one.degenerate for one in runs),
@@ -205,33 +211,60 @@ def measured_cell(task, row, runs, chosen, tried):
 
 
 def p_value(cell, full, kind, part):
-    """The probability, by a paired t-test on the same seeds, of such a difference from the row full; '' without it."""
+    """The probability, by a paired t-test on the same seeds, of such a difference from the row full; None without it.
+    """
     ours, theirs = (one['scores'][kind].get(part, []) for one in (cell, full or cell))
     if full is None or cell is full or len(ours) < 2 or cell['seeds'] != full['seeds'] or ours == theirs:
-        return ''
+        return None
     from scipy.stats import ttest_rel
-    return f'{ttest_rel(ours, theirs).pvalue:.3f}'
+    return ttest_rel(ours, theirs).pvalue
+
+
+def cell_text(cell, full, kind, part):
+    """Median, least and greatest score of a cell; beside other rows than full the p-value."""
+    values = cell['scores'][kind].get(part)
+    if not values:
+        return ''
+    spread = f' [{min(values):.1f}..{max(values):.1f}]' if len(values) > 1 else ''
+    constant = f', {cell["degenerate"]} of {len(cell["seeds"])} runs constant' if cell['degenerate'] else ''
+    p = p_value(cell, full, kind, part)
+    return f'{np.median(values):.1f}{spread}' + ('' if p is None else f', p {max(p, 0.001):.3f}') + constant
 
 
 def lines_of_table(results):
-    """The rows of the table, as HEADER has them, from the contents of a results file."""
-    full = {cell['task']: cell for cell in results['cells'] if cell['row'] == 'full'}
-    for cell in results['cells']:
-        task, row = cell['task'], cell['row']
+    """A Markdown table of the contents of a results file: tasks down, rows of the paper's table across."""
+    rows = list(dict.fromkeys(cell['row'] for cell in results['cells'].values()))
+    lines = []
+    for task in dict.fromkeys(cell['task'] for cell in results['cells'].values()):
+        cells = {cell['row']: cell for cell in results['cells'].values() if cell['task'] == task}
+        first = next(iter(cells.values()))
         for kind, where in (('valid', 'dev'), ('test', 'test')):
-            for part, values in cell['scores'][kind].items():
-                theirs = TASKS[task].paper.get(part, {}).get(row)
-                spread = f'{np.median(values):.1f}'
-                if len(values) > 1:
-                    spread += f' [{min(values):.1f}..{max(values):.1f}]'
-                trivial, tfidf = cell['trivial'][kind], results['tfidf'].get(task, {}).get(kind)
-                yield [f'{task} {part}'.strip(), row, cell['metric'], where, '' if part else str(cell['n'][kind]),
-                       str(len(values)), spread, p_value(cell, full.get(task), kind, part),
-                       f'{cell["degenerate"]} of {len(cell["seeds"])}', '' if part else f'{trivial:.1f}',
-                       '' if part or tfidf is None else f'{tfidf:.1f}',
-                       f'{theirs} ({TASKS[task].paper_set})' if theirs else '']
-    for task in results['missing']:
-        yield [task, 'no data', *[''] * (len(HEADER) - 2)]
+            for part in first['scores'][kind]:
+                beside = [first['trivial'][kind], results['tfidf'].get(task, {}).get(kind)]
+                theirs = [str(TASKS[task].paper.get(part, {}).get(row, '-')) for row in rows]
+                lines.append([f'{task} {part}'.strip(), first['metric'], f'{where}, {first["n"][kind]}',
+                              *(cell_text(cells[row], cells.get('full'), kind, part) if row in cells else ''
+                                for row in rows),
+                              *('' if part or one is None else f'{one:.1f}' for one in beside),
+                              f'{" / ".join(theirs)} ({TASKS[task].paper_set})'])
+    missing = [[f'{task}: no data', *[''] * (len(rows) + 5)] for task in results['missing']]
+    return table(['task', 'metric', 'examples', *(row.replace('_', ' ') for row in rows), 'constant', 'TF-IDF',
+                  'paper'], lines + missing)
+
+
+def notes_of_table(results):
+    """What stands below the table: how its numbers were made, and what each cell chose."""
+    lines = ['Median [least..greatest] of the seeds; p: paired t-test against full; constant: the best single answer.']
+    for task in dict.fromkeys(cell['task'] for cell in results['cells'].values()):
+        cells = [cell for cell in results['cells'].values() if cell['task'] == task]
+        first, options = cells[0], cells[0]['options']
+        lines += ['', f'{task}: {options["n_layer"]} blocks, {options["n_embd"]} wide, {options["n_iter"]} epochs, '
+                  f'{first["n"]["train"]} training examples, seeds {", ".join(map(str, first["seeds"]))}. '
+                  f'`{first["command"]}`, ' + ', '.join(f'{name} {value}' for name, value in first['about'].items())]
+        for cell in cells:
+            tried = '; '.join(f'{name}: {score:.1f}' for name, score in cell['tried'].items())
+            lines += [f'- {cell["row"]}: {cell["chosen"]} (on dev with seed {cell["seeds"][0]}, {tried})'] * bool(tried)
+    return lines
 
 
 def write_zip(runs, folder):
@@ -250,24 +283,6 @@ def write_zip(runs, folder):
     print(f'{path}: {len(found)} files' + (f'; the server also wants {", ".join(lacking)}' if lacking else ''))
 
 
-def draw(results, path):
-    """Dev scores over the number of transferred blocks: a line through the medians, and the spread of the seeds."""
-    with figure(path, (9, 5)) as fig:
-        ax = fig.subplots()
-        for i, task in enumerate(dict.fromkeys(cell['task'] for cell in results['cells'])):
-            cells = [cell for cell in results['cells'] if cell['task'] == task]
-            blocks = [int(cell['row'].split()[0]) for cell in cells]
-            values = [cell['scores']['valid'][''] for cell in cells]
-            ax.plot(blocks, [np.median(of_cell) for of_cell in values], color=f'C{i}', linewidth=2, marker='o',
-                    label=f'{task} ({cells[0]["metric"]})')
-            ax.fill_between(blocks, list(map(min, values)), list(map(max, values)), color=f'C{i}', alpha=0.15)
-            ax.axhline(cells[0]['trivial']['valid'], color=f'C{i}', linestyle='--', linewidth=1)
-        ax.set(xlabel='blocks transferred from the pre-trained network (0: the embeddings alone)', ylabel='score (%)',
-               title='best epoch on dev; dashed: the best constant answer')
-        ax.locator_params(axis='x', integer=True)
-        legend_below(fig)
-
-
 def main(args):
     """Run what is missing and write results, table or figure; returns {(task, row): results of each seed}."""
     splits, missing = read_all(args)
@@ -276,21 +291,24 @@ def main(args):
     if not splits:
         raise FileNotFoundError('there is no data for any of these tasks')
     name, runs = args.what if args.what == 'figure2' else f'table{args.what}', {}
-    results = dict(about=environment(), missing=list(missing), cells=[],
-                   tfidf={task: tfidf_scores(task, of_task) for task, of_task in splits.items()})
-    for task in splits:
+    path = os.path.join(args.results, f'{name}.json')
+    results = read_json(path) if os.path.exists(path) else dict(tfidf={}, cells={})
+    results['missing'] = list(missing)
+    for task, of_task in splits.items():
+        results['tfidf'][task] = tfidf_scores(task, of_task)
+        variants = list(variants_of(args))
         for row in rows_of(args):
-            runs[task, row], chosen, tried = run_cell(args, task, row)
-            results['cells'].append(measured_cell(task, row, runs[task, row], chosen, tried))
-            with write_whole(os.path.join(args.results, f'{name}.json')) as f:
+            runs[task, row], chosen, tried = run_cell(args, task, row, variants)
+            if args.what == 'figure2':
+                variants = [chosen]
+            results['cells'][f'{task} {row}'] = measured_cell(task, row, runs[task, row], chosen, tried)
+            with write_whole(path) as f:
                 json.dump(results, f, indent=1)
     options = options_of(args, task, row, chosen, args.seeds[0])
-    lines, path = table(HEADER, list(lines_of_table(results))), os.path.join(options.log_dir, f'{name}.md')
-    with write_whole(path) as f:
-        f.write('\n'.join(lines) + '\n')
-    print(*lines, f'table: {path}', sep='\n')
-    if args.what == 'figure2':
-        draw(results, os.path.join(options.log_dir, 'figure2.png'))
+    lines, table_path = lines_of_table(results), os.path.join(options.log_dir, f'{name}.md')
+    with write_whole(table_path) as f:
+        f.write('\n'.join([*lines, '', *notes_of_table(results)]) + '\n')
+    print(*lines, f'table: {table_path}', sep='\n')
     if args.zip:
         write_zip(runs, os.path.dirname(options.submission_dir))
     return runs

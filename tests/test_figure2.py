@@ -1,4 +1,4 @@
-"""The right half of figure 2, on two snapshots of a toy network and a few sentences for each task."""
+"""Figure 2: on two snapshots of a toy network, a few sentences for each task, and made-up scores of transfer."""
 
 import json
 import shutil
@@ -35,11 +35,20 @@ def test_each_snapshot_is_scored_once_and_drawn(data, tmp_path, monkeypatch):
         shutil.copytree(TOY, tmp_path / 'snapshots' / str(updates))
         (tmp_path / 'snapshots' / str(updates) / 'hparams.json').write_text(
             json.dumps(dict(n_embd=16, n_head=4, n_layer=3, n_ctx=24)))
-    args = figure2.parse_args(['--snapshots', str(tmp_path / 'snapshots'), '--data_dir', str(data),
+    cells = {f'cola {n}': dict(task='cola', options=dict(n_transfer=n, n_layer=3), trivial=dict(valid=0.),
+                               scores=dict(valid={'': [n, n + 2., n + 4.]})) for n in (12, 0, 1)}
+    (tmp_path / 'transfer.json').write_text(json.dumps(dict(cells=cells)))
+    drawn, draw_lines = [], figure2.draw_lines
+    monkeypatch.setattr(figure2, 'draw_lines', lambda ax, *rest: (drawn.append(rest), draw_lines(ax, *rest)))
+    args = figure2.parse_args(['--transfer', str(tmp_path / 'transfer.json'),
+                               '--snapshots', str(tmp_path / 'snapshots'), '--data_dir', str(data),
                                '--results', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png')])
     results = figure2.main(args)
     assert results['scores'].keys() == {'0', '3'} and results['scores']['0'].keys() == {*figure2.DRAWN}
     assert results['constant'] == dict(rocstories=50, winograd=100, sst2=50, cola=0, blimp=50)
+    left, right = drawn
+    assert left == ([0, 1, 3], {'cola': [[0, 2, 4], [1, 3, 5], [12, 14, 16]]}, {'cola': 0})
+    assert right[0] == [0, 3] and right[1]['sst2'] == [[results['scores'][n]['sst2']] for n in ('0', '3')]
     assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
     monkeypatch.setattr(zero_shot, 'main', None)  # nothing is measured again
     assert figure2.main(args)['scores'] == results['scores']

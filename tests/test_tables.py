@@ -50,21 +50,22 @@ def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
     assert out.index('\ncola-full-1:') < out.index('\nrte-full-1:')  # the shorter texts first
     assert list(results) == [('cola', 'full'), ('rte', 'full')]
     lines = (tmp_path / 'log' / 'table5.md').read_text().splitlines()
-    assert len(lines) == 2 + 2 + 1
-    cells = [cell.strip() for cell in lines[2].split('|')[1:-1]]
+    cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines[:5]]
+    assert cells[0] == ['task', 'metric', 'examples', 'full', 'constant', 'TF-IDF', 'paper']
     scores = sorted(result.valid_score for result in results['cola', 'full'])
-    assert cells[:6] == ['cola', 'full', 'matthews', 'dev', '8', '2']
-    assert cells[6] == f'{np.median(scores):.1f} [{scores[0]:.1f}..{scores[1]:.1f}]'
-    assert cells[7] == '' and cells[9] == '0.0' and cells[11] == '45.4 (GLUE test)'
-    assert -100 <= float(cells[10]) <= 100  # TF-IDF
-    assert lines[-1].startswith('| qqp | no data |')
+    spread = f'{np.median(scores):.1f} [{scores[0]:.1f}..{scores[1]:.1f}]'
+    assert cells[2][:3] == ['cola', 'matthews', 'dev, 8'] and cells[2][3].startswith(spread)
+    assert cells[2][4] == '0.0' and cells[2][6] == '45.4 (GLUE test)' and cells[3][0] == 'rte'
+    assert -100 <= float(cells[2][5]) <= 100  # TF-IDF
+    assert cells[4][0] == 'qqp: no data'
+    assert 'cola: 3 blocks, 16 wide, 1 epochs, 30 training examples, seeds 1, 2.' in '\n'.join(lines)
     with zipfile.ZipFile(tmp_path / 'submission' / 'glue.zip') as archive:
         assert archive.namelist() == ['CoLA.tsv', 'RTE.tsv']
         best = max(results['rte', 'full'], key=lambda result: result.valid_score)
         assert archive.read('RTE.tsv').decode() == open(best.submission).read()
     again = run(*argv)
     out = capsys.readouterr().out
-    assert out.count('is complete') == 4
+    assert out.count('is complete:') == 4 and 'updates' not in out
     assert (tmp_path / 'log' / 'table5.md').read_text().splitlines() == lines and list(again) == list(results)
 
 
@@ -72,7 +73,7 @@ def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run
     results = run('5', '--datasets', 'cola', '--rows', 'full,no_pretraining', '--seeds', '1-3',
                   '--vary', 'lr=1e-9,1e-2', 'dropout=0,0.5')
     kept = json.loads((tmp_path / 'results' / 'table5.json').read_text())
-    for cell, runs in zip(kept['cells'], results.values(), strict=True):
+    for cell, runs in zip(kept['cells'].values(), results.values(), strict=True):
         assert list(cell['tried']) == ['lr=1e-9,dropout=0', 'lr=1e-9,dropout=0.5', 'lr=1e-2,dropout=0',
                                        'lr=1e-2,dropout=0.5']
         assert cell['chosen'] == max(cell['tried'], key=cell['tried'].get)
@@ -81,18 +82,30 @@ def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run
         lr, dropout = (float(part.split('=')[1]) for part in cell['chosen'].split(','))
         options = cell['options']
         assert (options['lr'], options['embd_pdrop'], options['clf_pdrop']) == (lr, dropout, dropout)
-    assert [cell['options']['n_transfer'] for cell in kept['cells']] == [12, -1]
-    assert 'text' not in kept['cells'][0] and str(tmp_path) not in json.dumps(kept)
-    lines = list(tables.lines_of_table(kept))
-    assert [line[:2] for line in lines] == [['cola', 'full'], ['cola', 'no_pretraining']] and lines[0][7] == ''
+    assert [cell['options']['n_transfer'] for cell in kept['cells'].values()] == [12, -1]
+    assert 'text' not in kept['cells']['cola full'] and str(tmp_path) not in json.dumps(kept)
+    assert ' | full | no pretraining | constant |' in tables.lines_of_table(kept)[0]
+    notes = '\n'.join(tables.notes_of_table(kept))
+    assert f'- full: {kept["cells"]["cola full"]["chosen"]} (on dev with seed 1, lr=1e-9,dropout=0: ' in notes
+
+
+def test_the_results_of_other_tasks_stay(run, tmp_path):
+    run('5', '--datasets', 'rte', '--rows', 'full,no_lm')
+    run('5', '--datasets', 'cola', '--rows', 'full')
+    kept = json.loads((tmp_path / 'results' / 'table5.json').read_text())
+    assert list(kept['cells']) == ['rte full', 'rte no_lm', 'cola full'] and kept['tfidf'].keys() == {'rte', 'cola'}
+    assert [line.split('|')[5] for line in tables.lines_of_table(kept)[2:]][1] == '  '  # no_lm of cola: not run
 
 
 def test_the_p_value_is_that_of_a_paired_test():
     """Differences 1, 2, 3 of three seeds: t = 2 / (1 / sqrt(3)) = 3.46 with 2 degrees of freedom, p = 0.074."""
     full, other = (dict(task='rte', row=row, seeds=[1, 2, 3], scores=dict(valid={'': values}))
                    for row, values in (('full', [61., 63., 65.]), ('no_lm', [60., 61., 62.])))
-    assert tables.p_value(other, full, 'valid', '') == '0.074' and tables.p_value(full, full, 'valid', '') == ''
-    assert tables.p_value(dict(other, seeds=[4, 5, 6]), full, 'valid', '') == ''
+    assert round(tables.p_value(other, full, 'valid', ''), 3) == 0.074
+    assert tables.p_value(full, full, 'valid', '') is None
+    assert tables.p_value(dict(other, seeds=[4, 5, 6]), full, 'valid', '') is None
+    assert tables.cell_text(dict(other, degenerate=1), full, 'valid', '') == (
+        '61.0 [60.0..62.0], p 0.074, 1 of 3 runs constant')
 
 
 def test_the_rows_of_table_5_are_options():
@@ -112,17 +125,13 @@ def test_a_best_evaluation_within_the_first_epoch_is_the_one_in_the_table():
     assert tables.scores_of_runs([run], 'test') == {}
 
 
-def test_figure_2_transfers_more_and_more_blocks(run, tmp_path, capsys, monkeypatch):
-    figures = []
-    monkeypatch.setattr(tables, 'legend_below', figures.append)
-    results = run('figure2', '--datasets', 'cola', '--layers', '0,3')
-    [[ax]] = [fig.axes for fig in figures]
-    line, constant = ax.lines
-    assert line.get_ydata().tolist() == [run.best['va_score'] for [run] in results.values()]
-    assert constant.get_linestyle() == '--' and line.get_label() == 'cola (matthews)'
-    assert [result.options['n_transfer'] for [result] in results.values()] == [0, 3]
-    assert (tmp_path / 'log' / 'figure2.png').read_bytes().startswith(b'\x89PNG')
-    assert f'figure: {tmp_path}/log/figure2.png' in capsys.readouterr().out
+def test_figure_2_transfers_more_and_more_blocks_with_the_choice_of_the_whole_network(run, tmp_path, capsys):
+    results = run('figure2', '--datasets', 'cola', '--layers', '0,2', '--vary', 'lr=1e-9,1e-2')
+    assert list(results) == [('cola', 'full'), ('cola', '0 blocks'), ('cola', '2 blocks')]
+    assert [run.options['n_transfer'] for [run] in results.values()] == [12, 0, 2]
+    kept = json.loads((tmp_path / 'results' / 'figure2.json').read_text())
+    assert len({cell['chosen'] for cell in kept['cells'].values()}) == 1
+    assert [len(cell['tried']) for cell in kept['cells'].values()] == [2, 0, 0]
 
 
 @pytest.mark.parametrize('argv, words', [
