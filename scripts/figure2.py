@@ -118,10 +118,11 @@ def draw(results, transfer, path):
         left.set(xlabel='blocks taken from the pre-trained network', ylabel='score on dev (%)', title='Fine-tuned',
                  xticks=blocks)
         updates = sorted(map(int, results['scores']))
-        right.set_xscale('symlog', linthresh=1)
+        right.set_xscale('symlog', linthresh=1)  # with a place for 0
         draw_lines(right, updates, {dataset: [[results['scores'][str(n)][dataset]] for n in updates]
                                     for dataset in DRAWN}, results['constant'])
         right.set(xlabel='updates of pre-training', title='Not fine-tuned')
+        right.xaxis.set_major_formatter('{x:,.0f}')
         fig.supxlabel('dashed: the best constant answer; CoLA: Matthews, STS-B: Pearson, others: accuracy',
                       fontsize='small')
 
