@@ -92,6 +92,7 @@ import hashlib
 import math
 from argparse import Namespace
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -118,43 +119,74 @@ FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)  # updates of the first epoch after which the original logs too
 
 
-def load_data(args, task):
-    """Read and encode the examples of the task: a namespace with train, valid, test and their properties."""
+class Data(NamedTuple):
+    """The examples of a task as ids, and what follows from them."""
+    train: Examples
+    valid: Examples
+    test: Examples | None
+    parts: list  # of each of these {name: slice}, see Split
+    scale: tuple | None  # mean and deviation of the training numbers; None: there are classes
+    n_vocab: int
+    n_ctx: int  # tokens of the longest sequence
+    clf_token: int
+    per_epoch: int  # updates
+    hashes: dict
+    digest: str  # of all that a run goes on with only if it is the same
+    tfidf: float | None  # own data: what a linear model on TF-IDF scores on the validation examples
+    warnings: list
+
+
+def load_data(args):
+    """The task of --dataset, and its `Data`."""
+    text_encoder, hashes = open_vocabulary(args)
+    if args.dataset == 'own':
+        task, splits = own.load(args)
+    else:
+        task = TASKS[args.dataset]
+        splits = task.load(args)
+    return task, encode_splits(args, task, [split for split in splits if split is not None], text_encoder, hashes)
+
+
+def open_vocabulary(args):
+    """The TextEncoder of the options, and hashes of its files and of the weights, which must belong together."""
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
-    hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    if args.n_transfer >= 0:  # weights are loaded
-        shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
-        hashes = hash_model(args.model_path, args.encoder_path, args.bpe_path)
+    if args.n_transfer < 0:  # no weights are loaded
+        return text_encoder, dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
+    shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
+    return text_encoder, hash_model(args.model_path, args.encoder_path, args.bpe_path)
+
+
+def encode_splits(args, task, splits, text_encoder, hashes) -> Data:
+    """Training, validation and, if there are any, test examples as ids. hashes: of vocabulary and weights."""
+    texts, n_fields = [field for split in splits for field in split.texts], len(splits[0].texts)
+    ids = encode_texts(texts, text_encoder)
+    hashes = dict(hashes, texts=hash_texts(texts).hexdigest(), ids=hash_ids(ids).hexdigest())
+    fields = [ids[i:i + n_fields] for i in range(0, len(ids), n_fields)]  # of train, valid, test
+    n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
+    scale = None if task.classes else scale_of(splits[0].labels)
     encoder = add_special(text_encoder)
-    splits = [split for split in task.load(args) if split is not None]
+    examples = [Examples(task.form, of_split, standardised(split.labels, scale), encoder, n_ctx, max_len)
+                for of_split, split in zip(fields, splits, strict=True)]
+    n_train, n_batch = len(examples[0]), args.n_batch * args.n_gpu
+    if n_train < n_batch:
+        raise ValueError(f'{n_train} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
+                         f'{args.n_gpu}')
+    digest = hashlib.sha256(repr([n_ctx, hashes, [split.labels for split in splits]]).encode()).hexdigest()
+    train, valid, test = [*examples, None][:3]
+    return Data(train, valid, test, [split.parts for split in splits], scale, text_encoder.n_vocab, n_ctx,
+                encoder['_classify_'], n_train // n_batch, hashes, digest,
+                tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None,
+                warnings_of(args, task, splits, examples))
+
+
+def warnings_of(args, task, splits, examples) -> list[str]:
+    """Sentences about what looks wrong with the examples, as text in `splits` and as ids in `examples`."""
     warnings = [note for split in splits for note in split.notes] + overlaps(task, splits)
     if args.submit and len(splits) < 3:
         warnings.append('there is no test file, so --submit has nothing to predict')
-    texts = [field for split in splits for field in split.texts]
-    encoded = encode_texts(texts, text_encoder)
-    hashes['texts'] = hash_texts(texts).hexdigest()
-    hashes['ids'] = hash_ids(encoded).hexdigest()
-    n_fields = len(splits[0].texts)
-    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]  # of train, valid, test
-    n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
-    scale = None if task.classes else scale_of(splits[0].labels)
-    train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
-                           for ids, split in zip(fields, splits, strict=True))
-    warnings += [f'{examples.n_cut} of {len(examples)} {name} examples are longer than n_ctx={args.n_ctx} allows: '
-                 'their texts are cut'
-                 for name, examples in zip(('training', 'validation', 'test'), (train, valid, *test), strict=False)
-                 if examples.n_cut]
-    per_epoch = len(train) // (args.n_batch * args.n_gpu)
-    if per_epoch == 0:
-        raise ValueError(f'{len(train)} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
-                         f'{args.n_gpu}')
-    tfidf = tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None
-    labels = [split.labels for split in splits]
-    digest = hashlib.sha256(repr([n_ctx, hashes, labels]).encode()).hexdigest()
-    return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
-                           parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
-                           clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes,
-                           per_epoch=per_epoch, tfidf=tfidf)
+    return warnings + [f'{of.n_cut} of {len(of)} {name} examples are longer than n_ctx={args.n_ctx} allows: their '
+                       'texts are cut'
+                       for name, of in zip(('training', 'validation', 'test'), examples, strict=False) if of.n_cut]
 
 
 def overlaps(task, splits) -> list[str]:
@@ -436,11 +468,10 @@ def main(args):
         if ranks.size > 1:
             raise ValueError('--predict runs in one process: start it without torchrun')
         return predict(Run(args, ranks, device, autocast))
-    task = own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
     ranks.join(device)
     try:
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
-        data, results = load_data(args, task), []
+        (task, data), results = load_data(args), []
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
         for options in options_of_runs(args):

@@ -9,7 +9,6 @@ import math
 import re
 from argparse import Namespace
 from collections import Counter
-from functools import partial
 from typing import NamedTuple
 
 from tasks.base import Split, Task, as_text
@@ -171,7 +170,7 @@ def to_split(task: Task, options: Namespace, rows: Rows) -> Split:
 # The task
 
 def own_task(options: Namespace, classes: tuple) -> Task:
-    """The task of own data with these classes, to read files; it has no training examples."""
+    """The task of own data with these classes."""
     form = COLUMNS[options.form][0]
     task = Task(None, form, classes, ('accuracy',) if classes else ('pearson', 'spearman'), {'': f'{options.desc}.tsv'},
                 ties_by_cost=True,  # small validation sets have many equal scores
@@ -181,26 +180,21 @@ def own_task(options: Namespace, classes: tuple) -> Task:
     return task
 
 
-def open_own(options: Namespace) -> Task:
-    """The task of own data; the training file, which says what the classes are, is read."""
+def load(options: Namespace) -> tuple[Task, tuple[Split, Split, Split | None]]:
+    """The task, and training, validation and test examples, the last if there are any."""
     rows = read_own_rows(options.train, options, labelled=True)
     task = own_task(options, classes_of(rows, options))
     train = to_split(task, options, rows)._replace(notes=tuple(doubts(task, options, rows)))
-    return task._replace(loader=partial(load_own, train))
+    if options.valid:
+        valid = to_split(task, options, read_own_rows(options.valid, options, labelled=True))
+    else:
+        train, valid = split_off(task, options, train)
+    return task, (train, valid, task.read(options.test, options) if options.test else None)
 
 
 def saved_task(config: dict) -> Task:
     """The task of a run of own data, from its config.json, without its training file."""
     return own_task(Namespace(**config['options']), tuple(config['classes']))
-
-
-def load_own(train: Split, task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
-    """Training, validation and test examples."""
-    if options.valid:
-        valid = to_split(task, options, read_own_rows(options.valid, options, labelled=True))
-    else:
-        train, valid = split_off(task, options, train)
-    return train, valid, task.read(options.test, options) if options.test else None
 
 
 def read_own(task: Task, path: str, options: Namespace) -> Split:

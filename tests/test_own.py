@@ -67,8 +67,8 @@ def task_of(folder, *argv, text='text', label='stars', train_file='train.csv'):
     """The splits and the task of options."""
     args = train.parse_args(['--dataset', 'own', '--train', str(folder / train_file), '--text', text, '--label', label,
                              *argv])
-    task = own.open_own(args)
-    return task.load(args), task
+    task, splits = own.load(args)
+    return splits, task
 
 
 def table(folder, name, *lines):
