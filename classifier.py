@@ -156,7 +156,7 @@ def as_list(what: str, values) -> list:
             raise TypeError
         found = iter(values)
     except TypeError:
-        raise ValueError(f'{what} are a {type(values).__name__}: give a list of them, also for one: [text]') from None
+        raise ValueError(f'{what} are of type {type(values).__name__}: give a list, also for one: [text]') from None
     return list(found)
 
 
@@ -165,7 +165,7 @@ def texts_of(i: int, example) -> list[str]:
     texts = list(example) if isinstance(example, (list, tuple)) else [example]
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f'example {i}: {str(text)[:40]} is not a text or a tuple of texts, but a '
+            raise ValueError(f'example {i}: {str(text)[:40]} is not a text or a tuple of texts, but of type '
                              f'{type(text).__name__}')
     try:
         return [plain(text) for text in texts]
@@ -181,7 +181,7 @@ def label_of(i: int, label):
     if kind in MISSING or kind == 'float' and math.isnan(label) or kind == 'str' and not label.strip():
         raise ValueError(f'label {i} is missing')
     if kind not in LABELS:
-        raise ValueError(f'label {i}: {str(label)[:40]} is not a text or a number, but a {kind}')
+        raise ValueError(f'label {i}: {str(label)[:40]} is not a text or a number, but of type {kind}')
     return label
 
 

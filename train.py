@@ -219,7 +219,7 @@ def scale_of(labels) -> tuple[float, float]:
     if min(labels) == max(labels):
         raise ValueError(f'all {len(labels)} training examples have the same number, {labels[0]:g}: nothing can be '
                          'learned')
-    with np.errstate(over='ignore'):
+    with np.errstate(all='ignore'):
         mean, std = float(np.mean(labels)), float(np.std(labels))
     if not 0 < std < math.inf:
         raise ValueError(f'the training examples have numbers from {min(labels):g} to {max(labels):g}, whose variance '
