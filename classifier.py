@@ -1,4 +1,4 @@
-"""Classifiers from Python: train one on a file of examples, load any finished run of train.py, predict.
+"""Classifiers from Python: train one on a file, a DataFrame or lists of examples, load any finished run of train.py.
 
     import classifier
     model = classifier.fit('reviews.csv', text='title,body', label='stars', desc='reviews')
@@ -6,47 +6,72 @@
     model.predict(['A quiet farm.'])                       # -> [('5', {'1': 0.02, ..., '5': 0.71})]
 """
 
-import json
+import math
 import os
-import tempfile
+from collections.abc import Mapping, Set
+
+import numpy as np
+import torch
 
 import train
 from common.checkpoint import Run
 from common.device import Ranks, device_of
-from common.predict import logits_of, task_of_trained
+from common.predict import examples_of, logits_of, task_of_trained
 from common.trained import open_trained
 from tasks import own
 from tasks.base import Split
+from tasks.readers import find_columns, plain
+
+# types of labels, and how a class gets its type back from its name
+LABELS = {'str': str, 'int': int, 'float': float, 'bool': lambda name: name.lower() == 'true'}
+MISSING = ('NoneType', 'NAType', 'NaTType')  # None, and what pandas has instead
 
 
 def fit(examples, labels=None, **options):
     """Train as `train.py --dataset own` does, with its output and its files, and return the `Classifier`.
 
-    examples: the path of a file, with text= and label= the names of its columns; or a list of texts, or of tuples of
-    texts as `Classifier.predict` takes them, with the list of their labels. options: options of train.py by name; a
-    flag is True.
+    examples: the path of a file, with text= and label= the names of its columns; a DataFrame, with these or with a list
+    of labels; or a list of texts, or of tuples of texts as `Classifier.predict` takes them, with the list of their
+    labels. The classes have the type of the labels. options: options of train.py by name; a flag is True.
+
+    Raises ValueError, with the index, for an example or a label that is missing or something else.
     """
-    if labels is not None:
-        return fit_lists([as_tuple(example) for example in as_list(examples)], list(labels), options)
+    rows, label_type = None, 'str'
+    if labels is not None or not isinstance(examples, (str, os.PathLike)):
+        rows, label_type, options = rows_of(examples, labels, options)
+        examples = 'examples'
     args = train.parse_args(argv_of(dataset='own', train=os.fspath(examples), **options))
-    train.main(args)
+    args.label_type = label_type  # a key of LABELS, for config.json
+    train.main(args, rows)
     return load(os.path.join(args.save_dir, args.desc), device=args.device, dtype=args.dtype)
 
 
-def fit_lists(examples, labels, options):
-    """`fit` of tuples of texts, by way of a file."""
+def rows_of(examples, labels, options):
+    """Examples as `read_rows` gives those of a file; the type of the labels; and options with the columns' names."""
+    names, label_name = options.get('text'), options.get('label')
+    names = own.columns_of(names) if isinstance(names, str) else names
+    if is_pandas('DataFrame', examples):
+        if labels is None and label_name:
+            labels = [label for label, in columns_in(examples, [label_name])]
+        elif names is None:
+            names = list(map(str, examples))
+        examples = columns_in(examples, filter(None, names or ()))
+    elif is_pandas('Series', examples) and examples.name:
+        names = [str(examples.name)]
+    label_name = label_name or str(getattr(labels, 'name', None) or 'label')
+    examples = [texts_of(i, example) for i, example in enumerate(as_list('examples', examples))]
+    labels = [label_of(i, label) for i, label in enumerate(as_list('labels', labels))]
     n = len(examples[0]) if examples else 0
     if not n or {*map(len, examples)} != {n} or len(labels) != len(examples):
         raise ValueError(f'{len(examples)} examples, {len(labels)} labels: each needs a label, and all as many texts')
-    names = [f'text_{i}' for i in range(1, n + 1)]
-    if options.get('form') == 'choices':
+    if names is None and options.get('form') == 'choices':
         names = ['context', 'question', *(f'answer_{i}' for i in range(1, n - 1))]
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, 'examples.jsonl')
-        with open(path, 'w', encoding='utf-8') as f:
-            for example, label in zip(examples, labels, strict=True):
-                f.write(json.dumps({**dict(zip(names, example, strict=True)), 'label': label}, default=str) + '\n')
-        return fit(path, text=','.join(names), label='label', **options)
+    names, types = names or [f'text_{i}' for i in range(1, n + 1)], {type(label).__name__ for label in labels}
+    if len([*filter(None, names)]) != n:
+        raise ValueError(f'text= names {len(names)} columns, but an example has {n} texts')
+    rows = [(f'example {i}', [*texts, plain(label)])
+            for i, (texts, label) in enumerate(zip(examples, labels, strict=True))]
+    return rows, types.pop() if len(types) == 1 else 'str', dict(options, text=names, label=label_name)
 
 
 def load(folder, **options):
@@ -59,31 +84,44 @@ def load(folder, **options):
 
 
 class Classifier:
-    """A trained network that takes texts. `classes` are the names of its classes; empty: it estimates a number."""
+    """A trained network that takes texts. `classes` are the names of its classes, or what they were in the labels given
+    to `fit`: whole numbers, True and False. Without classes it estimates a number."""
 
     def __init__(self, args):
         self.args = args
         self.trained = open_trained(args)
         self.task = task_of_trained(self.trained)
-        self.classes = self.task.classes
+        names, kind = self.task.classes, LABELS[getattr(self.trained.options, 'label_type', 'str')]
+        self.classes = tuple(map(kind, names)) if own.labels_are_classes(self.task) else names
         self.run = Run(args, Ranks(), *device_of(args))
 
     def predict(self, examples):
-        """For each example the name of its class and the probabilities, {name: p}; or, without classes, a number.
+        """For each example its class and the probabilities, {class: p}; or, without classes, a number.
 
         examples: a list of texts; where an example has several texts, of tuples of them: (first, second), or with
         choices (context, question, answer, ...), or as the task has them. Where the run joined the texts of several
-        columns, a tuple is joined too.
+        columns, a tuple is joined too. A DataFrame has the columns of the training file, among others.
+        Raises ValueError, with the index, for an example that is something else.
         """
-        fields = [self.checked(i, as_tuple(example)) for i, example in enumerate(as_list(examples))]
+        if is_pandas('Series', examples) and {*self.columns()} <= {*examples.index}:  # a row of a DataFrame
+            examples = examples.to_frame().T
+        if is_pandas('DataFrame', examples):
+            examples = columns_in(examples, self.columns())
+        fields = [self.checked(i, texts_of(i, example)) for i, example in enumerate(as_list('examples', examples))]
         if not fields:
             return []
         split = Split(tuple(map(list, zip(*fields, strict=True))), None)
-        logits = logits_of(self.run, self.trained, self.task, split)
+        logits = logits_of(self.run, self.trained, examples_of(self.trained, self.task, split))
         if not self.classes:
             return self.task.in_units(self.task.predictions(logits), self.trained.config['scale']).tolist()
         return [(self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
                 for row in logits.softmax(1)]
+
+    def columns(self):
+        """The names of the columns of the texts of an example, '' for no question; empty where a task has none."""
+        if self.trained.options.dataset == 'own':
+            return own.columns_of(self.trained.options.text)
+        return self.task.files.columns if self.task.files else ()
 
     def checked(self, i, texts):
         """The fields of example i. ValueError if it has not as many texts as the network was trained on."""
@@ -97,24 +135,64 @@ class Classifier:
         return fields
 
 
-def as_list(examples):
-    """The examples as a list. A single text is refused: it would be a list of letters."""
-    if isinstance(examples, str):
-        raise ValueError('give a list of examples, also for one: [text]')
-    return list(examples)
+def is_pandas(kind: str, value) -> bool:
+    """True for a DataFrame or a Series of pandas."""
+    import pandas
+    return isinstance(value, getattr(pandas, kind))
 
 
-def as_tuple(example):
-    """An example as a list of texts."""
+def columns_in(frame, names):
+    """The values of these columns of a DataFrame, a tuple for each row; '' for a column without a name."""
+    names = list(names)
+    indices = iter(find_columns('the DataFrame', 'header', list(map(str, frame)), list(filter(None, names))))
+    columns = [frame.iloc[:, next(indices)] if name else [''] * len(frame) for name in names]
+    return list(zip(*columns, strict=True))
+
+
+def as_list(what: str, values) -> list:
+    """The examples or labels as a list. ValueError for one text, which would be a list of letters, and other types."""
+    try:
+        if isinstance(values, (str, bytes, Mapping, Set)) or is_pandas('DataFrame', values):
+            raise TypeError
+        found = iter(values)
+    except TypeError:
+        raise ValueError(f'{what} are of type {type(values).__name__}: give a list, also for one: [text]') from None
+    return list(found)
+
+
+def texts_of(i: int, example) -> list[str]:
+    """Example i as a list of texts."""
     texts = list(example) if isinstance(example, (list, tuple)) else [example]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'{str(example)[:40]} is not a text or a tuple of texts')
-    return texts
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f'example {i}: {str(text)[:40]} is not a text or a tuple of texts, but of type '
+                             f'{type(text).__name__}')
+    try:
+        return [plain(text) for text in texts]
+    except UnicodeError:
+        raise ValueError(f'example {i} has half of a character, which is no text') from None
+
+
+def label_of(i: int, label):
+    """Label i as a str, int, float or bool; scalars of numpy and torch are converted."""
+    if isinstance(label, (np.generic, np.ndarray, torch.Tensor)) and label.ndim == 0:
+        label = label.item()
+    kind = type(label).__name__
+    if kind in MISSING or kind == 'float' and math.isnan(label) or kind == 'str' and not label.strip():
+        raise ValueError(f'label {i} is missing')
+    if kind not in LABELS:
+        raise ValueError(f'label {i}: {str(label)[:40]} is not a text or a number, but of type {kind}')
+    return label
 
 
 def argv_of(**options):
     """n_iter=3, submit=True -> ['--n_iter=3', '--submit']; options that are None or False are left out."""
     values = {name: value for name, value in options.items() if value is not None and value is not False}
     return [f'--{name}' if value is True else
-            f'--{name}={",".join(map(str, value)) if isinstance(value, (list, tuple)) else value}'
+            f'--{name}={listed(value) if isinstance(value, (list, tuple)) else value}'
             for name, value in values.items()]
+
+
+def listed(values) -> str:
+    """['a', 'b, c'] -> 'a,"b, c"'"""
+    return ','.join(f'"{value}"' if ',' in str(value) else str(value) for value in values)

@@ -9,6 +9,7 @@ import numpy as np
 from tasks.stories import SPLIT_SEED, TEST_NAME, VAL_NAME, find_cloze_file, read_cloze, rocstories  # noqa: F401
 
 SPECIAL = ('_start_', '_delimiter_', '_classify_')  # added to the vocabulary, in this order
+MOST_UNKNOWN, MOST_A_WORD = 0.01, 2  # share of unknown tokens, and tokens a word, of text that the vocabulary fits
 LARGEST_GROUP = 8  # examples with the same context that are evaluated together
 
 # How the fields of an example become the K sequences that the network reads (section 3.3 of the paper). A field is a
@@ -130,6 +131,20 @@ def encode_texts(fields, encoder) -> list[Ragged]:
     ids = np.fromiter(itertools.chain.from_iterable(lists), dtype)
     ends = np.cumsum([len(one) for one in lists], dtype=np.int64)
     return [Ragged(ids, ends, of_field) for of_field in rows]
+
+
+def unfamiliar(ids, vocabulary) -> list[str]:
+    """Sentences about text for which the vocabulary, {token: id}, was not made, from the ids of the text, (N,)."""
+    n = np.bincount(ids, minlength=len(vocabulary))
+    n_words = n[[i for token, i in vocabulary.items() if token.endswith('</w>')]].sum()
+    notes = []
+    if n[0] > MOST_UNKNOWN * n.sum():
+        notes.append(f'{100 * n[0] / n.sum():.1f} % of the tokens are not in the vocabulary (digits? another '
+                     'alphabet?), and the network cannot tell them apart')
+    if n[1:].sum() > MOST_A_WORD * n_words > 0:
+        notes.append(f'a word takes {n[1:].sum() / n_words:.1f} tokens, where text that the vocabulary was made for '
+                     'takes 1.2 (another language?)')
+    return notes
 
 
 def hash_ids(fields):

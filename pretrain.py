@@ -81,8 +81,10 @@ from common.checkpoint import MERGES, VOCABULARY, Run
 from common.corpus import load_tokens
 from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.trained import hash_model, shapes_for
+from datasets import unfamiliar
 from model_pytorch import TransformerModel, load_openai_pretrained_model, save_openai_pretrained_model
 from opt import OpenAIAdam
+from text_utils import load_vocabulary
 from utils import TimeLeft, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
@@ -251,6 +253,9 @@ def begin(run):
     tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait
     ranks.agree('texts or vocabularies', key)
     data = Sequences(tokens, args, ranks)
+    if not args.vocab_size:  # the vocabulary was learned from other text
+        for note in unfamiliar(tokens[::1 + len(tokens) // 2 ** 20], load_vocabulary(args.encoder_path)):
+            run.print(f'warning: {note}')
     n_total = max(round(data.per_epoch * args.n_iter), 1)
     module, runner, opt = build(args, n_vocab, n_total, run.device, ranks)
     scaler = grad_scaler(run.device, args.dtype)
@@ -288,11 +293,11 @@ def finish(run, model):
 
 def main(args):
     """Train, or go on; returns the folder of the result, the log and the model."""
-    ranks, folder = Ranks(), os.path.join(args.save_dir, args.desc)
+    ranks, folder = Ranks.of_torchrun(), os.path.join(args.save_dir, args.desc)
     for what, path in (('weights of --model_path', args.model_path), ('tokens of --token_dir', args.token_dir)):
         if path and os.path.realpath(path) == os.path.realpath(folder):
             raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
-    device, autocast = device_of(args, ranks.device(args.device))
+    device, autocast = device_of(args, ranks)
     ranks.join(device)
     try:
         with Run(args, ranks, device, autocast) as run:

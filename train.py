@@ -91,7 +91,9 @@ if __name__ == '__main__':
 import hashlib
 import math
 from argparse import Namespace
+from itertools import takewhile
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -105,9 +107,9 @@ from common.checkpoint import Run, environment, load_state, save_state, sha256
 from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
 from common.trained import add_special, hash_model, shapes_for
-from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
+from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts, unfamiliar
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from model_pytorch import DoubleHeadModel, load_openai_pretrained_model
+from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, open_release, pieces
 from opt import OpenAIAdam
 from tasks.baseline import N_BEFORE, tfidf_score
 from tasks.metrics import is_constant, trivial_score
@@ -115,46 +117,88 @@ from text_utils import TextEncoder
 from utils import TimeLeft, write_sealed
 
 FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
+TABLE = ('transformer.embed.weight', 'lm_head.decoder.weight')  # one tensor: tokens, special tokens, positions
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)  # updates of the first epoch after which the original logs too
 
 
-def load_data(args, task):
-    """Read and encode the examples of the task: a namespace with train, valid, test and their properties."""
+class Data(NamedTuple):
+    """The examples of a task as ids, and what follows from them."""
+    train: Examples
+    valid: Examples
+    test: Examples | None
+    parts: list  # of each of these {name: slice}, see Split
+    scale: tuple | None  # mean and deviation of the training numbers; None: there are classes
+    n_vocab: int
+    n_ctx: int  # tokens of the longest sequence
+    positions: torch.Tensor  # (up to --n_ctx, n_embd)  those after n_ctx in the weights, for longer texts later
+    clf_token: int
+    per_epoch: int  # updates
+    hashes: dict
+    digest: str  # of all that a run goes on with only if it is the same
+    tfidf: float | None  # own data: what a linear model on TF-IDF scores on the validation examples
+    warnings: list
+
+
+def load_data(args, train_rows=None):
+    """The task of --dataset, and its `Data`. train_rows: see own.load."""
+    text_encoder, hashes = open_vocabulary(args)
+    if args.dataset == 'own':
+        task, splits = own.load(args, train_rows)
+    else:
+        task = TASKS[args.dataset]
+        splits = task.load(args)
+    return task, encode_splits(args, task, [split for split in splits if split is not None], text_encoder, hashes)
+
+
+def open_vocabulary(args):
+    """The TextEncoder of the options, and hashes of its files and of the weights, which must belong together."""
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
-    hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    if args.n_transfer >= 0:  # weights are loaded
-        shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
-        hashes = hash_model(args.model_path, args.encoder_path, args.bpe_path)
+    if args.n_transfer < 0:  # no weights are loaded
+        return text_encoder, dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
+    shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
+    return text_encoder, hash_model(args.model_path, args.encoder_path, args.bpe_path)
+
+
+def encode_splits(args, task, splits, text_encoder, hashes) -> Data:
+    """Training, validation and, if there are any, test examples as ids. hashes: of vocabulary and weights."""
+    texts, n_fields = [field for split in splits for field in split.texts], len(splits[0].texts)
+    ids = encode_texts(texts, text_encoder)
+    hashes = dict(hashes, texts=hash_texts(texts).hexdigest(), ids=hash_ids(ids).hexdigest())
+    fields = [ids[i:i + n_fields] for i in range(0, len(ids), n_fields)]  # of train, valid, test
+    n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
+    scale = None if task.classes else scale_of(splits[0].labels)
     encoder = add_special(text_encoder)
-    splits = [split for split in task.load(args) if split is not None]
+    examples = [Examples(task.form, of_split, standardised(split.labels, scale), encoder, n_ctx, max_len)
+                for of_split, split in zip(fields, splits, strict=True)]
+    n_train, n_batch = len(examples[0]), args.n_batch * args.n_gpu
+    if n_train < n_batch:
+        raise ValueError(f'{n_train} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
+                         f'{args.n_gpu}')
+    digest = hashlib.sha256(repr([n_ctx, hashes, [split.labels for split in splits]]).encode()).hexdigest()
+    train, valid, test = [*examples, None][:3]
+    return Data(train, valid, test, [split.parts for split in splits], scale, text_encoder.n_vocab, n_ctx,
+                later_positions(args, n_ctx), encoder['_classify_'], n_train // n_batch, hashes, digest,
+                tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None,
+                warnings_of(args, task, splits, examples) + unfamiliar(ids[0].ids, text_encoder.encoder))
+
+
+def warnings_of(args, task, splits, examples) -> list[str]:
+    """Sentences about what looks wrong with the examples, as text in `splits` and as ids in `examples`."""
     warnings = [note for split in splits for note in split.notes] + overlaps(task, splits)
     if args.submit and len(splits) < 3:
         warnings.append('there is no test file, so --submit has nothing to predict')
-    texts = [field for split in splits for field in split.texts]
-    encoded = encode_texts(texts, text_encoder)
-    hashes['texts'] = hash_texts(texts).hexdigest()
-    hashes['ids'] = hash_ids(encoded).hexdigest()
-    n_fields = len(splits[0].texts)
-    fields = [encoded[i:i + n_fields] for i in range(0, len(encoded), n_fields)]  # of train, valid, test
-    n_ctx, max_len, _ = fit_n_ctx(fields, args.n_ctx, task.form)
-    scale = None if task.classes else scale_of(splits[0].labels)
-    train, valid, *test = (Examples(task.form, ids, standardised(split.labels, scale), encoder, n_ctx, max_len)
-                           for ids, split in zip(fields, splits, strict=True))
-    warnings += [f'{examples.n_cut} of {len(examples)} {name} examples are longer than n_ctx={args.n_ctx} allows: '
-                 'their texts are cut'
-                 for name, examples in zip(('training', 'validation', 'test'), (train, valid, *test), strict=False)
-                 if examples.n_cut]
-    per_epoch = len(train) // (args.n_batch * args.n_gpu)
-    if per_epoch == 0:
-        raise ValueError(f'{len(train)} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
-                         f'{args.n_gpu}')
-    tfidf = tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None
-    labels = [split.labels for split in splits]
-    digest = hashlib.sha256(repr([n_ctx, hashes, labels]).encode()).hexdigest()
-    return SimpleNamespace(train=train, valid=valid, test=test[0] if test else None, scale=scale,
-                           parts=[split.parts for split in splits], n_vocab=text_encoder.n_vocab, n_ctx=n_ctx,
-                           clf_token=encoder['_classify_'], digest=digest, warnings=warnings, hashes=hashes,
-                           per_epoch=per_epoch, tfidf=tfidf)
+    return warnings + [f'{of.n_cut} of {len(of)} {name} examples are longer than n_ctx={args.n_ctx} allows: their '
+                       'texts are cut'
+                       for name, of in zip(('training', 'validation', 'test'), examples, strict=False) if of.n_cut]
+
+
+def later_positions(args, n_ctx):
+    """The positions from n_ctx to --n_ctx in the weights that are loaded, as many as there are: (n, n_embd)."""
+    if args.n_transfer < 0:
+        return torch.empty(0, args.n_embd)
+    shapes, shards = open_release(args.model_path)
+    of_positions = takewhile(lambda piece: piece[0] == 0, pieces(shards, list(map(math.prod, shapes))))
+    return torch.cat([piece for _, _, piece in of_positions]).view(shapes[0])[n_ctx:args.n_ctx]
 
 
 def overlaps(task, splits) -> list[str]:
@@ -172,9 +216,14 @@ def overlaps(task, splits) -> list[str]:
 
 def scale_of(labels) -> tuple[float, float]:
     """Mean and standard deviation of the training numbers; the network learns (number - mean) / deviation."""
-    mean, std = float(np.mean(labels)), float(np.std(labels))
-    if is_constant(labels):
-        raise ValueError(f'all {len(labels)} training examples have the same number, {mean:g}: nothing can be learned')
+    if min(labels) == max(labels):
+        raise ValueError(f'all {len(labels)} training examples have the same number, {labels[0]:g}: nothing can be '
+                         'learned')
+    with np.errstate(all='ignore'):
+        mean, std = float(np.mean(labels)), float(np.std(labels))
+    if not 0 < std < math.inf:
+        raise ValueError(f'the training examples have numbers from {min(labels):g} to {max(labels):g}, whose variance '
+                         'cannot be computed: give them in another unit')
     return mean, std
 
 
@@ -260,8 +309,8 @@ def begin(run, task, data):
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
     if run.ranks.rank == 0:
         write_sealed(run.path('config.json'), dict(
-            options=vars(args), form=task.form, classes=task.classes, scale=data.scale, n_vocab=data.n_vocab,
-            n_ctx=data.n_ctx, clf_token=data.clf_token, **data.hashes))
+            options=vars(args), form=task.form, classes=task.classes, positive=task.positive, scale=data.scale,
+            n_vocab=data.n_vocab, n_ctx=data.n_ctx + len(data.positions), clf_token=data.clf_token, **data.hashes))
     n_test = 0 if data.test is None else len(data.test)
     metric = 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]
     run.print(f'{len(data.train)} training, {len(data.valid)} validation and {n_test} test examples; '
@@ -269,6 +318,8 @@ def begin(run, task, data):
               f'on {device}')
     if args.dataset == 'own' and args.n_transfer >= 0:
         run.print(f'it begins with the network in {args.model_path}')
+    if 'f1' in task.metrics:
+        run.print(f'f1 is that of the class {task.classes[task.positive]}')
     run.print(f'epoch updates tr_cost va_cost tr_{metric} va_{metric}')
     return model, runner, opt, scaler
 
@@ -311,7 +362,9 @@ def evaluate_and_log(run, task, data, model, n_epochs):
     run.log(**line)
     if is_best and run.ranks.rank == 0:
         run.check_parameters()
-        save_state(run.path('best_params.pt'), model.state_dict())
+        state = model.state_dict()
+        table = torch.cat([state[TABLE[0]], data.positions.to(run.device)])
+        save_state(run.path('best_params.pt'), {**state, **dict.fromkeys(TABLE, table)})
     run.print('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_score:.2f} {va_score:.2f}'.format(**line))
 
 
@@ -365,14 +418,15 @@ def finish(run, task, data, model):
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
-                   valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)),
+                   valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes), task.positive),
                    valid_tfidf=data.tfidf,
                    best=best, test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
                    n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
                    data=data.digest, log_path=run.log_path, best_path=best_path,
                    hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit and data.test is not None:
-        model.load_state_dict(load_state(best_path, run.device))
+        state = load_state(best_path, run.device)
+        model.load_state_dict({**state, **dict.fromkeys(TABLE, state[TABLE[0]][:len(model.transformer.embed.weight)])})
         logits = evaluate(run, model, data.test, len(data.test))
         results['test_logits'] = logits.tolist()
         results['submission'] = write_submission(run, task, data, logits)
@@ -381,7 +435,8 @@ def finish(run, task, data, model):
             line = {f'test_{key}': value for key, value in scored.items()}
             run.log(**line)
             results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
-                            test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes)))
+                            test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes),
+                                                       task.positive))
     if args.analysis and run.ranks.rank == 0:
         name = os.path.splitext(task.submission[''])[0] if '' in task.submission else args.dataset
         analysis.report(name, best['va_score'], results['test_score'], task.metrics[0])
@@ -426,26 +481,24 @@ def options_of_runs(args) -> list:
             for seed, desc in zip(args.seeds, descs, strict=True)]
 
 
-def main(args):
-    """Train, or predict with --predict; returns the results, a list of them with --seeds."""
-    ranks = Ranks()
+def main(args, train_rows=None):
+    """Train, or predict with --predict; returns the results, a list of them with --seeds. train_rows: see own.load."""
+    if args.predict:  # in one process, whatever the environment says
+        return predict(Run(args, Ranks(), *device_of(args)))
+    ranks = Ranks.of_torchrun()
     if args.n_gpu % ranks.size:
         raise ValueError(f'{ranks.size} processes cannot share --n_gpu {args.n_gpu} towers equally')
-    device, autocast = device_of(args, ranks.device(args.device))
-    if args.predict:
-        if ranks.size > 1:
-            raise ValueError('--predict runs in one process: start it without torchrun')
-        return predict(Run(args, ranks, device, autocast))
-    task = own.open_own(args) if args.dataset == 'own' else TASKS[args.dataset]
+    device, autocast = device_of(args, ranks)
     ranks.join(device)
     try:
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
-        data, results = load_data(args, task), []
+        (task, data), results = load_data(args, train_rows), []
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
         for options in options_of_runs(args):
             with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))
+        ranks.gather(None)  # all wait until the first one has written its files
         if args.seeds is None:
             return results[0]
         if ranks.rank == 0:

@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from common.cpu import cpu_info, keep_freed_memory
 
 PEER_ENDED = ('closed by peer', 'reset by peer', 'Broken pipe', 'remote process exited')  # in errors of gloo, NCCL
+TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0'}  # its variables, as they are without it
+HOW_TO_START = f'unset {" ".join(TORCHRUN)} for one process, or start several with torchrun'
 DTYPES = {'float32': None, 'tf32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}  # dtype of autocast
 
 
@@ -48,13 +50,14 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
     return device, context
 
 
-def device_of(args, name: str = ''):
-    """`choose_device` with the options, or with another name of the device. An args.dtype of auto becomes the best one,
+def device_of(args, ranks=None):
+    """`choose_device` with the options, in one of the processes of `ranks`. An args.dtype of auto becomes the best one,
     because the files of a run record it."""
-    name = name or args.device
+    ranks = ranks or Ranks()
+    name = ranks.device(args.device)
     if args.dtype == 'auto':
         args.dtype = best_dtype(choose_device(name, 'float32')[0])
-        if Ranks().rank == 0:
+        if ranks.rank == 0:
             print(f'--dtype auto: {args.dtype}', file=sys.stderr)
     return choose_device(name, args.dtype, args.deterministic)
 
@@ -103,32 +106,47 @@ def accumulate(loss_of, parts, runner, autocast, scaler):
 
 
 class Ranks:
-    """The `size` processes of a run, of which this is number `rank`. Without torchrun there is one."""
+    """The `size` processes of a run, of which this is number `rank`, and on its machine number `local_rank`."""
 
-    def __init__(self):
-        self.rank, self.size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    def __init__(self, rank=0, size=1, local_rank=0):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.has_begun = False  # the process group; a group that was there before is not ours to end
+
+    @classmethod
+    def of_torchrun(cls):
+        """The processes that torchrun has started; without it there is one. ValueError for variables that do not fit
+        together, as those that an earlier program has left."""
+        given = [os.environ.get(name, default) for name, default in TORCHRUN.items()]
+        if not (all(value.isdecimal() for value in given) and max(int(given[0]), int(given[2])) < int(given[1])):
+            found = ', '.join(f'{name}={value}' for name, value in zip(TORCHRUN, given, strict=True))
+            raise ValueError(f'the environment has {found}, which torchrun does not set so: {HOW_TO_START}')
+        return cls(*map(int, given))
 
     def device(self, name: str) -> str:
         """--device of this process: with torchrun, each process on a machine has a GPU of its own."""
         if self.size > 1 and name in ('auto', 'cuda') and torch.cuda.is_available():
-            return f'cuda:{os.environ["LOCAL_RANK"]}'
+            return f'cuda:{self.local_rank}'
         return 'cpu' if self.size > 1 and name == 'auto' else name
 
     def join(self, device):
-        """Begin the process group, which uses NCCL between GPUs and gloo otherwise."""
+        """Begin the process group, which uses NCCL between GPUs and gloo otherwise, if there is none."""
         if self.size > 1 and not dist.is_initialized():
+            if 'MASTER_ADDR' not in os.environ:
+                raise ValueError(f'the environment has WORLD_SIZE={self.size}, but no MASTER_ADDR: {HOW_TO_START}')
             if device.type == 'cuda':
                 torch.cuda.set_device(device)  # where NCCL moves the objects of `gather`
             dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+            self.has_begun = True
 
     def leave(self):
-        """End the process group. Raises ConnectionError instead of torch's error if another process has ended.
+        """End the process group, if `join` began it. Raises ConnectionError instead of torch's error if another process
+        has ended.
 
         DistributedDataParallel is freed first, also where the frames of an exception refer to it: freed later, it would
         end the group while it holds Python's lock, for which gloo's threads may wait.
         """
         error = sys.exc_info()[1]
-        if dist.is_initialized():
+        if self.has_begun:
             traceback.clear_frames(sys.exc_info()[2])
             gc.collect()
             dist.destroy_process_group()

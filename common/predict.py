@@ -10,12 +10,14 @@ from tqdm import tqdm
 import fast
 from common.checkpoint import set_aside
 from common.trained import add_special, open_trained
-from datasets import Examples, encode_texts
+from datasets import Examples, encode_texts, unfamiliar
 from loss import task_losses
 from model_pytorch import MultipleChoiceHead
 from tasks import TASKS, own
 from tasks.metrics import scores
 from utils import write_whole
+
+FARTHEST = 1e15  # deviations; float32 holds numbers up to 3e38, and this one's square
 
 
 def evaluate(run, model, examples, n, check=None):
@@ -44,17 +46,28 @@ def scores_of(task, logits, labels, parts) -> dict:
     """Scores of these logits, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
     task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
     predictions = task.predictions(logits)
-    values = scores(task.metrics, labels, predictions)
+    values = scores(task.metrics, labels, predictions, task.positive)
     first = task.metrics[0]
     return (dict(cost=task_losses(logits, torch.from_numpy(labels)).mean().item(), score=values[first])
             | {'acc' if name == 'accuracy' else name: value for name, value in values.items()}
-            | {f'score_{part}': scores([first], labels[where], predictions[where])[first]
+            | {f'score_{part}': scores([first], labels[where], predictions[where], task.positive)[first]
                for part, where in parts.items()})
 
 
 def standardised(labels, scale):
-    """Labels as the network is trained on them: (number - mean) / deviation; class numbers and None as they are."""
-    return labels if labels is None or scale is None else (np.array(labels) - scale[0]) / scale[1]
+    """Labels as the network is trained on them: (number - mean) / deviation; class numbers and None as they are.
+
+    ValueError for a number so far from the training examples that its squared error cannot be computed.
+    """
+    if labels is None or scale is None:
+        return labels
+    with np.errstate(over='ignore'):
+        numbers = (np.array(labels) - scale[0]) / scale[1]
+    far = np.abs(numbers).argmax()
+    if abs(numbers[far]) > FARTHEST:
+        raise ValueError(f'number {labels[far]:g} is too far from those of the training examples, whose mean is '
+                         f'{scale[0]:g} and deviation {scale[1]:g}')
+    return numbers
 
 
 def write_predictions(path, values, classes=(), probabilities=()):
@@ -76,14 +89,20 @@ def task_of_trained(trained):
     return TASKS[dataset]._replace(form=config['form'], classes=tuple(config['classes']))
 
 
-def logits_of(run, trained, task, split):
-    """The logits (N, n_out) of a trained network for a Split of its task."""
+def examples_of(trained, task, split) -> Examples:
+    """A Split of the task of a trained network as the Examples that it reads."""
     n_ctx, max_len = trained.config['n_ctx'], trained.options.n_ctx // 2 - 2
     fields, encoder = encode_texts(split.texts, trained.encoder), add_special(trained.encoder)
     examples = Examples(task.form, fields, split.labels, encoder, n_ctx, max_len)
+    examples.n_ctx = int(examples.lengths.max())  # no more padding than these examples need
     if examples.n_cut:
         print(f'{examples.n_cut} of {len(examples)} examples are longer than the n_ctx={n_ctx} of the run allows: '
               'their texts are cut')
+    return examples
+
+
+def logits_of(run, trained, examples):
+    """The logits (N, n_out) of a trained network for `examples_of` its task."""
     model = trained.model.to(run.device)
     return evaluate(run, model if run.args.plain else fast.use_fast_layers(model), examples, len(examples))
 
@@ -93,14 +112,15 @@ def predict(run):
     args, trained = run.args, open_trained(run.args)
     task, scale = task_of_trained(trained), trained.config['scale']
     split = task.read(args.predict, trained.options)
-    for note in split.notes:
+    examples, labels = examples_of(trained, task, split), standardised(split.labels, scale)
+    for note in (*split.notes, *unfamiliar(examples.fields[0].ids, trained.encoder.encoder)):
         print(f'warning: {note}')
-    logits = logits_of(run, trained, task, split)
+    logits = logits_of(run, trained, examples)
     stem = os.path.splitext(os.path.basename(args.predict))[0]
     path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
     write_predictions(path, task.answers(logits, scale), task.classes, logits.softmax(1).tolist())
     values = {}
-    if split.labels is not None:
-        values = scores(task.metrics, standardised(split.labels, scale), task.predictions(logits))
-    print(f'predictions: {path}' + ''.join(f'; {name} {value:.2f}' for name, value in values.items()))
+    if labels is not None:
+        values = scores(task.metrics, labels, task.predictions(logits), task.positive)
+    print(f'predictions: {path}' + ''.join(f'; {task.named(name)} {value:.2f}' for name, value in values.items()))
     return SimpleNamespace(path=path, logits=logits, scores=values, accuracy=values.get('accuracy'))

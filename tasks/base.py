@@ -61,6 +61,7 @@ class Task(NamedTuple):
     submission: dict  # part of the test examples, '' for all -> name of the file with their predictions
     written: tuple = ()  # what this file has for each class; empty: the name of the class
     limits: tuple = ()  # the least and the greatest label, if it is a number
+    positive: int = 1  # the class that F1 is of
     ties_by_cost: bool = False  # of epochs with equal scores, the one with the least cost is best, not the first
     defaults: dict = {}  # options of train.py that differ from the original's defaults
     zero_shot: bool = False  # zero_shot.py has this task too
@@ -90,6 +91,10 @@ class Task(NamedTuple):
         """Standardised numbers (N,) in the unit of the labels and within their limits; scale: mean and deviation."""
         numbers = numbers.astype(float) * scale[1] + scale[0]
         return numbers.clip(*self.limits) if self.limits else numbers
+
+    def named(self, metric: str) -> str:
+        """The name of a metric, with the class that it is of: 'f1 of spam'."""
+        return f'{metric} of {self.classes[self.positive]}' if metric == 'f1' else metric
 
     def answers(self, logits, scale, names=()) -> list[str]:
         """Predictions as text: names of classes, by default the task's own, or numbers in the unit of the labels."""

@@ -12,7 +12,7 @@ N_BEFORE = {'choices': 1, 'question': 2}  # texts before the answers, see datase
 def tfidf_score(task: Task, train: Split, split: Split) -> float:
     """The score of `tfidf_predictions` on a labelled Split, in percent, by the task's first metric."""
     first = task.metrics[0]
-    return scores([first], np.array(split.labels), tfidf_predictions(task, train, split))[first]
+    return scores([first], np.array(split.labels), tfidf_predictions(task, train, split), task.positive)[first]
 
 
 def tfidf_predictions(task: Task, train: Split, split: Split):

@@ -9,7 +9,7 @@ def accuracy(labels, predictions):
 
 
 def f1(labels, predictions):
-    """F1 of class 1, as MRPC and QQP are scored."""
+    """F1 of class 1."""
     from sklearn.metrics import f1_score
     return f1_score(labels, predictions, zero_division=0.)
 
@@ -40,12 +40,14 @@ def is_constant(values) -> bool:
     return bool(np.ptp(values) == 0)
 
 
-def scores(metrics, labels, predictions) -> dict:
-    """{name of a metric: score in percent} of class numbers or of numbers, (N,) each."""
-    return {name: 100 * float(METRICS[name](labels, predictions)) for name in metrics}
+def scores(metrics, labels, predictions, positive=1) -> dict:
+    """{name of a metric: score in percent} of class numbers or of numbers, (N,) each. positive: the class of F1."""
+    of_class = np.equal(labels, positive), np.equal(predictions, positive)
+    return {name: 100 * float(METRICS[name](*(of_class if name == 'f1' else (labels, predictions))))
+            for name in metrics}
 
 
-def trivial_score(metric: str, labels, n_class: int) -> float:
+def trivial_score(metric: str, labels, n_class: int, positive=1) -> float:
     """The score, in percent, of the best answer that is the same for all examples; n_class 0: labels are numbers."""
     constants = range(n_class) if n_class else [0.]
-    return max(scores([metric], labels, np.full(len(labels), constant))[metric] for constant in constants)
+    return max(scores([metric], labels, np.full(len(labels), constant), positive)[metric] for constant in constants)

@@ -9,7 +9,6 @@ import math
 import re
 from argparse import Namespace
 from collections import Counter
-from functools import partial
 from typing import NamedTuple
 
 from tasks.base import Split, Task, as_text
@@ -25,6 +24,7 @@ COLUMNS = {
     'choices': ('question', 4, math.inf, 'context,question,answer,answer,... or without a question '
                 'context,,answer,answer,...'),
 }
+METRICS = {'class': ('accuracy', 'f1', 'matthews'), 'right answer': ('accuracy',), 'number': ('pearson', 'spearman')}
 DEFAULTS = dict(n_batch=32, n_gpu=1, n_valid=None)  # of train.py's options
 VALID_PART = 5  # without --valid, a fifth of the examples, at most N_VALID, are for validation
 FEW, MANY = 10, 50  # a class with fewer examples, and more classes than this, look wrong
@@ -61,15 +61,16 @@ class Rows(NamedTuple):
     labels: list | None  # as text
 
 
-def read_own_rows(path: str, options: Namespace, labelled: bool = False) -> Rows:
-    """The rows of a file. labelled: each must have a label; otherwise all or none.
+def read_own_rows(path: str, options: Namespace, labelled: bool = False, found=None) -> Rows:
+    """The rows of a file. labelled: each must have a label; otherwise all or none. found: what `read_rows` would give.
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """
     names, form, rows = columns_of(options.text), COLUMNS[options.form][0], Rows(path, [], [], [])
     columns = [name for name in names if name]
-    for place, values in read_rows(path, [*columns, options.label] if labelled else columns, options.label):
-        texts, label = [str(value) for value in values[:len(columns)]], values[len(columns)]
+    found = found or read_rows(path, [*columns, options.label] if labelled else columns, options.label)
+    for place, (*texts, label) in found:
+        texts = [str(text) for text in texts[:len(columns)]]
         if len(columns) < len(names):
             texts.insert(1, '')  # no question
         empty = first_empty(form, fields_of(form, texts))
@@ -116,6 +117,11 @@ def classes_of(rows: Rows, options: Namespace) -> tuple:
         raise ValueError(f'{rows.path}: no two examples have the same {options.label}, so it does not name classes'
                          + ('; for numbers to estimate give --number' if all_numbers(classes) else ''))
     return classes
+
+
+def kind_of_labels(options: Namespace) -> str:
+    """What the label is, a key of METRICS."""
+    return 'number' if options.number else 'right answer' if options.form == 'choices' else 'class'
 
 
 def labels_are_classes(task: Task) -> bool:
@@ -170,37 +176,39 @@ def to_split(task: Task, options: Namespace, rows: Rows) -> Split:
 
 # The task
 
-def own_task(options: Namespace, classes: tuple) -> Task:
-    """The task of own data with these classes, to read files; it has no training examples."""
-    form = COLUMNS[options.form][0]
-    task = Task(None, form, classes, ('accuracy',) if classes else ('pearson', 'spearman'), {'': f'{options.desc}.tsv'},
+def own_task(options: Namespace, classes: tuple, positive: int) -> Task:
+    """The task of own data with these classes. positive: the one that F1 is of."""
+    kind = kind_of_labels(options)
+    metrics = METRICS[kind] if kind != 'class' else ('accuracy', 'f1') if len(classes) == 2 else ('accuracy',)
+    metrics = tuple(dict.fromkeys([options.metric or metrics[0], *metrics]))
+    return Task(None, COLUMNS[options.form][0], classes, metrics, {'': f'{options.desc}.tsv'}, positive=positive,
                 ties_by_cost=True,  # small validation sets have many equal scores
                 reader=read_own)
-    if len(classes) == 2 and labels_are_classes(task):
-        return task._replace(metrics=('accuracy', 'f1'))  # F1 of the second class
-    return task
 
 
-def open_own(options: Namespace) -> Task:
-    """The task of own data; the training file, which says what the classes are, is read."""
-    rows = read_own_rows(options.train, options, labelled=True)
-    task = own_task(options, classes_of(rows, options))
+def load(options: Namespace, train_rows=None) -> tuple[Task, tuple[Split, Split, Split | None]]:
+    """The task, and training, validation and test examples, the last if there are any.
+
+    train_rows: what `read_rows` gives for the training file, if the examples do not come from a file.
+    """
+    rows = read_own_rows(options.train, options, True, train_rows)
+    classes, counts = classes_of(rows, options), Counter(rows.labels)
+    if options.metric == 'f1' and len(classes) != 2:
+        raise ValueError(f'--metric f1 is for two classes: {rows.path} has {len(classes)}')
+    # F1 is of the rarer class, which is the one that is looked for; of two equal ones, of the last
+    rarest = min(reversed(range(len(classes))), key=lambda i: counts[classes[i]], default=0)
+    task = own_task(options, classes, rarest)
     train = to_split(task, options, rows)._replace(notes=tuple(doubts(task, options, rows)))
-    return task._replace(loader=partial(load_own, train))
-
-
-def saved_task(config: dict) -> Task:
-    """The task of a run of own data, from its config.json, without its training file."""
-    return own_task(Namespace(**config['options']), tuple(config['classes']))
-
-
-def load_own(train: Split, task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
-    """Training, validation and test examples."""
     if options.valid:
         valid = to_split(task, options, read_own_rows(options.valid, options, labelled=True))
     else:
         train, valid = split_off(task, options, train)
-    return train, valid, task.read(options.test, options) if options.test else None
+    return task, (train, valid, task.read(options.test, options) if options.test else None)
+
+
+def saved_task(config: dict) -> Task:
+    """The task of a run of own data, from its config.json, without its training file."""
+    return own_task(Namespace(**config['options']), tuple(config['classes']), config['positive'])
 
 
 def read_own(task: Task, path: str, options: Namespace) -> Split:
@@ -252,7 +260,7 @@ def doubts(task: Task, options: Namespace, rows: Rows):
 
 # The options of train.py for it
 
-OPTIONS = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base')
+OPTIONS = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_base', 'metric')
 
 
 def add_options(parser):
@@ -270,6 +278,9 @@ def add_options(parser):
                        'class')
     group.add_argument('--label_base', type=int, choices=[0, 1], help='with --form choices: the label is the number of '
                        'the right answer, counted from 0 or from 1')
+    group.add_argument('--metric', choices=dict.fromkeys(sum(METRICS.values(), ())),
+                       help='score that chooses the best epoch (default: accuracy, with --number pearson). F1 is that '
+                       'of the rarer of two classes')
     group.add_argument('--valid', metavar='FILE', help='validation examples (default: --n_valid of the training file, '
                        f'a fifth but at most {N_VALID}, stratified by class)')
     group.add_argument('--test', metavar='FILE', help='examples to predict after training, labelled or not')
@@ -301,4 +312,7 @@ def check_options(args):
             raise ValueError(f'column {name} is named twice in --text and --label')
     if args.form == 'choices' and args.number:
         raise ValueError('--number has no effect with --form choices: the label is the right answer')
+    kind = kind_of_labels(args)
+    if args.metric not in (None, *METRICS[kind]):
+        raise ValueError(f'--metric {args.metric}: where the label is a {kind}, scores are {", ".join(METRICS[kind])}')
     args.analysis |= bool(args.test)  # a test file is there to be predicted

@@ -1,17 +1,25 @@
 """own.py and classifier.py: anybody's file is a task, its faults are named, and the run does without it afterwards."""
 
 import csv
+import datetime
+import functools
 import json
 import shutil
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from sklearn.metrics import f1_score
 from toy import NO_DROPOUT, TOY, WORDS
 
 import classifier
 import train
+from datasets import unfamiliar
+from model_pytorch import LMModel, load_openai_pretrained_model
 from tasks import TASKS, own
+from tasks.metrics import METRICS
 
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
         '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
@@ -67,8 +75,8 @@ def task_of(folder, *argv, text='text', label='stars', train_file='train.csv'):
     """The splits and the task of options."""
     args = train.parse_args(['--dataset', 'own', '--train', str(folder / train_file), '--text', text, '--label', label,
                              *argv])
-    task = own.open_own(args)
-    return task.load(args), task
+    task, splits = own.load(args)
+    return splits, task
 
 
 def table(folder, name, *lines):
@@ -385,3 +393,171 @@ def test_what_python_gives_wrongly_is_said(tmp_path, toy):
     assert list(stories.predict([('the cat sat', 'mom sad', 'mom happy')])[0][1]) == ['0', '1']
     with pytest.raises(ValueError, match='example 0 has 2 texts, not 3 as the examples of stories'):
         stories.predict([('the cat sat', 'mom sad')])
+
+
+def test_a_dataframe_is_read_by_the_names_of_its_columns(tmp_path):
+    rows = made_up(30, 0)
+    frame, options = pd.DataFrame(rows), OPTIONS | in_folder(tmp_path)
+    path = write_rows(tmp_path / 'train.csv', rows)
+    model = classifier.fit(path, text='title,body', label='mood', desc='file', **options)
+    others = [classifier.fit(frame, text=['title', 'body'], label='mood', desc='frame', **options),
+              classifier.fit(frame[['title', 'body']], frame['mood'], desc='parts', **options)]
+    expected = model.predict([(row['title'], row['body']) for row in rows])
+    for other in (model, *others):
+        assert other.classes == ('happy', 'sad')
+        assert other.predict(frame) == other.predict(frame[['body', 'points', 'title']]) == expected
+        assert other.predict(frame.iloc[3]) == model.predict([(rows[3]['title'], rows[3]['body'])])
+        with pytest.raises(ValueError, match='no column title: it has body, mood'):
+            other.predict(frame[['body', 'mood']])
+    series = classifier.fit(frame['body'], frame['mood'].astype('category'), desc='series', **options)
+    assert series.predict(frame['body']) == series.predict(frame) == series.predict(frame['body'].to_numpy())
+    two = pd.DataFrame([('the cat', 'a, b', 'sat', 'ran', i % 2) for i in range(20)], columns=[*'cd', 'x, y', 'z', 'r'])
+    choices = classifier.fit(two, text='c,,"x, y",z', label='r', form='choices', label_base=0, desc='two', **options)
+    assert choices.classes == ('x, y', 'z')
+    assert choices.predict(two) == choices.predict([('the cat', '', 'sat', 'ran')] * 20)
+
+
+@pytest.mark.parametrize('labels, classes', [
+    ([0, 1], (0, 1)), (np.array([10, 9]), (10, 9)), (np.array([0., 2.5]), (0., 2.5)), ([True, False], (False, True)),
+    (np.array([True, False]), (False, True)), (torch.tensor([3, -1]), (-1, 3)), (['b', 'a'], ('a', 'b')),
+    (pd.Series([1, 2], dtype='Int64'), (1, 2)), ([torch.tensor(1), np.int8(2)], (1, 2)), ([0, 'a'], ('0', 'a')),
+    (pd.Series([False, True], dtype='boolean'), (False, True)), (np.array(['b', 'a'], object), ('a', 'b'))])
+def test_classes_have_the_type_of_the_labels(labels, classes, tmp_path):
+    texts = [f'{word} of' for word in WORDS[:17]] + ['the end']
+    labels = [labels[i % 2] for i in range(18)] if not isinstance(labels, pd.Series) else pd.concat([labels] * 9)
+    model = classifier.fit(texts, labels, desc='mine', **OPTIONS | in_folder(tmp_path))
+    for one in (model, classifier.load(tmp_path / 'save' / 'mine', device='cpu')):
+        [(found, probabilities)] = one.predict(texts[:1])
+        assert one.classes == tuple(probabilities) == classes and found in classes
+        assert [type(name) for name in (*one.classes, found)] == [type(classes[0])] * 3
+
+
+@pytest.mark.parametrize('examples', [
+    'a text', b'bytes', {'text': ['a', 'b']}, {'a', 'b'}, 3, None, np.array('a'), torch.tensor(3), ['fine', None],
+    ['fine', float('nan')], ['fine', {'text': 'b'}], ['fine', ['b', None]], [b'a'], ['fine', 'half \ud800'],
+    np.array([['a'], ['b']]), ['fine', pd.NA], pd.DataFrame({'other': ['a']}),
+    pd.DataFrame({'text_1': ['fine', None]})])
+def test_what_is_no_list_of_examples_is_refused(examples, tmp_path, fitted):
+    with pytest.raises(ValueError, match='of type|example 1|no column text_1'):
+        fitted.predict(examples)
+    with pytest.raises(ValueError, match='of type|example 1|2 labels'):
+        classifier.fit(examples, [0, 1], desc='never', **OPTIONS | in_folder(tmp_path))
+    assert not (tmp_path / 'save').exists()
+
+
+@pytest.mark.parametrize('labels, message', [
+    (['a', None], 'label 1 is missing'), (['a', ' '], 'label 1 is missing'), ([0., np.nan], 'label 1 is missing'),
+    (pd.Series([1, pd.NA], dtype='Int64'), 'label 1 is missing'), ([pd.NaT, 'a'], 'label 0 is missing'),
+    ([1, datetime.date(2020, 1, 1)], 'label 1: 2020-01-01 .* of type date'), (np.eye(2), 'label 0: .* of type ndarray'),
+    ([1, {2}], 'label 1: .* of type set'), ([1, 2j], 'label 1: .* of type complex'), ({0: 'a', 1: 'b'}, 'of type dict'),
+    (torch.tensor([[0], [1]]), 'label 0: .* of type Tensor'), ('ab', 'labels are of type str'),
+    (None, 'of type NoneType'),
+    (pd.DataFrame({'a': [1, 2]}), 'labels are of type DataFrame'), (7, 'labels are of type int'),
+    ([0, 0], 'examples: all 2 examples have the same label, 0'), ([1, 2], 'examples: no two examples have the same')])
+def test_labels_that_are_missing_or_something_else(labels, message, tmp_path):
+    """No message names a file, as there is none."""
+    with pytest.raises(ValueError, match=message) as error:
+        classifier.fit(['some text', 'more'], labels, desc='never', **OPTIONS | in_folder(tmp_path))
+    assert 'line' not in str(error.value) and 'jsonl' not in str(error.value) and not (tmp_path / 'save').exists()
+
+
+@pytest.fixture(scope='module')
+def fitted(tmp_path_factory):
+    """A classifier of one text."""
+    texts = [f'{word} of' for word in WORDS[:18]]
+    return classifier.fit(texts, [0, 1] * 9, desc='mine', **OPTIONS | in_folder(tmp_path_factory.mktemp('fitted')))
+
+
+@pytest.mark.parametrize('labels, name', [('aaab', 'b'), ('abbb', 'a'), ('aabb', 'b')])
+def test_f1_is_that_of_the_rarer_class_which_is_named(labels, name, tmp_path, capsys):
+    """Of two equal classes, that of the last."""
+    rows = [dict(body=f'{WORDS[i % 17]} {label}', mood=label) for i, label in enumerate(labels * 12)]
+    path = write_rows(tmp_path / 'train.csv', rows)
+    results = run(tmp_path, path, 'text', '--text', 'body', '--valid', path, '--test', path, '--metric', 'f1')
+    out = capsys.readouterr().out
+    assert f'f1 is that of the class {name}\nepoch updates tr_cost va_cost tr_f1 va_f1' in out
+    predictions = [line.split('\t')[1] for line in (tmp_path / 'submission' / 'own.tsv').read_text().splitlines()[1:]]
+    expected = f1_score([*labels * 12], predictions, pos_label=name, zero_division=0.)
+    assert results.metric == 'f1' and results.test_score == pytest.approx(100 * expected)
+    share = (labels * 12).count(name) / 48
+    assert results.valid_trivial == pytest.approx(100 * 2 * share / (1 + share))  # all answers are this class
+    again = train.main(train.parse_args(['--predict', path, '--desc', 'own', '--device', 'cpu', *folders(tmp_path)]))
+    assert again.scores['f1'] == pytest.approx(100 * expected) and f'f1 of {name} {100 * expected:.2f}' in (
+        capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('labels, argv, expected', [
+    ('abab', [], ('accuracy', 'f1')), ('abab', ['matthews'], ('matthews', 'accuracy', 'f1')),
+    ('abab', ['f1'], ('f1', 'accuracy')), ('abcabc', [], ('accuracy',)),
+    ('abcabc', ['matthews'], ('matthews', 'accuracy')),
+    ('abcabc', ['f1'], '--metric f1 is for two classes: .*train.csv has 3'),
+    ('abab', ['pearson'], '--metric pearson: where the label is a class, scores are accuracy, f1, matthews'),
+    ('1234', ['spearman', '--number'], ('spearman', 'pearson')),
+    ('1234', ['accuracy', '--number'], 'are pearson, spearman'),
+    ('abab', ['auc'], 'invalid choice')])
+def test_the_metric_can_be_chosen(labels, argv, expected, tmp_path):
+    reviews(tmp_path, labels)
+    argv = ['--metric', *argv, '--n_valid', '1'] if argv else ['--n_valid', '1']
+    if isinstance(expected, tuple):
+        assert task_of(tmp_path, *argv)[1].metrics == expected
+        assert {*own.METRICS['class'], *own.METRICS['number']} == {*METRICS}
+    else:
+        with pytest.raises(ValueError, match=expected):
+            task_of(tmp_path, *argv)
+
+
+@pytest.mark.parametrize('training, later, message', [
+    (['0', '1e300', '2e300'], '0', 'from 0 to 2e.300, whose variance cannot be computed'),
+    (['-1e308', '1e308', '1.7e308'], '0', 'variance cannot be'), (['0', '1e-200', '0'], '0', 'variance cannot be'),
+    (['0', '1e200', '3'], '0', 'variance cannot'), (['0', '1', '2'], '1e200', 'number 1e.200 is too far from'),
+    (['0', '1', '2'], '1.7e308', 'too far'), (['0', '1e99', '3e99'], '-1e99', None),
+    (['1e-99', '2e-99', '0'], '0', None)])
+@pytest.mark.parametrize('kind', ['valid', 'test'])
+def test_numbers_with_which_nothing_can_be_computed_are_refused_before_training(kind, training, later, message,
+                                                                               tmp_path):
+    reviews(tmp_path, training * 10)
+    reviews(tmp_path, [later, *training], 'later.csv')
+    args = train.parse_args(['--dataset', 'own', '--train', str(tmp_path / 'train.csv'), '--text', 'text', '--label',
+                             'stars', '--number', f'--{kind}', str(tmp_path / 'later.csv'), *TINY])
+    if message is None:
+        _, data = train.load_data(args)
+        assert np.abs(data.train.labels).max() < 3
+    else:
+        with pytest.raises(ValueError, match=message):
+            train.load_data(args)
+
+
+def test_longer_texts_than_those_of_training_are_read_whole(tmp_path, capsys):
+    """The positions that training did not need are those of the weights. Without weights there are none."""
+    path, options = write_rows(tmp_path / 'train.csv', made_up(30, 0)), OPTIONS | in_folder(tmp_path)
+    fit = functools.partial(classifier.fit, path, text='body', label='mood', **options)
+    model, scratch = fit(desc='loaded'), fit(desc='scratch', n_transfer=-1)
+    trained_with = json.loads((tmp_path / 'save' / 'loaded' / 'results.json').read_text())['n_ctx']
+    assert trained_with < 12 and model.trained.config['n_ctx'] == 24 and scratch.trained.config['n_ctx'] == trained_with
+    weights = LMModel(model.trained.options, vocab=124 + 24, n_ctx=24)
+    load_openai_pretrained_model(weights, n_ctx=24, n_transfer=3, path=str(TOY))
+    n = 24 - trained_with
+    assert torch.equal(model.trained.model.transformer.embed.weight[-n:], weights.transformer.embed.weight[-n:])
+    capsys.readouterr()
+    long, longer = ('the cat sat ' * 2 + 'mom happy', 'the cat sat ' * 2 + 'mom sad')
+    assert model.predict([long]) != model.predict([longer]) and 'are cut' not in capsys.readouterr().out
+    assert scratch.predict([long]) == scratch.predict([longer]) and 'are cut' in capsys.readouterr().out
+    short = [('mom happy',), ('the cat sad',)]
+    together = model.predict([*short, (long,)])
+    for (name, alone), (other, beside) in zip(model.predict(short), together, strict=False):
+        assert name == other and alone == pytest.approx(beside, abs=1e-6)
+
+
+def test_text_for_which_the_vocabulary_was_not_made_is_named(tmp_path, capsys):
+    rows = [dict(text=f'今天 天气 {"很好" if i % 2 else "不好"}', label=i % 2) for i in range(20)]
+    path = write_rows(tmp_path / 'train.csv', rows)
+    train.main(train.parse_args(['--dataset', 'own', '--train', path, '--text', 'text', '--label', 'label', *TINY,
+                                 *folders(tmp_path)]))
+    assert 'warning: 100.0 % of the tokens are not in the vocabulary' in capsys.readouterr().out
+    train.main(train.parse_args(['--desc', 'own', '--predict', path, '--device', 'cpu', *folders(tmp_path)]))
+    assert 'warning: 100.0 % of the tokens' in capsys.readouterr().out
+    vocabulary = {'<unk>': 0, 'a': 1, 'b</w>': 2, 'c</w>': 3}
+    for ids, notes in (([1, 2, 3] * 9, []), ([0] + [2, 3] * 50, []), ([0, 0] + [2, 3] * 50, ['2.0 % of the tokens']),
+                       ([1, 1, 2], ['a word takes 3.0 tokens']), ([1, 2], []), ([], []), ([0, 1], ['50.0 %'])):
+        found = unfamiliar(np.array(ids, np.uint16), vocabulary)
+        assert len(found) == len(notes) and all(map(str.startswith, found, notes))

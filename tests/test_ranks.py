@@ -11,7 +11,10 @@ from forked import run_two
 from reference import assert_close, without_noise
 from toy import NO_DROPOUT, ROOT, toy_argv
 
+import classifier
+import pretrain
 import train
+from tasks.stories import TEST_NAME
 
 
 def test_two_processes_train_and_evaluate_as_one(folder):
@@ -37,10 +40,38 @@ def test_a_process_without_a_batch_to_evaluate_waits_for_the_others(folder):
     assert_close(torch.tensor(two['test_logits']), torch.tensor(one.test_logits), atol=2e-5)
 
 
-def test_prediction_is_the_work_of_one_process(folder, monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    with pytest.raises(ValueError, match='--predict runs in one process'):
-        train.main(train.parse_args(toy_argv(folder, '--predict', 'x.csv')))
+@pytest.mark.parametrize('env', [dict(WORLD_SIZE='2'), dict(RANK='3'), dict(RANK='', WORLD_SIZE=''),
+                                 dict(RANK='1', WORLD_SIZE='2', LOCAL_RANK='1', MASTER_ADDR='localhost')])
+def test_one_process_predicts_whatever_the_environment_says(env, toy, folder, monkeypatch):
+    toy('--desc', 'one', '--n_iter', '1')
+    predict = toy_argv(folder, '--desc', 'one', '--predict', str(folder / TEST_NAME), '--dtype', 'auto')
+    expected = train.main(train.parse_args(predict)).logits
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert torch.equal(train.main(train.parse_args(predict)).logits, expected)
+    assert len(classifier.load(folder / 'save' / 'one', device='cpu').predict([('the cat', 'mom sad', 'dad')])) == 1
+
+
+@pytest.mark.parametrize('env, message', [
+    (dict(RANK='3'), 'RANK=3, WORLD_SIZE=1, LOCAL_RANK=0, which torchrun does not set so: unset RANK'),
+    (dict(RANK='', WORLD_SIZE=''), 'RANK=, WORLD_SIZE=,'), (dict(WORLD_SIZE='two'), 'WORLD_SIZE=two'),
+    (dict(RANK='-1'), 'RANK=-1'), (dict(WORLD_SIZE='0'), 'WORLD_SIZE=0'), (dict(LOCAL_RANK='x'), 'LOCAL_RANK=x'),
+    (dict(WORLD_SIZE='2'), 'WORLD_SIZE=2, but no MASTER_ADDR: unset RANK')])
+def test_an_environment_that_is_not_torchruns_is_named(env, message, folder, monkeypatch):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        train.main(train.parse_args(toy_argv(folder)))
+    with pytest.raises(ValueError, match=message):
+        pretrain.main(pretrain.parse_args(['--data_dir', str(folder), '--device', 'cpu', '--vocab_size', '99']))
+
+
+def test_a_process_group_of_the_readers_own_program(folder):
+    """Each process predicts its own texts, trains with the other, loads what they have trained, and the group stays."""
+    run_two(folder, name='in_my_group')
+    results = [json.loads((folder / f'out{rank}').read_text().splitlines()[-1]) for rank in (0, 1)]
+    assert [result['n'] for result in results] == [1, 3] and all(result['group'] for result in results)
+    assert results[0]['first'] != results[1]['first']
 
 
 def test_processes_that_cannot_share_the_towers_are_told_so(folder, monkeypatch):

@@ -193,7 +193,7 @@ def test_every_head_learns_and_predicts_in_the_names_of_its_classes(task, tmp_pa
 
 
 def test_the_batches_of_these_tests_are_ragged(task, tmp_path):
-    data = train.load_data(train.parse_args(toy_argv(tmp_path, '--dataset', task)), TASKS[task])
+    _, data = train.load_data(train.parse_args(toy_argv(tmp_path, '--dataset', task)))
     X, M = data.train.batch(range(40))
     assert X.shape == (40, data.train.lengths.shape[1], data.n_ctx, 2)
     assert (M.sum(-1) == data.train.lengths).all() and len(set(M.sum(-1).flatten())) > 3
