@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tasks.base import NO_LABEL
+
 
 def accuracy(labels, predictions):
     from sklearn.metrics import accuracy_score
@@ -40,9 +42,16 @@ def is_constant(values) -> bool:
     return bool(np.ptp(values) == 0)
 
 
+def has_label(labels):
+    """Which examples are scored, (N,), of class numbers with NO_LABEL or of numbers (N,)."""
+    return (labels != NO_LABEL) | (labels.dtype.kind == 'f')
+
+
 def scores(metrics, labels, predictions) -> dict:
-    """{name of a metric: score in percent} of class numbers or of numbers, (N,) each."""
-    return {name: 100 * float(METRICS[name](labels, predictions)) for name in metrics}
+    """{name of a metric: score in percent} of class numbers, some perhaps NO_LABEL, or of numbers, (N,) each."""
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    scored = has_label(labels)
+    return {name: 100 * float(METRICS[name](labels[scored], predictions[scored])) for name in metrics}
 
 
 def trivial_score(metric: str, labels, n_class: int) -> float:
