@@ -14,14 +14,14 @@ from text_utils import has_tokens
 from utils import is_there
 
 WORDS = {'train': ('train',), 'validation': ('dev', 'validation', 'valid', 'val'), 'test': ('test', 'labelled_test')}
-NO_LABEL = -1  # the class number of an example that is predicted but not scored
+NO_LABEL = -1  # the class number of an example that is predicted but not scored; where labels are numbers, NaN
 EXTENSIONS = ('.tsv', '.txt', '.jsonl', '.json', '.csv', '.parquet')
 
 
 class Split(NamedTuple):
     """N examples as text."""
     texts: tuple  # fields, each a list of N texts
-    labels: list | None  # class numbers or NO_LABEL, or numbers where the task has no classes; None: not labelled
+    labels: list | None  # class numbers, or numbers where the task has no classes, or NO_LABEL; None: not labelled
     parts: dict = {}  # name -> slice of the examples that are also scored by themselves: {'matched': slice(9815)}
     notes: tuple = ()  # what was left out or looks wrong, one sentence each
 
@@ -175,6 +175,11 @@ def as_text(label) -> str:
     return '' if label is None else re.sub(r'^([+-]?[0-9]+)\.0+$', r'\1', str(label))
 
 
+def unscored(task: Task):
+    """The label of an example that is predicted but not scored."""
+    return NO_LABEL if task.classes else math.nan
+
+
 def label_of(task: Task, class_of: dict, label: str, where: str):
     """The class number of a label, or its number; None where there is none. ValueError for an unknown label."""
     if label in ('', '-1'):  # Hugging Face writes -1 where GLUE has no label
@@ -202,8 +207,8 @@ def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool 
     if not rows:
         raise ValueError(f'{path} has no examples')
     class_of = task.files.labels or {name: i for i, of in enumerate(task.classes) for name in (of, str(i))}
-    labels = [NO_LABEL if label is None else label_of(task, class_of, label, where) for where, _, label in rows]
-    if {*labels} <= {None, NO_LABEL}:
+    labels = [unscored(task) if label is None else label_of(task, class_of, label, where) for where, _, label in rows]
+    if {*labels} <= {None, unscored(task)}:
         labels = [None] * len(labels)
     n_unlabelled = labels.count(None)
     if labelled and n_unlabelled == len(labels):
@@ -228,19 +233,19 @@ def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
     files, rows, notes = task.files, [], []
     how = 'are left out' if labelled else 'are predicted but not scored'
     for path in paths:
-        broken, n_broken, n_without = [], 0, 0
+        broken, n_without = [], 0
         for place, (*texts, label) in files.rows(files, path, broken if files.skip_broken else None):
-            label = as_text(label)
-            if label in files.no_majority or len(broken) > n_broken:
-                label, n_broken, n_without = None, len(broken), n_without + (len(broken) == n_broken)
-            if label is not None or not labelled:
-                rows.append((f'{path}, {place}', [str(text) for text in texts], label))
+            texts = [str(text) for text in texts]
+            is_scored = as_text(label) not in files.no_majority and (label != '' or any(texts))  # and no blank row
+            n_without += not is_scored
+            if is_scored or not labelled:
+                rows.append((f'{path}, {place}', texts, as_text(label) if is_scored else None))
         if broken:
             lines = [*map(str, broken[:5]), '...'] if len(broken) > 5 else map(str, broken)
-            notes.append(f'{path}: {n_broken} rows with another number of columns than the header {how}: '
+            notes.append(f'{path}: {len(broken)} rows with another number of columns than the header {how}: '
                          f'lines {", ".join(lines)}')
-        if n_without:
-            notes.append(f'{path}: {n_without} examples without a gold label {how}')
+        if n_without > len(broken):
+            notes.append(f'{path}: {n_without - len(broken)} examples without a gold label {how}')
     names = tuple(name if isinstance(name, str) else name[0] for name in files.columns)
     return build_split(task, names, rows, paths[0], labelled, notes)
 

@@ -43,8 +43,8 @@ def is_constant(values) -> bool:
 
 
 def has_label(labels):
-    """Which examples are scored, (N,), of class numbers with NO_LABEL or of numbers (N,)."""
-    return (labels != NO_LABEL) | (labels.dtype.kind == 'f')
+    """Which examples are scored, (N,), of class numbers with NO_LABEL or of numbers with NaN (N,)."""
+    return labels == labels if labels.dtype.kind == 'f' else labels != NO_LABEL
 
 
 def scores(metrics, labels, predictions) -> dict:

@@ -12,7 +12,7 @@ from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
-from tasks.base import Split, Task, as_text
+from tasks.base import Split, Task, as_text, unscored
 from tasks.readers import doubled_quotes, read_rows
 from tasks.stories import N_VALID, SPLIT_SEED
 from text_utils import has_tokens
@@ -58,19 +58,24 @@ class Rows(NamedTuple):
     path: str
     places: list  # 'line 3', for messages
     texts: list  # of each row the texts of its columns
-    labels: list | None  # as text
+    labels: list | None  # as text; None in a blank row
     notes: list  # what looks wrong
 
 
 def read_own_rows(path: str, options: Namespace, labelled: bool = False) -> Rows:
-    """The rows of a file. labelled: each must have texts and a label; otherwise all have a label, or none.
+    """The rows of a file. labelled: each must have texts and a label, and blank rows are left out; otherwise all have a
+    label, or none, and all are predicted.
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """
     names, form, rows = columns_of(options.text), COLUMNS[options.form][0], Rows(path, [], [], [], [])
-    columns, empties = [name for name in names if name], []
+    columns, blank, empties = [name for name in names if name], [], []
     for place, values in read_rows(path, [*columns, options.label] if labelled else columns, options.label):
-        texts, label = [str(value) for value in values[:len(columns)]], values[len(columns)]
+        texts, label = [str(value) for value in values[:len(columns)]], ' '.join(as_text(values[len(columns)]).split())
+        if is_blank := not (label or any(texts)):
+            blank.append(f'{path}, {place}')
+            if labelled:
+                continue
         if len(columns) < len(names):
             texts.insert(1, '')  # no question
         empty = first_empty(form, fields_of(form, texts))
@@ -80,13 +85,15 @@ def read_own_rows(path: str, options: Namespace, labelled: bool = False) -> Rows
                 raise ValueError(empties[0])
         rows.places.append(place)
         rows.texts.append(texts)
-        rows.labels.append(' '.join(as_text(label).split()))
+        rows.labels.append(None if is_blank else label)
     if not rows.places:
         raise ValueError(f'{path} has no examples')
     rows.notes.extend(doubled_quotes(path, (text for texts in rows.texts for text in texts)))
+    if blank and labelled:
+        rows.notes.append(f'{blank[0]} is blank, as {len(blank)} rows are; they are left out')
     if empties:
         rows.notes.append(f'{empties[0]}, as are the texts of {len(empties)} rows; they are predicted')
-    if '' not in rows.labels:
+    if '' not in rows.labels and any(rows.labels):
         return rows
     if labelled or any(rows.labels):
         why = '' if labelled else ', but other examples have a label'
@@ -171,7 +178,7 @@ def to_split(task: Task, options: Namespace, rows: Rows) -> Split:
     labels = []
     for place, texts, label in zip(rows.places, rows.texts, rows.labels, strict=True):
         try:
-            labels.append(label_of(task, options.label_base, texts, label))
+            labels.append(unscored(task) if label is None else label_of(task, options.label_base, texts, label))
         except ValueError as e:
             raise ValueError(f'{rows.path}, {place}: {options.label} {e}') from None
     return Split(fields, labels, notes=tuple(rows.notes))

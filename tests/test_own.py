@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections import Counter
 
@@ -12,6 +13,8 @@ from toy import NO_DROPOUT, TOY, WORDS
 import classifier
 import train
 from tasks import TASKS, own
+from tasks.base import NO_LABEL
+from tasks.metrics import scores
 
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
         '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
@@ -201,6 +204,20 @@ def test_a_label_that_a_line_of_json_lacks_is_empty(tmp_path):
         task_of(tmp_path, '--test', str(tmp_path / 'new.jsonl'))
     with pytest.raises(ValueError, match='new.jsonl, line 1: stars is empty$'):
         task_of(tmp_path, train_file='new.jsonl')
+
+
+@pytest.mark.parametrize('number', [[], ['--number']])
+def test_blank_rows_are_not_trained_on_but_predicted(number, tmp_path):
+    reviews(tmp_path, [1, 2] * 10)
+    table(tmp_path, 'test.csv', 'text,stars', 'some,1', ',', 'more,2', '"",""', 'again,1', ',')
+    (_, valid, test), _ = task_of(tmp_path, *number, *(f'--{kind}={tmp_path}/test.csv' for kind in ('valid', 'test')))
+    assert valid.texts == (['some', 'more', 'again'],) and test.texts == (['some', '', 'more', '', 'again'],)
+    expected = [1., math.nan, 2., math.nan, 1.] if number else [0, NO_LABEL, 1, NO_LABEL, 0]
+    assert repr(test.labels) == repr(expected)
+    metric, predictions = ('spearman', [1, 5, 2, 5, 1]) if number else ('accuracy', [0, 1, 1, 1, 1])
+    assert scores([metric], test.labels, predictions)[metric] == pytest.approx(100 if number else 200 / 3)
+    table(tmp_path, 'blank.csv', 'text,stars', '""," "', ',', '"",')
+    assert task_of(tmp_path, f'--test={tmp_path}/blank.csv')[0][2].labels is None
 
 
 @pytest.mark.parametrize('form, columns, row', [('text', 'text', ',b'), ('both', 'text,more', '&nbsp;,a,b')])

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -509,6 +510,21 @@ def test_an_empty_text_is_kept_and_noted(tmp_path):
     ('x.json', '[{"text": "a"}, {}, {"text": "b"}]', ['a', '', 'b'])])
 def test_blank_rows_keep_their_place_but_at_the_end(name, text, texts, tmp_path):
     assert [fields[0] for _, fields in read_rows(put(tmp_path / name, text), ['text'])] == texts
+
+
+@pytest.mark.parametrize('task, rows, labels', [
+    ('rte', [['a', 'b', 0], ['0', '', 1], ['', '', ''], ['c', 'd', 0]], [0, 1, NO_LABEL, 0]),
+    ('stsb', [['a', 'b', 2.5], ['', '', ''], ['c', 'd', 1]], [2.5, math.nan, 1.]),
+    ('rte', [['a', 'b'], ['', ''], ['c', 'd']], None)])
+def test_a_blank_row_of_a_task_is_not_trained_on_but_predicted(task, rows, labels, tmp_path):
+    header = ['sentence1', 'sentence2', 'score' if task == 'stsb' else 'label'][:len(rows[0])]
+    for kind in ('train', 'dev', 'test'):
+        path = put(tmp_path / f'{kind}.csv', as_csv([header, *rows]))
+    split = read(task, path)
+    assert split.texts[0] == [row[0] for row in rows] and repr(split.labels) == repr(labels)
+    if labels:
+        train, valid, test = load(task, tmp_path)
+        assert repr(test) == repr(split) and train.labels == valid.labels == [row[2] for row in rows if row[2] != '']
 
 
 def test_a_blank_line_of_stanfords_file_is_named(tmp_path):
