@@ -6,13 +6,16 @@ import hashlib
 import json
 import math
 import os
+import stat
 import time
 import zipfile
+from pathlib import Path
 
 from tqdm import tqdm
 
 SAY_EVERY = 60  # seconds between two lines about the progress of long work
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30  # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
+HIDDEN = ('.', '~$')  # macOS, editors and Excel create files whose names begin like this
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
@@ -77,9 +80,21 @@ def write_whole(path, mode='w'):
             os.remove(part)
 
 
+def is_there(path, kind=stat.S_ISREG) -> bool:
+    """Whether a path is a regular file, or with stat.S_ISDIR a folder. OSError if it may not be looked at, or is at the
+    end of a link to nothing."""
+    try:
+        return kind(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        for link in (path, *Path(path).parents):
+            if os.path.islink(link) and not os.path.exists(link):
+                raise FileNotFoundError(f'{link} is a link to nothing') from None
+        return False
+
+
 def check_file(path, max_bytes=math.inf, hint=''):
     """Raise FileNotFoundError, with the hint, for anything but a regular file; ValueError if the file is too long."""
-    if not os.path.isfile(path):  # opening a named pipe would wait forever
+    if not is_there(path):  # opening a named pipe would wait forever
         raise FileNotFoundError(f'{path} is missing, or is not a file{hint}')
     size = os.path.getsize(path)
     if size > max_bytes:

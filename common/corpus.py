@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,13 +22,12 @@ import numpy as np
 
 from common.workers import make_once, progress, share_out
 from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
-from utils import MAX_TEXT, read_bytes, read_sealed, write_sealed, write_whole
+from utils import HIDDEN, MAX_TEXT, is_there, read_bytes, read_sealed, write_sealed, write_whole
 
 PIECE = 2 ** 22  # bytes of a piece, which then continues to the end of its line
 LONGEST_LINE = 2 ** 22  # further bytes; a longer line is cut after a space
 MAX_WORDS = 2 ** 19  # different words from which merges are learned
 N_HEADER = 128  # bytes of the header of our .npy files
-HIDDEN = ('.', '~$')  # macOS and editors create files whose names begin like this
 
 
 class Span(NamedTuple):
@@ -39,15 +39,27 @@ class Span(NamedTuple):
 
 
 def text_files(data_dir):
-    """Sorted paths of the *.txt files in a folder and its subfolders. Prints how many other files are ignored."""
-    if not os.path.isdir(data_dir):
+    """Sorted paths of the *.txt files in a folder and its subfolders, linked ones too. Prints how many other files are
+    ignored. OSError for what cannot be read, ValueError for a link to a folder that it is in."""
+    if not is_there(data_dir, stat.S_ISDIR):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the text')
-    paths = [path for path in sorted(Path(data_dir).rglob('*'), key=str) if (path.is_symlink() or not path.is_dir())
-             and not any(part.startswith(HIDDEN) for part in path.relative_to(data_dir).parts)]
-    texts = [str(path) for path in paths if path.suffix.lower() == '.txt' and path.is_file()]
+
+    def cannot_be_read(error):
+        raise error
+
+    texts, others = [], []
+    for folder, subfolders, names in os.walk(Path(data_dir), onerror=cannot_be_read, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(HIDDEN)]
+        for path in (os.path.join(folder, name) for name in subfolders):
+            above = Path(os.path.abspath(path)).parents
+            if os.path.islink(path) and any(os.path.samefile(path, folder) for folder in above):
+                raise ValueError(f'{path} is a link to a folder that it is in: remove it')
+        for path in (os.path.join(folder, name) for name in names if not name.startswith(HIDDEN)):
+            (texts if is_there(path) and path.lower().endswith('.txt') else others).append(path)
+    texts.sort()
     if not texts:
         raise FileNotFoundError(f'{data_dir} and its subfolders have no *.txt file')
-    if others := sorted({*map(str, paths)} - {*texts}):
+    if others := sorted(others):
         print(f'{data_dir}: ignored {len(others)} files that are not *.txt: {", ".join(others[:3])}', file=sys.stderr)
     return texts
 

@@ -14,7 +14,7 @@ from datasets import Examples, encode_texts, unfamiliar
 from loss import task_losses
 from model_pytorch import MultipleChoiceHead
 from tasks import TASKS, own
-from tasks.metrics import scores
+from tasks.metrics import has_label, scores
 from utils import write_whole
 
 FARTHEST = 1e15  # deviations; float32 holds numbers up to 3e38, and this one's square
@@ -47,8 +47,8 @@ def scores_of(task, logits, labels, parts) -> dict:
     task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
     predictions = task.predictions(logits)
     values = scores(task.metrics, labels, predictions, task.positive)
-    first = task.metrics[0]
-    return (dict(cost=task_losses(logits, torch.from_numpy(labels)).mean().item(), score=values[first])
+    first, scored = task.metrics[0], has_label(labels)
+    return (dict(cost=task_losses(logits[scored], torch.from_numpy(labels[scored])).mean().item(), score=values[first])
             | {'acc' if name == 'accuracy' else name: value for name, value in values.items()}
             | {f'score_{part}': scores([first], labels[where], predictions[where], task.positive)[first]
                for part, where in parts.items()})

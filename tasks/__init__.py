@@ -63,7 +63,7 @@ TASKS = {
         'pair', TWO_WAY, ACCURACY, {'': 'QNLI.tsv'}, loader=load_qnli, defaults=ONE_TOWER,
         paper={'': dict(full=88.1, no_pretraining=71.2, no_lm=86.9)}, paper_set='GLUE test of QNLI v1'),
     'rte': Task(
-        Files(('RTE', 'rte'), ('sentence1', 'sentence2'), ('label',)),
+        Files(('RTE', 'rte'), PAIR, ('label',)),  # premise and hypothesis in SuperGLUE
         'pair', TWO_WAY, ACCURACY, {'': 'RTE.tsv'}, defaults=ONE_TOWER,
         paper={'': dict(full=56.0, no_pretraining=53.8, no_lm=54.4)}, paper_set=GLUE),
     'wnli': Task(

@@ -4,21 +4,24 @@ import itertools
 import math
 import os
 import re
+import stat
 from argparse import Namespace
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tasks.readers import read_rows
+from tasks.readers import doubled_quotes, read_rows
 from text_utils import has_tokens
+from utils import is_there
 
-WORDS = {'train': ('train',), 'validation': ('dev', 'validation', 'valid'), 'test': ('test', 'labelled_test')}
+WORDS = {'train': ('train',), 'validation': ('dev', 'validation', 'valid', 'val'), 'test': ('test', 'labelled_test')}
+NO_LABEL = -1  # the class number of an example that is predicted but not scored; where labels are numbers, NaN
 EXTENSIONS = ('.tsv', '.txt', '.jsonl', '.json', '.csv', '.parquet')
 
 
 class Split(NamedTuple):
     """N examples as text."""
     texts: tuple  # fields, each a list of N texts
-    labels: list | None  # class numbers, or plain numbers where the task has no classes; None: not labelled
+    labels: list | None  # class numbers, or numbers where the task has no classes, or NO_LABEL; None: not labelled
     parts: dict = {}  # name -> slice of the examples that are also scored by themselves: {'matched': slice(9815)}
     notes: tuple = ()  # what was left out or looks wrong, one sentence each
 
@@ -46,8 +49,8 @@ class Files(NamedTuple):
     parts: tuple = ('',)  # validation and test examples lie in one file for each part
     bare: dict = {}  # tables without a header: number of columns -> indices of the texts and of the label
     labels: dict = {}  # label in a file -> class number; empty: files have the names of classes, or their numbers
-    no_majority: tuple = ()  # examples with these labels are left out
-    skip_broken: bool = False  # rows with a wrong number of columns are left out
+    no_majority: tuple = ()  # examples with these labels are not trained on and not scored
+    skip_broken: bool = False  # nor are rows with a wrong number of columns
     answers: tuple = ()  # files with the labels of the test examples, for a test file without labels
     rows: Callable = rows_of  # reads the rows of a file; another function where files are not tables
 
@@ -131,7 +134,7 @@ def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
     """Paths of the file of a kind, or of its shards; empty without one. ValueError if a shard is missing."""
     for stem in stems(files, kind, part):
         path = os.path.join(folder, stem)
-        whole = [path + extension for extension in (*EXTENSIONS, '') if os.path.isfile(path + extension)]
+        whole = [path + extension for extension in (*EXTENSIONS, '') if is_there(path + extension)]
         if found := whole[:1] or shards_of(path):
             return found
     return []
@@ -140,9 +143,9 @@ def files_of(folder: str, files: Files, kind: str, part: str = '') -> list[str]:
 def shards_of(stem: str) -> list[str]:
     """Paths of the files train-00000-of-00002.parquet, train-00001-of-00002.parquet of the stem train, in order."""
     folder, name = os.path.split(stem)
-    if not os.path.isdir(folder or '.'):
+    if not is_there(folder or '.', stat.S_ISDIR):
         return []
-    shard = re.compile(re.escape(name) + r'-(\d{5})-of-(\d{5})\.(?:parquet|jsonl|json|csv)')
+    shard = re.compile(re.escape(name) + r'-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?\.(?:parquet|jsonl|json|csv)')
     found = sorted(filter(shard.fullmatch, os.listdir(folder or '.')))
     if found:
         n = int(shard.fullmatch(found[0])[2])
@@ -160,23 +163,26 @@ def no_files(folder: str, files: Files, kind: str) -> FileNotFoundError:
 
 
 def find_folder(data_dir: str, files: Files, kind: str = 'train', find: Callable = files_of) -> str:
-    """The first of the `places` with files of a kind, as `find` gives them. FileNotFoundError without one."""
-    for place in places(files):
+    """The first with files of a kind, as `find` gives them, of the `places`, then of their subfolders data, which the
+    hub has. FileNotFoundError without one."""
+    for place in [*places(files), *(os.path.join(place, 'data') for place in places(files))]:
         folder = os.path.join(data_dir, place) if place else data_dir
         if find(folder, files, kind):
             return folder
-    raise FileNotFoundError(f'{no_files(data_dir, files, kind)}, in it and in its {", ".join(places(files)[1:])}')
+    raise FileNotFoundError(f'{no_files(data_dir, files, kind)}, in it, in its {", ".join(places(files)[1:])}, and in '
+                            'data/ in each of them')
 
 
 # Reading them
 
 def as_text(label) -> str:
-    """A label as text files write it."""
-    if label is None:
-        return ''
-    if isinstance(label, float) and label.is_integer():  # pandas makes 1.0 of a 1 in a column with gaps
-        return str(int(label))
-    return str(label)
+    """A label as text, the same for the same value in all files. 1.0 is 1: pandas makes it in a column with gaps."""
+    return '' if label is None else re.sub(r'^([+-]?[0-9]+)\.0+$', r'\1', str(label))
+
+
+def unscored(task: Task):
+    """The label of an example that is predicted but not scored."""
+    return NO_LABEL if task.classes else math.nan
 
 
 def label_of(task: Task, class_of: dict, label: str, where: str):
@@ -198,7 +204,7 @@ def label_of(task: Task, class_of: dict, label: str, where: str):
 
 
 def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool = False, notes=()) -> Split:
-    """The Split of rows (place in files, texts, label as text), with a note if texts are empty.
+    """The Split of rows (place in files, texts, label as text or None for NO_LABEL), with notes of what looks wrong.
 
     names: of the fields, for messages. ValueError for an unknown label, where there are no rows, or where some rows or,
     with `labelled`, all rows have no label.
@@ -206,7 +212,9 @@ def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool 
     if not rows:
         raise ValueError(f'{path} has no examples')
     class_of = task.files.labels or {name: i for i, of in enumerate(task.classes) for name in (of, str(i))}
-    labels = [label_of(task, class_of, label, where) for where, _, label in rows]
+    labels = [unscored(task) if label is None else label_of(task, class_of, label, where) for where, _, label in rows]
+    if {*labels} <= {None, unscored(task)}:
+        labels = [None] * len(labels)
     n_unlabelled = labels.count(None)
     if labelled and n_unlabelled == len(labels):
         raise ValueError(f'{path} has no labels (column {" or ".join(task.files.label)})')
@@ -216,29 +224,33 @@ def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool 
              for name, text in zip(names, texts, strict=True) if not has_tokens(text)]
     if empty:
         notes = (*notes, f'{empty[0]} is empty, as {len(empty)} texts are; they are kept')
+    notes = (*notes, *doubled_quotes(path, (text for _, texts, _ in rows for text in texts)))
     fields = tuple(map(list, zip(*(texts for _, texts, _ in rows), strict=True)))
     return Split(fields, None if n_unlabelled else labels, notes=tuple(notes))
 
 
 def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
-    """The examples of a file or of its shards. labelled: each must have a label.
+    """The examples of a file or of its shards. labelled: each must have a label, and rows for which the file has none
+    are left out; otherwise there is an example for every row, so that predictions have the numbers of the rows.
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """
     files, rows, notes = task.files, [], []
+    how = 'are left out' if labelled else 'are predicted but not scored'
     for path in paths:
-        broken, n_left_out = [], 0
+        broken, n_without = [], 0
         for place, (*texts, label) in files.rows(files, path, broken if files.skip_broken else None):
-            if as_text(label) in files.no_majority:
-                n_left_out += 1
-            else:
-                rows.append((f'{path}, {place}', [str(text) for text in texts], as_text(label)))
+            texts = [str(text) for text in texts]
+            is_scored = as_text(label) not in files.no_majority and (label != '' or any(texts))  # and no blank row
+            n_without += not is_scored
+            if is_scored or not labelled:
+                rows.append((f'{path}, {place}', texts, as_text(label) if is_scored else None))
         if broken:
             lines = [*map(str, broken[:5]), '...'] if len(broken) > 5 else map(str, broken)
-            notes.append(f'{path}: {len(broken)} rows with another number of columns than the header are left out: '
+            notes.append(f'{path}: {len(broken)} rows with another number of columns than the header {how}: '
                          f'lines {", ".join(lines)}')
-        if n_left_out:
-            notes.append(f'{path}: {n_left_out} examples without a gold label are left out')
+        if n_without > len(broken):
+            notes.append(f'{path}: {n_without - len(broken)} examples without a gold label {how}')
     names = tuple(name if isinstance(name, str) else name[0] for name in files.columns)
     return build_split(task, names, rows, paths[0], labelled, notes)
 
@@ -282,7 +294,7 @@ def read_test(task: Task, folder: str) -> Split | None:
     test = read_kind(task, folder, 'test')
     for name in task.files.answers:
         path = os.path.join(folder, name)
-        if test and test.labels is None and os.path.isfile(path):
+        if test and test.labels is None and is_there(path):
             test = with_labels(test, read_tables(task, [path], labelled=True), path)
     return test
 

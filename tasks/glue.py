@@ -17,7 +17,8 @@ from tasks.base import (
     read_test,
     rows_of,
 )
-from tasks.readers import read_lines, read_rows
+from tasks.readers import inner, read_lines, read_rows
+from utils import is_there
 
 MRPC_SEED, N_MRPC_DEV = 42, 408  # of the split where GLUE's own of MRPC is not known
 QNLI_ROWS = {104743: 'v2', 5463: 'v2', 108436: 'v1', 5732: 'v1'}  # rows of the training and validation files
@@ -32,13 +33,12 @@ def sst2_rows(files: Files, path: str, broken: list | None):
 
 def stanford_rows(path: str):
     """Rows of stsa.binary.*: the label, a blank, the sentence with escapes."""
-    for number, line in enumerate(read_lines(path), start=1):
-        label, blank, text = line.strip().partition(' ')
-        if blank:
-            text = text.replace('-lrb-', '(').replace('-rrb-', ')').replace('\\/', '/')
-            yield f'line {number}', [text.strip(), label]
-        elif label:
+    for number, line in inner((i, line.strip()) for i, line in enumerate(read_lines(path), start=1)):
+        label, blank, text = line.partition(' ')
+        if not blank:
             raise ValueError(f'{path}, line {number}: not a label, a blank and a sentence')
+        text = text.replace('-lrb-', '(').replace('-rrb-', ')').replace('\\/', '/')
+        yield f'line {number}', [text.strip(), label]
 
 
 def load_sst2(task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
@@ -83,7 +83,7 @@ def load_mrpc(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
     examples = read_tables(task, raw, labelled=True)
     n = len(examples.labels)
     ids_paths = [path for name in ('mrpc_dev_ids.tsv', 'dev_ids.tsv')
-                 if os.path.isfile(path := os.path.join(folder, name))]
+                 if is_there(path := os.path.join(folder, name))]
     if ids_paths:
         chosen, how = chosen_rows(raw[0], ids_paths[0]), f'validation examples are those of {ids_paths[0]}'
     else:

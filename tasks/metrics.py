@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tasks.base import NO_LABEL
+
 
 def accuracy(labels, predictions):
     from sklearn.metrics import accuracy_score
@@ -40,9 +42,20 @@ def is_constant(values) -> bool:
     return bool(np.ptp(values) == 0)
 
 
+def has_label(labels):
+    """Which examples are scored, (N,), of class numbers with NO_LABEL or of numbers with NaN (N,)."""
+    return labels == labels if labels.dtype.kind == 'f' else labels != NO_LABEL
+
+
 def scores(metrics, labels, predictions, positive=1) -> dict:
-    """{name of a metric: score in percent} of class numbers or of numbers, (N,) each. positive: the class of F1."""
-    of_class = np.equal(labels, positive), np.equal(predictions, positive)
+    """{name of a metric: score in percent} of class numbers, some perhaps NO_LABEL, or of numbers, (N,) each.
+
+    positive: the class of F1.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    scored = has_label(labels)
+    labels, predictions = labels[scored], predictions[scored]
+    of_class = labels == positive, predictions == positive
     return {name: 100 * float(METRICS[name](*(of_class if name == 'f1' else (labels, predictions))))
             for name in metrics}
 

@@ -11,8 +11,8 @@ from argparse import Namespace
 from collections import Counter
 from typing import NamedTuple
 
-from tasks.base import Split, Task, as_text
-from tasks.readers import read_rows
+from tasks.base import Split, Task, as_text, unscored
+from tasks.readers import doubled_quotes, read_rows
 from tasks.stories import N_VALID, SPLIT_SEED
 from text_utils import has_tokens
 
@@ -58,30 +58,43 @@ class Rows(NamedTuple):
     path: str
     places: list  # 'line 3', for messages
     texts: list  # of each row the texts of its columns
-    labels: list | None  # as text
+    labels: list | None  # as text; None in a blank row
+    notes: list  # what looks wrong
 
 
 def read_own_rows(path: str, options: Namespace, labelled: bool = False, found=None) -> Rows:
-    """The rows of a file. labelled: each must have a label; otherwise all or none. found: what `read_rows` would give.
+    """The rows of a file. labelled: each must have texts and a label, and blank rows are left out; otherwise all have a
+    label, or none, and all are predicted. found: what `read_rows` would give.
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """
-    names, form, rows = columns_of(options.text), COLUMNS[options.form][0], Rows(path, [], [], [])
-    columns = [name for name in names if name]
+    names, form, rows = columns_of(options.text), COLUMNS[options.form][0], Rows(path, [], [], [], [])
+    columns, blank, empties = [name for name in names if name], [], []
     found = found or read_rows(path, [*columns, options.label] if labelled else columns, options.label)
-    for place, (*texts, label) in found:
-        texts = [str(text) for text in texts[:len(columns)]]
+    for place, values in found:
+        texts, label = [str(value) for value in values[:len(columns)]], ' '.join(as_text(values[len(columns)]).split())
+        if is_blank := not (label or any(texts)):
+            blank.append(f'{path}, {place}')
+            if labelled:
+                continue
         if len(columns) < len(names):
             texts.insert(1, '')  # no question
         empty = first_empty(form, fields_of(form, texts))
         if empty is not None:
-            raise ValueError(f'{path}, {place}: {" and ".join(columns) if form == "text" else names[empty]} is empty')
+            empties.append(f'{path}, {place}: {" and ".join(columns) if form == "text" else names[empty]} is empty')
+            if labelled:
+                raise ValueError(empties[0])
         rows.places.append(place)
         rows.texts.append(texts)
-        rows.labels.append(' '.join(as_text(label).split()))
+        rows.labels.append(None if is_blank else label)
     if not rows.places:
         raise ValueError(f'{path} has no examples')
-    if '' not in rows.labels:
+    rows.notes.extend(doubled_quotes(path, (text for texts in rows.texts for text in texts)))
+    if blank and labelled:
+        rows.notes.append(f'{blank[0]} is blank, as {len(blank)} rows are; they are left out')
+    if empties:
+        rows.notes.append(f'{empties[0]}, as are the texts of {len(empties)} rows; they are predicted')
+    if '' not in rows.labels and any(rows.labels):
         return rows
     if labelled or any(rows.labels):
         why = '' if labelled else ', but other examples have a label'
@@ -108,7 +121,12 @@ def classes_of(rows: Rows, options: Namespace) -> tuple:
     if options.number:
         return ()
     if options.form == 'choices':
-        return tuple(columns_of(options.text)[2:])
+        names = tuple(columns_of(options.text)[2:])
+        numbers = ({str(base + i) for i in range(len(names))} - {*names} for base in (0, 1))
+        if options.label_base is None and any(of_base.issuperset(rows.labels) for of_base in numbers):
+            raise ValueError(f'{rows.path}, {rows.places[0]}: {options.label} {rows.labels[0]} may be counted from 0 '
+                             'or from 1: --label_base says which')
+        return names
     classes = tuple(sorted(set(rows.labels)))
     if len(classes) == 1:
         raise ValueError(f'{rows.path}: all {len(rows.labels)} examples have the same {options.label}, {classes[0]}: '
@@ -149,10 +167,8 @@ def right_answer(base: int | None, names: tuple, answers: list[str], label: str)
         if label not in [str(base + i) for i in range(last + 1)]:
             raise ValueError(f'{label[:40]!r} is not a number of an answer, {base} to {base + last}')
         return int(label) - base
-    by_name = [i for i, name in enumerate(names) if label.lower() == name.lower()]
-    if NUMBER.fullmatch(label) and not by_name:
-        raise ValueError(f'{label} may be counted from 0 or from 1: --label_base says which')
-    found = {*by_name, *(i for i, answer in enumerate(answers) if label == ' '.join(answer.split()))}
+    found = {i for i, (name, answer) in enumerate(zip(names, answers, strict=True))
+             if label.lower() == name.lower() or label == ' '.join(as_text(answer).split())}
     if len(found) != 1:
         why = 'is more than one answer' if found else f'is neither the text of an answer nor one of {listed(names)}'
         raise ValueError(f'{label[:40]!r} {why}')
@@ -164,14 +180,14 @@ def to_split(task: Task, options: Namespace, rows: Rows) -> Split:
     examples = [fields_of(task.form, texts) for texts in rows.texts]
     fields = tuple(map(list, zip(*examples, strict=True)))
     if rows.labels is None:
-        return Split(fields, None)
+        return Split(fields, None, notes=tuple(rows.notes))
     labels = []
     for place, texts, label in zip(rows.places, rows.texts, rows.labels, strict=True):
         try:
-            labels.append(label_of(task, options.label_base, texts, label))
+            labels.append(unscored(task) if label is None else label_of(task, options.label_base, texts, label))
         except ValueError as e:
             raise ValueError(f'{rows.path}, {place}: {options.label} {e}') from None
-    return Split(fields, labels)
+    return Split(fields, labels, notes=tuple(rows.notes))
 
 
 # The task
@@ -241,6 +257,7 @@ def split_off(task: Task, options: Namespace, split: Split) -> tuple[Split, Spli
 
 def doubts(task: Task, options: Namespace, rows: Rows):
     """Sentences about what looks wrong with the training examples."""
+    yield from rows.notes
     for name, texts in zip(columns_of(options.text), zip(*rows.texts, strict=True), strict=True):
         texts = [text for text in texts if text]
         if texts and all_numbers(texts):

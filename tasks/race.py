@@ -1,21 +1,24 @@
 """The files of RACE: a passage a file, or Hugging Face's with a question a row."""
 
+import math
 import os
 import re
+import stat
 from argparse import Namespace
 
 from tasks.base import WORDS, Files, Split, Task, as_text, build_split, files_of, find_folder, join, no_files
 from tasks.readers import read_rows
-from utils import read_json
+from utils import HIDDEN, is_there, read_json
 
 LEVELS = ('middle', 'high')  # schools of the exams
 
 
 def passages(folder: str) -> list[str]:
-    """Paths of the files 1.txt, 2.txt, ... of a folder, by their numbers; the order of the disk would be another."""
-    names = os.listdir(folder) if os.path.isdir(folder) else ()
-    numbers = sorted(int(name[:-4]) for name in names if re.fullmatch('[0-9]+[.]txt', name))
-    return [os.path.join(folder, f'{number}.txt') for number in numbers]
+    """Paths of the *.txt of a folder: 1.txt, 2.txt, ..., 10.txt by their numbers, then others by their names."""
+    names = os.listdir(folder) if is_there(folder, stat.S_ISDIR) else ()
+    names = [name for name in names if name.lower().endswith('.txt') and not name.startswith(HIDDEN)]
+    numbers = {name: int(name[:-4]) for name in names if re.fullmatch('[0-9]+', name[:-4])}
+    return [os.path.join(folder, name) for name in sorted(names, key=lambda name: (numbers.get(name, math.inf), name))]
 
 
 def race_files(folder: str, files: Files, kind: str) -> list[str]:
@@ -29,7 +32,7 @@ def race_files(folder: str, files: Files, kind: str) -> list[str]:
 
 def race_rows(files: Files, path: str):
     """Place, level, (article, question, options) and answer of each question in a file of RACE."""
-    if not path.endswith('.txt'):  # Hugging Face's: a row for each question
+    if not path.lower().endswith('.txt'):  # Hugging Face's: a row for each question
         for place, (name, *texts, answer) in read_rows(path, ('example_id', *files.columns), files.label, lists=True):
             yield place, next((level for level in LEVELS if str(name).startswith(level)), ''), texts, answer
         return
@@ -77,7 +80,7 @@ def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
 
 def read_race(task: Task, path: str, options: Namespace) -> Split:
     """The questions of one file, or of a folder with folders middle and high."""
-    if not os.path.isdir(path):
+    if not is_there(path, stat.S_ISDIR):
         return read_questions(task, [path], in_parts=False)
     paths = [file for folder in (*(os.path.join(path, level) for level in LEVELS), path) for file in passages(folder)]
     if not paths:

@@ -29,67 +29,93 @@ def read_lines(path):
 
 
 def table_rows(path, widths=()):
-    """Line number and fields of each row of a table that is not blank. The header, if it has one, is the first row.
+    """Line number and fields of each row of a table. The header, if it has one, is the first row.
 
-    The delimiter of a .tsv file is a tab. Other files have the most frequent of comma, semicolon and tab in the first
-    row, or a tab if that gives one of the `widths`, the numbers of columns of a table without a header. Between tabs,
-    quotes are part of the text; otherwise the file is strict CSV. Raises what `read_lines` raises, and ValueError with
-    file and line for wrong quotes.
+    A blank line, of white space and delimiters, is a row without fields, but no row before the first and after the last
+    other row. The delimiter of a .tsv file is a tab. Other files have the one of comma, semicolon and tab that is most
+    frequent in the first row, outside quotes, or a tab if that gives one of the `widths`, the numbers of columns of a
+    table without a header. Between tabs, quotes are part of the text; otherwise the file is strict CSV. Raises what
+    `read_lines` raises, and ValueError with file and line for wrong quotes.
     """
     lines, start = read_lines(path), 1
     for first in lines:
         if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
-            return (yield from delimited(path, lines, excel[1], start + 1))
+            return (yield from inner(delimited(path, lines, excel[1], start + 1)))
         if first.strip():
             break
         start += 1
     else:
         return
     tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
-    delimiter = '\t' if tabs else max(',;\t', key=first.count)
-    yield from delimited(path, itertools.chain([first], lines), delimiter, start)
+    delimiter = '\t' if tabs else max(',;\t', key=re.sub('"[^"]*("|$)', '', first).count)
+    yield from inner(delimited(path, itertools.chain([first], lines), delimiter, start))
+
+
+def inner(rows):
+    """The rows, (line number, value), without blank ones, which have an empty value, at the beginning and the end."""
+    begun, blank = False, None  # the number of the first of the last blank rows, which have a line each
+    for number, value in rows:
+        if value:
+            yield from ((i, value[:0]) for i in range(blank or number, number))
+            yield number, value
+            begun, blank = True, None
+        elif begun:
+            blank = blank or number
 
 
 def delimited(path, lines, delimiter, start):
-    """`table_rows` for a known delimiter; start: the number of the first of the lines."""
+    """`table_rows` for a known delimiter, with all blank rows; start: the number of the first of the lines."""
     if delimiter == '\t':
         for number, line in enumerate(lines, start):
-            if not line.isspace():
-                yield number, line.removesuffix('\n').removesuffix('\r').split('\t')
+            yield number, [] if line.isspace() else line.removesuffix('\n').removesuffix('\r').split('\t')
         return
     # csv wants a carriage return inside a line to end it, as it ends the lines of old Macs
     lines = (part for line in lines for part in (io.StringIO(line, newline='') if '\r' in line else [line]))
     csv.field_size_limit(LONGEST_FIELD)
-    reader, number = csv.reader(lines, delimiter=delimiter, strict=True), start
+    last, number = [''], start  # the line that csv has read last
+
+    def remembered():
+        for last[0] in lines:
+            yield last[0]
+
+    reader = csv.reader(remembered(), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:
-            if any(field.strip() for field in row):  # Excel's blank lines consist of commas
-                yield number, row
+            yield number, row if last[0].replace(delimiter, '').strip() else []  # Excel's blank lines are delimiters
             number = start + reader.line_num
     except csv.Error as e:
-        hint = ': inside quotes, a quote is written twice' if 'expected after' in str(e) else ''
-        raise ValueError(f'{path}, line {number}: {e}{hint}') from None
+        hint = ': inside quotes a quote is written twice, and after them the field ends'
+        raise ValueError(f'{path}, line {number}: {e}{hint if "expected after" in str(e) else ""}') from None
 
 
-def find_column(header, names):
-    """Index in a header of the first of the names, or of the one name, that it has, ignoring case; None without."""
-    header = [name.strip().lower() for name in header]
-    names = [names] if isinstance(names, str) else names
-    return next((header.index(name.lower()) for name in names if name.lower() in header), None)
+def find_column(header, names) -> list:
+    """Indices in a header of the columns that are called as the first of the names, or as the one name, that it has.
+
+    The exact name comes before one with blanks around it, and this before one in other letters, small or capital.
+    """
+    for name in [names] if isinstance(names, str) else names:
+        for form in (str, str.strip, lambda text: text.strip().lower()):
+            if found := [i for i, other in enumerate(header) if form(other) == form(name)]:
+                return found
+    return []
 
 
 def find_columns(path, place, header, columns, label=()) -> list:
     """Indices in a header of the columns, each given by its name or by several, and of the label; None: no label.
 
-    Raises ValueError, with the place of the header, if a column is missing.
+    Raises ValueError, with the place of the header, if a column is missing, or if several have its name.
     """
-    indices = [find_column(header, names) for names in (*columns, label)]
+    found = [find_column(header, names) for names in (*columns, label)]
     missing = [names if isinstance(names, str) else ' or '.join(names)
-               for names, index in zip(columns, indices, strict=False) if index is None]
+               for names, indices in zip(columns, found, strict=False) if not indices]
     if missing:
-        found = ' '.join(', '.join(header).split())[:200]
-        raise ValueError(f'{path}, {place}: no column {", ".join(missing)}: it has {found or "none"}')
-    return indices
+        names = ' '.join(', '.join(header).split())[:200]
+        raise ValueError(f'{path}, {place}: no column {", ".join(missing)}: it has {names or "none"}')
+    for indices in found:
+        if len(indices) > 1:
+            which = ', '.join(f'column {i + 1} ({" ".join(header[i].split())})' for i in indices)
+            raise ValueError(f'{path}, {place}: several columns of the same name, {which}: rename all but one')
+    return [indices[0] if indices else None for indices in found]
 
 
 def at(indices, values) -> list:
@@ -97,36 +123,43 @@ def at(indices, values) -> list:
     return [None if i is None else values[i] for i in indices]
 
 
+def once(pairs) -> dict:
+    """A json object of its pairs. ValueError if a key comes twice: json would take the last."""
+    if len(value := dict(pairs)) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f'the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} comes twice')
+    return value
+
+
 def parse_json(path, place, text):
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as e:
         raise ValueError(f'{path}, {place}: not json: {getattr(e, "msg", e)}') from None
 
 
 def json_values(path):
     """Place and value of each line of a file, or of each element of a file that is one list."""
-    for number, line in enumerate(read_lines(path), start=1):
+    lines = inner((i, '' if line.isspace() else line) for i, line in enumerate(read_lines(path), start=1))
+    for number, line in lines:
         if number == 1 and line.lstrip().startswith('['):  # as pandas writes records
             values = parse_json(path, 'line 1', read_text(path))
             yield from ((f'row {i}', value) for i, value in enumerate(values, start=1))
             return
-        if not line.isspace():
-            yield f'line {number}', parse_json(path, f'line {number}', line)
+        yield f'line {number}', parse_json(path, f'line {number}', line or '{}')
 
 
 def json_rows(path, columns, label):
-    """`read_rows` for json. The first object says which of several names the columns have."""
-    names = None
+    """`read_rows` for json. Its columns are the keys of all objects; those that an object lacks are null."""
+    header, first = {}, None
     for place, row in json_values(path):
         if not isinstance(row, dict):
             raise ValueError(f'{path}, {place}: not a json object, {{"column": value, ...}}')
-        if names is None:
-            names = at(find_columns(path, place, list(row), columns, label), list(row))
-        missing = [name for name in names[:len(columns)] if name not in row]
-        if missing:
-            raise ValueError(f'{path}, {place}: no {missing[0]!r}, which rows before have')
-        yield place, names, [row.get(name) for name in names]  # row.get(None): no label
+        first = first or place
+        header |= dict.fromkeys(row)
+    if first:
+        names = at(find_columns(path, first, [*header], columns, label), [*header])
+        yield from ((place, names, [row.get(name) for name in names]) for place, row in json_values(path))
 
 
 def parquet_rows(path, columns, label):
@@ -155,7 +188,7 @@ def column_rows(path, columns, label, bare, broken):
     """`read_rows` for tables."""
     rows = table_rows(path, bare)
     line, first = next(rows, (1, []))  # an empty file has no columns
-    if len(first) in bare and None in [find_column(first, names) for names in columns]:
+    if len(first) in bare and not all(find_column(first, names) for names in columns):
         layouts, names = bare, [f'column {i + 1}' for i in bare[len(first)]]
         rows = itertools.chain([(line, first)], rows)  # the first row is an example
     else:
@@ -164,8 +197,10 @@ def column_rows(path, columns, label, bare, broken):
     for line, row in rows:
         if len(row) in layouts:
             yield f'line {line}', names, at(layouts[len(row)], row)
-        elif broken is not None and names[-1] is not None:
-            broken.append(line)
+        elif not row or broken is not None and names[-1] is not None:
+            if row:
+                broken.append(line)
+            yield f'line {line}', names, [''] * len(names)
         else:
             raise ValueError(f'{path}, line {line}: {len(row)} columns, not {" or ".join(map(str, layouts))}: is a '
                              'delimiter or a line break inside a field?')
@@ -183,7 +218,7 @@ def plain(value, lists=False):
     if value is None or value != value:
         return ''
     if isinstance(value, bool):
-        return str(value).lower()
+        return str(value)  # as pandas writes it to csv
     if isinstance(value, (int, float)):
         return value
     if lists and isinstance(value, list) and all(isinstance(text, str) for text in value):
@@ -194,12 +229,12 @@ def plain(value, lists=False):
 def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
     """The place ('line 3', 'row 3') and the wanted fields of each row of a file, one row at a time.
 
-    columns: of each its name, or several names of which the first that the file has counts; case does not matter.
+    columns: of each its name, or several names of which the first that the file has counts; see `find_column`.
     label: names of one more column, whose field comes last; it is None where the file has no such column.
     bare: {number of columns: indices of the columns and of the label}, the layouts of a table that may come without a
     header: the first row is a header if it has the names of all columns. broken: a list to which the lines of rows with
-    another number of columns are added, if the file has labels; without it, and in a file without labels, they raise.
-    lists: fields may be lists of texts.
+    another number of columns are added, if the file has labels, and their fields are ''; without it, and in a file
+    without labels, they raise. lists: fields may be lists of texts.
 
     The format follows from the name: .parquet, .jsonl or .json (one object a line, or a list of them), .tsv (no
     quotes), and .csv; other files are json if they begin with {, else as `table_rows` says. Fields are texts, stripped,
@@ -220,6 +255,15 @@ def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
             except (TypeError, UnicodeError):
                 raise ValueError(f'{path}, {place}: {name} is {str(value)[:40]!r}, not a text or a number') from None
         yield place, fields
+
+
+def doubled_quotes(path, texts) -> list[str]:
+    """A note if all texts that have quotes are as a table has them that is not a .tsv: "Ana said ""no"" to Bo"."""
+    quoted = [text for text in texts if '"' in text]
+    if any('""' in text[1:-1] for text in quoted) and all(re.fullmatch('"([^"]|"")*"', text) for text in quoted):
+        return [f'{path}: quotes in texts are doubled, as pandas writes a .tsv, but are part of the text here: '
+                f'{quoted[0][:40]}: save it as .csv']
+    return []
 
 
 def begins_json(path) -> bool:

@@ -2,11 +2,13 @@
 
 import os
 import re
+import stat
 from argparse import Namespace
 
 from tasks.base import Split, Task, as_text
-from tasks.readers import read_rows
+from tasks.readers import doubled_quotes, read_rows
 from text_utils import has_tokens
+from utils import HIDDEN, is_there
 
 SPLIT_SEED = 3535999445  # the original's, of the split into training and validation stories
 N_VALID = 374  # validation stories of the original
@@ -24,7 +26,7 @@ def cloze_rank(name: str, kind: str):
     A name that says the kind comes before cloze_test.csv, which is taken for the test file; then 2016 comes first.
     """
     stem, extension = os.path.splitext(name.lower())
-    if extension not in ('.csv', '.tsv') or name.startswith(('.', '~$')):  # hidden files, and Excel's lock files
+    if extension not in ('.csv', '.tsv') or name.startswith(HIDDEN):
         return None
     stem, n_titles = re.subn('cloze[^a-z]*test', 'cloze ', stem)  # the "test" of the title says no kind
     words = {*re.findall('[a-z]+|[0-9]+', stem)}
@@ -42,9 +44,9 @@ def find_cloze_file(data_dir: str, kind: str) -> str:
     FileNotFoundError, with the names looked for, or ValueError where two files are as good.
     """
     exact = VAL_NAME if kind == 'val' else TEST_NAME
-    if os.path.isfile(os.path.join(data_dir, exact)):
+    if is_there(os.path.join(data_dir, exact)):
         return os.path.join(data_dir, exact)
-    if not os.path.isdir(data_dir):
+    if not is_there(data_dir, stat.S_ISDIR):
         raise FileNotFoundError(f'{data_dir} is not a folder: --data_dir names the folder with the stories')
     ranks = {name: cloze_rank(name, kind) for name in sorted(os.listdir(data_dir))}
     ranks = {name: rank for name, rank in ranks.items() if rank}
@@ -112,12 +114,18 @@ def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = N_VALID
 
 def load_stories(task: Task, options: Namespace) -> tuple[Split, Split, Split]:
     """Training, validation and test examples."""
-    labelled = split_cloze(find_cloze_file(options.data_dir, 'val'), options.n_valid)
-    train, valid = (Split(tuple(texts), labels) for *texts, labels in labelled)
+    path = find_cloze_file(options.data_dir, 'val')
+    labelled = split_cloze(path, options.n_valid)
+    train, valid = (split_of(path, texts, labels) for *texts, labels in labelled)
     return train, valid, read_stories(task, find_cloze_file(options.data_dir, 'test'), options)
 
 
 def read_stories(task: Task, path: str, options: Namespace) -> Split:
     """The stories of one file."""
     *texts, labels = read_cloze(path)
-    return Split(tuple(texts), labels)
+    return split_of(path, texts, labels)
+
+
+def split_of(path: str, texts: list, labels: list | None) -> Split:
+    """A Split of stories and endings, with notes."""
+    return Split(tuple(texts), labels, notes=tuple(doubled_quotes(path, texts[1] + texts[2])))

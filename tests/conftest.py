@@ -1,5 +1,7 @@
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 os.environ['OMP_NUM_THREADS'] = '1'                     # faster for toy tensors, and sums are the same in the processes
                                                         # that tests start
@@ -18,6 +20,14 @@ def seeded():
     """Random numbers of a test do not depend on the tests before it."""
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that another user may read; those of pytest are the user's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

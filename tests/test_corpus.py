@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from made_books import write_books
 from reference import GOLDENS
+from toy import without_rights
 
 from common import corpus, workers
 from text_utils import TextEncoder
@@ -100,10 +101,30 @@ def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
     os.mkfifo(text / 'pipe.txt')
     (tmp_path / 'elsewhere').mkdir()
     (text / 'link').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere' / 'z.txt').write_text('so far')
     tokens, _, _ = tokens_of(tmp_path)
-    assert tokens.tolist() == ids_of('the dog\nthe cat\nthe end')
-    assert capsys.readouterr().err == (f'{text}: ignored 3 files that are not *.txt: {text}/link, '
-                                       f'{text}/notes.md, {text}/pipe.txt\n')
+    assert tokens.tolist() == ids_of('the dog\nthe cat\nthe end\nso far')
+    assert capsys.readouterr().err == f'{text}: ignored 2 files that are not *.txt: {text}/notes.md, {text}/pipe.txt\n'
+
+
+@pytest.mark.parametrize('link, target, message', [
+    ('b/link', '..', 'b/link is a link to a folder that it is in'), ('link', '.', 'link is a link to a folder'),
+    ('b/to_c', '../c', 'b/to_c/to_b is a link to a folder'), ('gone.txt', 'nothing', 'gone.txt is a link to nothing'),
+    ('part1', '/no/disk', 'part1 is a link to nothing')])
+def test_links_that_lead_back_or_nowhere_are_named(tmp_path, link, target, message):
+    put(tmp_path, a='the cat', b__c='the end', c__d='the end')
+    (tmp_path / 'text' / 'c' / 'to_b').symlink_to('../b' if 'to_c' in link else '../../text/b')
+    (tmp_path / 'text' / link).symlink_to(target)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        corpus.text_files(f'{tmp_path}/text')
+
+
+def test_a_folder_that_cannot_be_read_is_named(open_folder):
+    put(open_folder, a='the cat', b__c='the end', b__d__e='the end')
+    for place in ('text', 'text/b', 'text/b/d'):
+        with without_rights(open_folder / place), pytest.raises(PermissionError, match=f'{open_folder}/{place}'):
+            corpus.text_files(f'{open_folder}/text')
+    assert len(corpus.text_files(f'{open_folder}/text')) == 3
 
 
 def test_text_is_encoded_once_and_again_only_if_it_or_the_vocabulary_changed(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import datetime
 import functools
 import json
+import math
 import shutil
 from collections import Counter
 
@@ -19,7 +20,8 @@ import train
 from datasets import unfamiliar
 from model_pytorch import LMModel, load_openai_pretrained_model
 from tasks import TASKS, own
-from tasks.metrics import METRICS
+from tasks.base import NO_LABEL
+from tasks.metrics import METRICS, scores
 
 TINY = ['--model_path', str(TOY), '--n_embd', '16', '--n_head', '4', '--n_layer', '3', '--n_ctx', '24', '--n_iter', '2',
         '--n_batch', '8', '--lr', '4e-3', '--lm_coef', '0', '--device', 'cpu', *NO_DROPOUT]
@@ -202,6 +204,96 @@ def test_a_fifth_is_for_validation_but_not_more_than_the_original_had(n, expecte
     assert len(valid.labels) == expected
 
 
+def test_a_label_that_a_line_of_json_lacks_is_empty(tmp_path):
+    reviews(tmp_path, 'ab' * 10)
+    table(tmp_path, 'new.jsonl', '{"text": "some"}', '{"text": "more", "stars": "b"}')
+    with pytest.raises(ValueError, match='new.jsonl, line 1: stars is empty, but other examples have a label'):
+        task_of(tmp_path, '--test', str(tmp_path / 'new.jsonl'))
+    with pytest.raises(ValueError, match='new.jsonl, line 1: stars is empty$'):
+        task_of(tmp_path, train_file='new.jsonl')
+
+
+@pytest.mark.parametrize('number', [[], ['--number']])
+def test_blank_rows_are_not_trained_on_but_predicted(number, tmp_path):
+    reviews(tmp_path, [1, 2] * 10)
+    table(tmp_path, 'test.csv', 'text,stars', 'some,1', ',', 'more,2', '"",""', 'again,1', ',')
+    (_, valid, test), _ = task_of(tmp_path, *number, *(f'--{kind}={tmp_path}/test.csv' for kind in ('valid', 'test')))
+    assert valid.texts == (['some', 'more', 'again'],) and test.texts == (['some', '', 'more', '', 'again'],)
+    expected = [1., math.nan, 2., math.nan, 1.] if number else [0, NO_LABEL, 1, NO_LABEL, 0]
+    assert repr(test.labels) == repr(expected)
+    metric, predictions = ('spearman', [1, 5, 2, 5, 1]) if number else ('accuracy', [0, 1, 1, 1, 1])
+    assert scores([metric], test.labels, predictions)[metric] == pytest.approx(100 if number else 200 / 3)
+    table(tmp_path, 'blank.csv', 'text,stars', '""," "', ',', '"",')
+    assert task_of(tmp_path, f'--test={tmp_path}/blank.csv')[0][2].labels is None
+
+
+@pytest.mark.parametrize('form, columns, row', [('text', 'text', ',b'), ('both', 'text,more', '&nbsp;,a,b')])
+def test_a_row_without_text_is_not_trained_on_but_predicted(form, columns, row, tmp_path):
+    name = f'{columns},stars\n'
+    lines = [f'some text,{"more," if form == "both" else ""}{"ab"[i % 2]}\n' for i in range(20)]
+    (tmp_path / 'train.csv').write_text(name + ''.join(lines))
+    (tmp_path / 'test.csv').write_text(name + ''.join([*lines[:3], f'{row}\n', *lines[:2]]))
+    (_, _, test), _ = task_of(tmp_path, '--form', form, '--test', str(tmp_path / 'test.csv'), text=columns)
+    assert len(test.texts[0]) == 6 and test.labels == [0, 1, 0, 1, 0, 1]
+    [note] = test.notes
+    assert 'test.csv, line 5: text is empty, as are the texts of 1 rows' in note
+    with pytest.raises(ValueError, match='test.csv, line 5: text is empty'):
+        task_of(tmp_path, '--form', form, text=columns, train_file='test.csv')
+
+
+def test_values_of_a_frame_name_the_same_classes_in_all_formats_and_in_lists(tmp_path):
+    pandas, _ = pytest.importorskip('pandas'), pytest.importorskip('pyarrow', exc_type=ImportError)
+    for values, names in (([1., 2.] * 10, ('1', '2')), ([True, False] * 10, ('False', 'True')),
+                          ([1, 2] * 10, ('1', '2')), ([0.5, 1e300] * 10, ('0.5', '1e+300'))):
+        for dtype in (None, object):
+            frame = pandas.DataFrame({'text': [f'text {i}' for i in range(20)],
+                                      'stars': pandas.Series(values, dtype=dtype)})
+            frame.to_csv(tmp_path / 'a.csv', index=False)
+            frame.to_json(tmp_path / 'a.jsonl', orient='records', lines=True)
+            frame.to_parquet(tmp_path / 'a.parquet')
+            frame.to_csv(tmp_path / 'a.tsv', index=False, sep='\t')
+            for name in ('a.csv', 'a.tsv', 'a.parquet', 'a.jsonl'):
+                assert task_of(tmp_path, train_file=name)[1].classes == names, name
+    for i, labels in enumerate((np.arange(20) % 2 == 0, [True, False] * 10, np.array([True, False] * 10, object))):
+        model = classifier.fit([f'the cat {i}' for i in range(20)], list(labels), desc=f'bool{i}',
+                               **OPTIONS | in_folder(tmp_path))
+        assert [*map(str, model.classes)] == ['False', 'True']
+
+
+def test_doubled_quotes_of_a_tsv_are_noted(tmp_path):
+    pandas = pytest.importorskip('pandas')
+    frame = pandas.DataFrame({'title': ['x', 'y'] * 6, 'stars': [*'ab'] * 6,
+                              'body': ['"The goats" he said, "are here"', 'She took the "tram"'] * 6})
+    frame.to_csv(tmp_path / 'train.csv', index=False)
+    frame.to_csv(tmp_path / 'a.tsv', index=False, sep='\t')
+    for name, n in (('train.csv', 0), ('a.tsv', 1)):
+        (train_split, _, test), task = task_of(tmp_path, '--test', str(tmp_path / name), text='title,body')
+        assert sum('quotes in texts are doubled' in note for note in test.notes) == n
+        again = task_of(tmp_path, text='title,body', train_file=name)[0][0]
+        assert sum('quotes in texts are doubled' in note for note in again.notes) == n
+
+
+@pytest.mark.parametrize('labels, expected', [
+    (['15.', '2', '40', '2'], [0, 1, 2, 1]), (['15', '15.0', '15', '15'], None), (['0', '3', '2', '2'], [1, 2, 0, 0]),
+    (['2', '1', '1', '2'], 'may be counted from 0'), (['two', '2', '15.', '3'], [1, 1, 0, 2]),
+    (['15.', '9', '15.', '2'], "line 3: right '9' is neither the text"), (['15.', '5', '2', '2'], 'is more than one')])
+def test_numbers_may_be_the_texts_of_answers(labels, expected, tmp_path):
+    """Labels are numbers of answers if all of the training file can be; what they are is not asked in later files."""
+    answers = {'15.': ['15.', '2', '40'], '15': ['15', '15.0', '3'], '0': ['2', '0', '3'], '2': ['1', '2', '7'],
+               'two': ['15.', '2', '3']}[labels[0]]
+    rows = [['Mom', *(answers if label != '5' else ['5', '5', '7']), label] for label in labels]
+    table(tmp_path, 'train.csv', 'context,one,two,three,right', *map(','.join, rows * 3))
+    options = dict(text='context,,one,two,three', label='right')
+    if isinstance(expected, list):
+        argv = ['--form', 'choices', '--valid', str(tmp_path / 'train.csv'), '--test', str(tmp_path / 'test.csv')]
+        table(tmp_path, 'test.csv', 'context,one,two,three,right', 'Mom,3,2,7,2')
+        (_, valid, test), _ = task_of(tmp_path, *argv, **options)
+        assert valid.labels == expected * 3 and test.labels == [1]
+    else:
+        with pytest.raises(ValueError, match=expected or 'is more than one answer'):
+            task_of(tmp_path, '--form', 'choices', **options)
+
+
 @pytest.mark.parametrize('argv, label, expected', [
     ([], 'two', 1), ([], 'TWO', 1), ([], 'the red ball', 2), ([], ' the  old', 1),
     (['--label_base', '0'], '0', 0), (['--label_base', '1'], '1', 0), (['--label_base', '1'], '3', 2),
@@ -268,7 +360,6 @@ def test_labels_from_which_nothing_can_be_learned(labels, argv, message, tmp_pat
 
 @pytest.mark.parametrize('lines, message', [
     (['text,stars', 'some,a', 'more,c'], "other.csv, line 3: stars 'c' is not a class of the .*, which are a, b"),
-    (['text,stars', 'some,a', ' ,b'], 'other.csv, line 3: text is empty'),
     (['text,stars', 'some,', 'more,b'], 'other.csv, line 2: stars is empty'),
     (['body,stars', 'some,a'], 'other.csv, line 1: no column text.* body, stars')])
 @pytest.mark.parametrize('kind', ['valid', 'test'])

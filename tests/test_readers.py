@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -9,9 +10,10 @@ import tracemalloc
 from argparse import Namespace
 
 import pytest
-from toy import as_csv
+from toy import as_csv, without_rights
 
 from tasks import TASKS
+from tasks.base import NO_LABEL
 from tasks.readers import find_columns, read_rows, table_rows
 
 TRAPS = ['"Ana left.', 'Bo said "no.', 'n/a', 'NA', 'null', 'None', 'nan', 'He,she; they',
@@ -104,7 +106,7 @@ def test_json_and_parquet_numbers_nulls_and_truth_values(tmp_path):
     rows = [{'a': None, 'b': 1, 'c': True}, {'a': ' x ', 'b': 2.5, 'c': False}, {'a': 'NaN', 'b': None, 'c': None}]
     for path in (put(tmp_path / 'x.jsonl', jsonl(rows)), as_parquet(tmp_path / 'x.parquet', rows)):
         assert [fields for _, fields in read_rows(path, ('a', ('z', 'B')), 'c')] == [
-            ['', 1, 'true'], ['x', 2.5, 'false'], ['NaN', '', '']]
+            ['', 1, 'True'], ['x', 2.5, 'False'], ['NaN', '', '']]
         assert [fields for _, fields in read_rows(path, ['a'], 'label')] == [['', None], ['x', None], ['NaN', None]]
     rows = [{'premise': 'a', 'hypothesis': 'b', 'label': label} for label in (1., float('nan'), 0.)]
     with pytest.raises(ValueError, match='row 2: the label is missing'):  # pandas' gap in a column of numbers
@@ -113,23 +115,25 @@ def test_json_and_parquet_numbers_nulls_and_truth_values(tmp_path):
 
 
 @pytest.mark.parametrize('name, data, words', [
-    ('x.tsv', 'sentence1\tlabel\na\t0\n', 'line 1: no column sentence2'),
+    ('x.tsv', 'sentence1\tlabel\na\t0\n', 'line 1: no column sentence2 or hypothesis: it'),
     ('x.tsv', rte_tsv(TWO) + '9\tone\ttwo\n', 'line 4: 3 columns, not 4'),
     ('x.tsv', rte_tsv(TWO) + '9\to\tne\ttwo\tentailment\n', 'line 4: 5 columns, not 4: is a'),
     ('x.tsv', rte_tsv(TWO, ['entailment', 'yes']), "line 3: label 'yes' is not one of entailment, 0, not_entailment"),
     ('x.tsv', rte_tsv(TWO, ['entailment', '']), 'line 3: the label is missing, but other examples have one'),
-    ('x.tsv', rte_tsv([]), 'has no examples'), ('x.tsv', '', 'line 1: no column sentence1, sentence2'),
+    ('x.tsv', rte_tsv([]), 'has no examples'), ('x.tsv', '', 'line 1: no column sentence1 or premise, sentence2'),
     ('x.tsv', rte_tsv(TWO).encode() + b'9\t\xff\tb\tentailment\n', 'line 4: byte 0xff is not UTF-8'),
     ('x.tsv', b'\xef\xbb\xbf\xe9', 'line 1: byte 0xe9 is not UTF-8'),
     ('x.tsv', rte_tsv(TWO).encode('utf-16'), 'UTF-16: save it as UTF-8'), ('x.tsv', b'\x1f\x8b\x08', 'gunzip it'),
     ('x.csv', 'sentence1,sentence2,label\na,"b\nc",0\n"d,e,1\n', 'line 4: unexpected end of data'),
     ('x.csv', 'sentence1,sentence2,label\na,"b",0\na, b,c,1\n', 'line 3: 4 columns, not 3: is a delimiter'),
-    ('x.csv', 'sentence1,sentence2,label\n"a "b" c",d,1\n', 'inside quotes, a quote is written twice'),
-    ('x.csv', '', 'line 1: no column sentence1, sentence2'), ('x.csv', '', 'it has none'),
+    ('x.csv', 'sentence1,sentence2,label\n"a "b" c",d,1\n', 'inside quotes a quote is written twice'),
+    ('x.csv', '', 'line 1: no column sentence1 or premise, '), ('x.csv', '', 'it has none'),
     ('x.jsonl', jsonl(TWO) + '{"sentence1": "a"', 'line 3: not json'),
     ('x.jsonl', jsonl(TWO) + '3', 'line 3: not a json'),
-    ('x.jsonl', jsonl(TWO) + '{"sentence1": "a", "label": 0}', "line 3: no 'sentence2'"),
-    ('x.jsonl', '{"text": "a", "label": 0}', 'line 1: no column sentence1, sentence2: it has text, label'),
+    ('x.jsonl', jsonl(TWO) + '{"sentence1": "a"}', 'line 3: the label is missing, but other examples have one'),
+    ('x.jsonl', '{"text": "a", "label": 0}', 'sentence2 or hypothesis: it has text, label'),
+    ('x.jsonl', '{}', 'sentence2 or hypothesis: it has none'),
+    ('x.jsonl', '{"label": 0, "sentence1": "a", "label": 1}', "line 1: not json: the key 'label' comes twice"),
     ('x.jsonl', jsonl([dict(TWO[0], sentence2={'a': 1})]), "line 1: sentence2 is \"{'a': 1}\", not a text or a number"),
     ('x.jsonl', jsonl([dict(TWO[0], sentence2=['a'])]), "line 1: sentence2 is \"['a']\", not a text"),
     ('x.jsonl', '{"sentence1": "\\ud800", "sentence2": "a", "label": 0}', 'line 1: sentence1 is'),
@@ -277,20 +281,26 @@ def qqp_tsv(n):
                *([i, i, i, f'Why "{i}?', f'How {i}?', i % 2] for i in range(n)))
 
 
-def test_broken_rows_of_qqp_are_counted_named_and_left_out(tmp_path):
+def test_broken_rows_of_qqp_are_not_trained_on_but_keep_their_place_among_predictions(tmp_path):
     lines = qqp_tsv(6).splitlines(keepends=True)
     lines[3:3] = ['7\t7\t7\tWhy is\n', 'it broken?\tHow?\t1\n']
-    split = read('qqp', put(tmp_path / 'train.tsv', ''.join(lines)))
-    assert split.texts[0] == [f'Why "{i}?' for i in range(6)] and split.labels == [0, 1, 0, 1, 0, 1]
-    assert split.notes == (f'{tmp_path}/train.tsv: 2 rows with another number of columns than the header are left out: '
-                           'lines 4, 5',)
+    for kind in ('train', 'dev', 'test'):
+        path = put(tmp_path / f'{kind}.tsv', ''.join(lines))
+    *labelled, test = load('qqp', tmp_path)
+    for kind, split in zip(('train', 'dev'), labelled, strict=True):
+        assert split.texts[0] == [f'Why "{i}?' for i in range(6)] and split.labels == [0, 1, 0, 1, 0, 1]
+        assert split.notes == (f'{tmp_path}/{kind}.tsv: 2 rows with another number of columns than the header are left '
+                               'out: lines 4, 5',)
+    assert test == read('qqp', path) and test.labels == [0, 1, NO_LABEL, NO_LABEL, 0, 1, 0, 1]
+    assert test.texts[0] == ['Why "0?', 'Why "1?', '', '', *(f'Why "{i}?' for i in range(2, 6))]
+    assert 'are predicted but not scored: lines 4, 5' in test.notes[0]
     unlabelled = tsv(['id', 'question1', 'question2'], [0, 'Why?', 'How?'], [1, 'Why'])
     with pytest.raises(ValueError, match='test.tsv, line 3: 2 columns'):  # a row less would shift predictions
         read('qqp', put(tmp_path / 'test.tsv', unlabelled))
 
 
 @pytest.mark.parametrize('name', ['jsonl', 'txt', 'hf', 'hf with floats'])
-def test_examples_of_snli_without_a_majority_are_left_out_of_all_splits(tmp_path, name):
+def test_examples_of_snli_without_a_majority_are_not_trained_on_but_predicted(tmp_path, name):
     labels = ['entailment', '-', 'neutral', 'contradiction', '-']
     for kind in ('train', 'dev', 'test'):
         rows = [{'gold_label': label, 'sentence1': f'{kind} {i}.', 'sentence2': '"b'} for i, label in enumerate(labels)]
@@ -304,10 +314,16 @@ def test_examples_of_snli_without_a_majority_are_left_out_of_all_splits(tmp_path
             put(tmp_path / 'snli_1.0' / f'snli_1.0_{kind}.jsonl', jsonl(rows))
         else:
             put(tmp_path / 'snli_1.0' / f'snli_1.0_{kind}.txt', tsv(rows[0], *(row.values() for row in rows)))
-    for kind, split in zip(('train', 'dev', 'test'), load('snli', tmp_path), strict=True):
+    *labelled, test = load('snli', tmp_path)
+    for kind, split in zip(('train', 'dev'), labelled, strict=True):
         assert split.texts[0] == [f'{kind} 0.', f'{kind} 2.', f'{kind} 3.'] and split.labels == [0, 1, 2]
         [note] = split.notes
         assert note.endswith(': 2 examples without a gold label are left out')
+    assert test.texts[0] == [f'test {i}.' for i in range(5)] and test.labels == [0, NO_LABEL, 1, 2, NO_LABEL]
+    [note] = test.notes
+    assert note.endswith(': 2 examples without a gold label are predicted but not scored')
+    none = read('snli', put(tmp_path / 'x.jsonl', jsonl([dict(gold_label='-', sentence1='a', sentence2='b')] * 3)))
+    assert len(none.texts[0]) == 3 and none.labels is None
 
 
 def test_stsb_in_both_layouts_and_labels_of_the_test_from_the_other(tmp_path):
@@ -480,6 +496,141 @@ def test_an_empty_text_is_kept_and_noted(tmp_path):
     split = read('rte', put(tmp_path / 'x.tsv', rte_tsv(rows)))
     assert split[:2] == expected(rows)
     assert split.notes == (f'{tmp_path}/x.tsv, line 5: sentence2 is empty, as 2 texts are; they are kept',)
+
+
+@pytest.mark.parametrize('name, text, texts', [
+    ('x.csv', 'text\na\n""\nb\n', ['a', '', 'b']), ('x.csv', 'text\na\n\n\nb\n', ['a', '', '', 'b']),
+    ('x.csv', 'text\r\na\r\n\r\nb\r\n', ['a', '', 'b']), ('x.csv', 'text\na\nb\n""\n', ['a', 'b', '']),
+    ('x.csv', 'id,text\n1,a\n,\n"","b\nc"\n,\n\n , \n', ['a', '', 'b\nc']),
+    ('x.csv', ',,\nid,text,\n1,a,\n\n3,b,\n,,\n,,\n', ['a', '', 'b']),
+    ('x.csv', 'sep=;\nid;text\n1;a\n;\n2;b\n;\n', ['a', '', 'b']),
+    ('x.tsv', 'text\na\n\nb\n', ['a', '', 'b']), ('x.tsv', 'id\ttext\n1\ta\n\t\n\n4\tb\n\t\n\n', ['a', '', '', 'b']),
+    ('x.jsonl', '{"text": "a"}\n\n{"text": "b"}\n\n', ['a', '', 'b']),
+    ('x.jsonl', '{"id": 1}\n{"text": "a"}\n{"text": null}\n', ['', 'a', '']),
+    ('x.json', '[{"text": "a"}, {}, {"text": "b"}]', ['a', '', 'b'])])
+def test_blank_rows_keep_their_place_but_at_the_end(name, text, texts, tmp_path):
+    assert [fields[0] for _, fields in read_rows(put(tmp_path / name, text), ['text'])] == texts
+
+
+@pytest.mark.parametrize('task, rows, labels', [
+    ('rte', [['a', 'b', 0], ['0', '', 1], ['', '', ''], ['c', 'd', 0]], [0, 1, NO_LABEL, 0]),
+    ('stsb', [['a', 'b', 2.5], ['', '', ''], ['c', 'd', 1]], [2.5, math.nan, 1.]),
+    ('rte', [['a', 'b'], ['', ''], ['c', 'd']], None)])
+def test_a_blank_row_of_a_task_is_not_trained_on_but_predicted(task, rows, labels, tmp_path):
+    header = ['sentence1', 'sentence2', 'score' if task == 'stsb' else 'label'][:len(rows[0])]
+    for kind in ('train', 'dev', 'test'):
+        path = put(tmp_path / f'{kind}.csv', as_csv([header, *rows]))
+    split = read(task, path)
+    assert split.texts[0] == [row[0] for row in rows] and repr(split.labels) == repr(labels)
+    if labels:
+        train, valid, test = load(task, tmp_path)
+        assert repr(test) == repr(split) and train.labels == valid.labels == [row[2] for row in rows if row[2] != '']
+
+
+def test_a_blank_line_of_stanfords_file_is_named(tmp_path):
+    path = put(tmp_path / 'stsa.binary.dev', '1 so good\n0 so bad\n\n\n')
+    assert read('sst2', path).labels == [1, 0]
+    with pytest.raises(ValueError, match='stsa.binary.dev, line 2: not a label'):
+        read('sst2', put(path, '1 so good\n\n0 so bad\n'))
+
+
+@pytest.mark.parametrize('header, found', [
+    (['Text', 'text'], 1), (['TEXT', ' text', 'Text'], 1), ([' text ', 'text'], 1), (['label', 'Text'], 1),
+    (['text', 'label', 'text'], None), (['Text', 'TEXT'], None), (['Text', 'TEXT', 'text'], 2)])
+def test_of_several_columns_the_exact_name_wins_and_equal_ones_are_refused(header, found, tmp_path):
+    """In all formats; a key of json comes twice as another error."""
+    pyarrow = import_pyarrow()
+    from pyarrow import parquet
+    values = [str(i) for i in range(len(header))]
+    table = pyarrow.table([pyarrow.array([value]) for value in values], names=header)
+    parquet.write_table(table, tmp_path / 'x.parquet')
+    paths = [tmp_path / 'x.parquet', put(tmp_path / 'x.tsv', tsv(header, values))]
+    if header != [' text ', 'text']:  # csv leaves out the blank before a field
+        paths.append(put(tmp_path / 'x.csv', as_csv([header, values])))
+    if len({*header}) == len(header):
+        paths.append(put(tmp_path / 'x.jsonl', jsonl([dict(zip(header, values, strict=True))])))
+    for path in paths:
+        if found is None:
+            with pytest.raises(ValueError) as error:
+                list(read_rows(path, ['text']))
+            one_line(error, str(path), 'several columns of the same name, column 1')
+        else:
+            assert [fields[0] for _, fields in read_rows(path, ['text'])] == [str(found)]
+    if header == ['text', 'label', 'text']:  # other columns may share a name
+        assert [[fields[0] for _, fields in read_rows(path, ['label'])] for path in paths] == [['1']] * 3
+
+
+def test_blanks_after_commas_and_delimiters_within_quotes(tmp_path):
+    path = put(tmp_path / 'x.csv', 'text, label\n"Hello, world", "country"\n"The ""tram""", town\n  "a\nb",c\n')
+    assert [fields for _, fields in read_rows(path, ['text'], 'label')] == [
+        ['Hello, world', 'country'], ['The "tram"', 'town'], ['a\nb', 'c']]
+    path = put(tmp_path / 'x.csv', '"text, as it was, and is","a;b\tc";label\nd;e;f\n'.replace('is",', 'is";'))
+    assert [fields for _, fields in read_rows(path, ['text, as it was, and is'], 'label')] == [['d', 'f']]
+
+
+@pytest.mark.parametrize('texts, is_noted', [
+    (['"He said ""no"" to it"', 'fine'], True), (['"He said ""no"" to it"', '"Fine," she said.'], False),
+    (['"Home."', 'fine'], False), (['"""No,"" he said."', '"a ""b"""'], True), (['fine'], False)])
+def test_a_tsv_with_doubled_quotes_is_noted(texts, is_noted, tmp_path):
+    split = read('cola', put(tmp_path / 'x.tsv', tsv(['sentence', 'label'], *([text, 0] for text in texts))))
+    assert split.texts[0] == texts and len(split.notes) == is_noted
+
+
+def test_labels_of_one_frame_are_the_same_in_all_formats(tmp_path):
+    pandas = pytest.importorskip('pandas')
+    import_pyarrow()
+    frame = pandas.DataFrame({'sentence1': ['a', 'b', 'c'], 'sentence2': ['d', 'e', 'f']})
+    for values, expected in (([1., 0., 1.], [1, 0, 1]), ([-1., -1., -1.], None), ([1, 0, 1], [1, 0, 1])):
+        frame['label'] = values
+        frame.to_csv(tmp_path / 'x.csv', index=False)
+        frame.to_parquet(tmp_path / 'x.parquet')
+        frame.to_json(tmp_path / 'x.jsonl', orient='records', lines=True)
+        for name in ('x.csv', 'x.parquet', 'x.jsonl'):
+            assert read('rte', tmp_path / name).labels == expected
+
+
+def test_what_may_not_be_read_is_not_missing(open_folder):
+    """RACE without a test is read as such, but not where the folder of the test is locked, or a link to nothing."""
+    for kind in ('train', 'dev', 'test'):
+        put(open_folder / 'RACE' / kind / 'high' / '1.txt', json.dumps(passage('high', 1)))
+    for kind in ('train', 'dev'):
+        put(open_folder / 'rte' / f'{kind}.tsv', rte_tsv(TWO))
+    put(open_folder / 'data' / 'x_val_2016_cloze.csv', '')
+    assert load('race', open_folder)[2] is not None
+    for task, place in (('race', 'RACE/test'), ('race', 'RACE/test/high'), ('rte', 'rte'), ('race', 'RACE')):
+        with without_rights(open_folder / place), pytest.raises(PermissionError, match=f'{open_folder}/{place}'):
+            load(task, open_folder)
+    with without_rights(open_folder / 'data'), pytest.raises(PermissionError):
+        load('rocstories', open_folder / 'data')
+    (open_folder / 'RACE' / 'test').rename(open_folder / 'RACE' / 'away')
+    assert load('race', open_folder)[2] is None
+    (open_folder / 'RACE' / 'test').symlink_to(open_folder / 'disk')
+    (open_folder / 'rte' / 'test.tsv').symlink_to(open_folder / 'disk')
+    for task in ('race', 'rte'):
+        with pytest.raises(FileNotFoundError, match='test(.tsv)? is a link to nothing'):
+            load(task, open_folder)
+
+
+def test_passages_with_any_names_are_read(tmp_path):
+    names = ['2.txt', '008.txt', '10.txt', '3_extra.txt', 'b.TXT', 'high9.txt']
+    for name in names:
+        put(tmp_path / 'high' / name, json.dumps(passage('high', name)))
+    put(tmp_path / 'high' / '._2.txt', b'\0')
+    assert read('race', tmp_path).texts[0][::2] == [f'high {name}\nruns.' for name in names]
+
+
+def test_superglues_rte_and_folders_of_the_hub(tmp_path):
+    rows = [{'premise': row['sentence1'], 'hypothesis': row['sentence2'], 'label': TWO_WAY[row['label']], 'idx': i}
+            for i, row in enumerate(RTE)]
+    for kind in ('train', 'val'):
+        put(tmp_path / 'RTE' / f'{kind}.jsonl', jsonl(rows))
+    put(tmp_path / 'RTE' / 'test.jsonl', jsonl([dict(list(row.items())[:2]) for row in rows]))
+    train, valid, test = load('rte', tmp_path)
+    assert train[:2] == valid[:2] == expected(RTE) and test[:2] == (expected(RTE)[0], None)
+    for place in ('hub/data', 'hubs/sst2/data'):
+        for kind in ('train', 'validation'):
+            put(tmp_path / place / f'{kind}-00000-of-00001-b42a775f407cee45.jsonl', '{"sentence": "fine", "label": 1}')
+        assert load('sst2', tmp_path / place.split('/')[0])[0].texts == (['fine'],)
 
 
 PIECES = ('"', ',', '\n', '\r', '\r\n', '\0', '\t', 'x', '1', '', ' ', '\u2028', '\x1c', '\ud800', '\xff', '{', '}',

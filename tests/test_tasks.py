@@ -20,7 +20,7 @@ from datasets import FORMS, Examples, encode_texts, fit_n_ctx, kept_lengths, seq
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
 from scripts import tables
 from tasks import TASKS
-from tasks.base import Split, Task
+from tasks.base import NO_LABEL, Split, Task
 from tasks.metrics import scores, trivial_score
 
 # Typed by hand: forms and metrics from sections 3.3 and 4 of the paper, the numbers of classes from Hugging Face's data
@@ -404,6 +404,21 @@ def test_parts_are_scored_and_written_by_themselves(parts, tmp_path, capsys):
     header, row = open(again.path).read().splitlines()[:2]
     assert header.split('\t') == ['index', 'prediction', 'no', 'yes']
     assert row.split('\t')[1] == ('no', 'yes')[predictions[0]]
+
+
+def test_examples_without_a_gold_label_are_predicted_but_not_scored(parts, tmp_path):
+    labels = parts[2].labels
+    parts[2] = parts[2]._replace(labels=[NO_LABEL if i in (1, 7) else label for i, label in enumerate(labels)])
+    results = run(tmp_path, 'made_up', *NO_DROPOUT, '--analysis', '--n_iter', '4', '--lr', '4e-3', '--lm_coef', '0')
+    kept = [i for i in range(10) if i not in (1, 7)]
+    logits, gold = torch.tensor(results.test_logits), [labels[i] for i in kept]
+    assert len(logits) == 10 and results.test_score == pytest.approx(scores(['f1'], gold, logits.argmax(1)[kept])['f1'])
+    cost = torch.nn.functional.cross_entropy(logits[kept], torch.tensor(gold)).item()
+    assert results.test['test_cost'] == pytest.approx(cost, rel=1e-5)
+    assert results.test_trivial == pytest.approx(trivial_score('f1', gold, 2))
+    assert len((tmp_path / 'submission' / 'far.tsv').read_text().splitlines()) == 1 + 6
+    again = run(tmp_path, 'made_up', '--predict', 'any')
+    assert len(again.logits) == 10 and again.scores['f1'] == pytest.approx(results.test_score)
 
 
 def test_a_network_with_one_answer_for_all_is_named(parts, tmp_path, capsys):

@@ -1,7 +1,9 @@
 """Toy stories, a toy model folder and runs of train.py on them, for several test files."""
 
+import contextlib
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,20 @@ def write(path, rows, **kwargs):
     """Write rows as a CSV file; returns its path as a string."""
     path.write_text(as_csv(rows, **kwargs), newline='', encoding='utf-8')
     return str(path)
+
+
+@contextlib.contextmanager
+def without_rights(folder):
+    """In this context the folder may not be read, not even by root, who becomes another user."""
+    user, mode = os.geteuid(), os.stat(folder).st_mode
+    os.chmod(folder, 0)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.chmod(folder, mode)
 
 
 def story(i, label=1):
