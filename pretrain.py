@@ -19,6 +19,7 @@ from common.options import (
     add_run_args,
     add_training_args,
     finish_paths,
+    n_cores,
     number,
     take_defaults_of_model,
     warmup_of,
@@ -35,12 +36,12 @@ def parse_args(argv=None):
     group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens '
                        "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
                        ' instead of --encoder_path with --bpe_path or --model_path')
-    group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
+    group.add_argument('--n_proc', type=number(int, 1), default=n_cores(), help='processes that encode text')
     group = add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
-    group.add_argument('--snapshots', type=number(int, 0), default=0, metavar='N', help='keep the network after 0, 1 '
-                       'and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
+    group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep the network '
+                       'after 0, 1 and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
     group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '

@@ -20,7 +20,7 @@ from common.options import (
     take_defaults_of_model,
     warmup_of,
 )
-from common.shell import begin_script, run_script
+from common.shell import begin_script, printable, run_script
 from tasks import TASKS, own
 from tasks.stories import N_VALID
 
@@ -71,7 +71,8 @@ def parse_args(argv=None):
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
     given = parser.read(argv)
     parser.set_defaults(**defaults[given.get('dataset', 'rocstories')])
-    if given.get('dataset') == 'own' and not os.path.exists('model/params_shapes.json'):
+    released = os.path.join(parser.get_default('model_path'), 'params_shapes.json')
+    if given.get('dataset') == 'own' and not os.path.exists(released):
         parser.set_defaults(model_path='model/books/')  # the small network of this repository, without a download
     take_defaults_of_model(parser, given)
     args = parser.complete(given)
@@ -442,7 +443,7 @@ def main(args):
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
         data, results = load_data(args, task), []
         for warning in data.warnings if ranks.rank == 0 else ():
-            print(f'warning: {warning}')
+            print(printable(f'warning: {warning}'))
         for options in options_of_runs(args):
             with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -75,6 +76,13 @@ def write_whole(path, mode='w'):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
+
+
+def remove_parts(path):
+    """Remove what killed processes have left of a file that `write_whole` writes, or of the files in a folder."""
+    path = glob.escape(path)
+    for part in glob.glob(f'{path}.*.part') + glob.glob(f'{path}/**/*.part', recursive=True):
+        os.remove(part)
 
 
 def check_file(path, max_bytes=math.inf, hint=''):
