@@ -63,6 +63,7 @@ from torch import Tensor
 import fast
 from common.device import device_of
 from common.trained import open_trained
+from model_pytorch import look_up
 from utils import read_text
 from zero_shot import score_texts, with_positions
 
@@ -80,7 +81,7 @@ class CachedModel:
         """Logits (N, n_vocab) after T more steps (N, T). N is n_samples, or 1 for steps that all samples share."""
         start, end = self.length, self.length + ids.size(1)
         visible = torch.ones(end - start, end, dtype=torch.bool, device=ids.device).tril(start)  # (T, end)
-        h = F.embedding(with_positions(self.transformer, ids, start), self.transformer.embed.weight).sum(dim=2)
+        h = look_up(with_positions(self.transformer, ids, start), self.transformer.embed.weight)
         for block, (keys, values) in zip(self.transformer.h, self.cache, strict=True):
             q, k, v = block.attn.split_heads(block.attn.c_attn(h))  # each (N, H, T, C/H)
             keys[:, :, start:end], values[:, :, start:end] = k, v

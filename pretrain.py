@@ -69,6 +69,7 @@ if __name__ == '__main__':
 import json
 import math
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,13 +79,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from common.checkpoint import MERGES, VOCABULARY, Run
+from common.checkpoint import Run, sha256
 from common.corpus import load_tokens
 from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.trained import hash_model, shapes_for
 from model_pytorch import TransformerModel, load_openai_pretrained_model, save_openai_pretrained_model
 from opt import OpenAIAdam
-from utils import TimeLeft, write_whole
+from utils import TimeLeft, write_sealed, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
 
@@ -220,14 +221,17 @@ def train(run):
         write_network(run, module.model, 'snapshots/0/')
     since, n_tokens = time.time(), 0
 
-    for n_updates in tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total,
-                          ncols=80, disable=True if ranks.rank else None):
+    bar = tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total, ncols=80,
+               disable=True if ranks.rank else None)
+    for n_updates in bar:
         batch = data.batch(n_updates - 1).to(device)
         run.begin_update()
         loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
         state['losses'].append(ranks.sum(loss) / ranks.size)
         state['n_updates'] = n_updates
         n_tokens += data.n_batch * args.n_ctx
+        if not bar.disable and (device.type == 'cpu' or n_updates % 20 == 0):  # a GPU would be waited for
+            bar.set_postfix_str(f'loss {state["losses"][-1].item():.3f}', refresh=False)
         if left := time_left.say(n_updates):
             run.print(f'update {n_updates} of {n_total}: loss {state["losses"][-1].item():.3f}, '
                       f'{n_tokens / (time.time() - since):.0f} tokens/s, {left}')
@@ -267,21 +271,28 @@ def begin(run):
 
 
 def write_network(run, model, folder=''):
-    """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run."""
-    run.keep_vocabulary(run.args.encoder_path, run.args.bpe_path, folder)
-    if run.ranks.rank == 0:
-        save_openai_pretrained_model(model, run.path(folder))
-        with write_whole(run.path(f'{folder}hparams.json')) as f:
-            json.dump({name: getattr(run.args, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')}, f)
+    """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run;
+    returns their hashes, which results.json of a snapshot holds too."""
+    args, path = run.args, run.path(f'{folder}results.json')
+    run.keep_vocabulary(args.encoder_path, args.bpe_path, folder)
+    if run.ranks.rank:
+        return None
+    with suppress(FileNotFoundError):
+        os.remove(path)  # of the same snapshot, before an interruption
+    save_openai_pretrained_model(model, run.path(folder))
+    with write_whole(run.path(f'{folder}hparams.json')) as f:
+        json.dump({name: getattr(args, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')}, f)
+    hashes = hash_model(run.path(folder), args.encoder_path, args.bpe_path)
+    hashes['hparams'] = sha256(run.path(f'{folder}hparams.json'))
+    if folder:
+        write_sealed(path, dict(hashes=hashes))
+    return hashes
 
 
 def finish(run, model):
     """Write the network and results.json; the run is complete."""
     run.save()  # refuses parameters that are not finite
-    write_network(run, model)
-    hashes = None
-    if run.ranks.rank == 0:
-        hashes = hash_model(run.folder, run.path(VOCABULARY), run.path(MERGES))
+    hashes = write_network(run, model)
     results = run.finish(dict(log=run.state['log'][1:], hashes=hashes))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)

@@ -139,6 +139,8 @@ class Run:
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
+        for path in (self.log_path, self.folder) if self.ranks.rank == 0 else ():
+            remove_parts(path)
         if self.args.resume and os.path.lexists(self.last_path):
             self.restore()
         elif self.ranks.rank == 0:
@@ -147,8 +149,6 @@ class Run:
                                  '--desc, or delete that folder')
             if self.args.resume:
                 self.print(f'nothing to resume in {self.folder}: the run begins')
-            for path in (self.log_path, self.folder):
-                remove_parts(path)
             for path in set_aside([self.log_path, self.folder]):
                 self.print(f'the files of an earlier run are now in {path}')
         self.started = self.saved_at = time.time()
