@@ -51,9 +51,9 @@ import os
 
 import torch
 
+from common.examples import SPECIAL
 from common.hf_files import tokenizer_json
 from common.trained import open_trained
-from datasets import SPECIAL
 from model_pytorch import (
     DEFAULT_CONFIG,
     N_SHARDS,

@@ -104,9 +104,9 @@ import analysis
 import fast
 from common.checkpoint import Run, environment, load_state, save_state, sha256
 from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.examples import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
 from common.trained import add_special, hash_model, shapes_for
-from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DoubleHeadModel, load_openai_pretrained_model
 from opt import OpenAIAdam

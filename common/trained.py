@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state, sha256
-from datasets import SPECIAL
+from common.examples import SPECIAL
 from model_pytorch import (
     N_SHARDS,
     DoubleHeadModel,

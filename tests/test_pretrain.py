@@ -331,7 +331,10 @@ def test_the_result_is_a_model_path(run, tmp_path):
     assert tuned.n_updates == 1
 
 
-@pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy', 'hparams.json'])
+WRITTEN = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy', 'hparams.json')
+
+
+@pytest.mark.parametrize('name', WRITTEN)
 def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
     """Another vocabulary of the same size, or other weights of the same shape, in the folder of a run."""
     put(tmp_path, a=random_text(60))
@@ -348,7 +351,7 @@ def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
         lines = path.read_text().splitlines(keepends=True)
         path.write_text(''.join([lines[0], *lines[:0:-1]]))
     with_stories(tmp_path)
-    what = {'encoder_bpe_40000.json': 'vocabulary', 'params_3.npy': 'weights', 'hparams.json': 'hparams'}.get(name, 'merges')
+    what = dict(zip(WRITTEN, ('vocabulary', 'merges', 'weights', 'hparams'), strict=True))[name]
     for main in (lambda: run('--model_path', folder, '--desc', 'more'),
                  lambda: generate.main(generate.parse_args(['--model_path', folder, '--prompt', 'the cat'])),
                  lambda: train.main(train.parse_args(['--model_path', folder, '--data_dir', str(tmp_path), '--n_valid',
