@@ -30,7 +30,7 @@ from itertools import combinations, product
 
 import numpy as np
 
-from datasets import find_cloze_file, read_cloze
+from common.examples import find_cloze_file, read_cloze
 from utils import read_text, write_whole
 
 PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'))

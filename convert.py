@@ -37,6 +37,7 @@ def parse_args(argv=None):
     args, given = parse_trained_args(parser, argv)
     if args.from_transformers:
         refuse_options(given, ('desc', 'n_ctx', *NETWORK), 'with --from_transformers')
+        args.model_path = given.get('model_path', 'model/')  # here, not in the repository
         finish_paths(args)
     return args
 
@@ -50,9 +51,9 @@ import os
 
 import torch
 
+from common.examples import SPECIAL
 from common.hf_files import tokenizer_json
 from common.trained import open_trained
-from datasets import SPECIAL
 from model_pytorch import (
     DEFAULT_CONFIG,
     N_SHARDS,

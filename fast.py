@@ -236,7 +236,7 @@ def attention(attn, rows, packing):
 
 def hidden_rows(transformer, packing, we, n_layer=None):
     """`TransformerModel.forward` on rows, with the table we (V, C), through n_layer blocks, by default all: (R, C)."""
-    h = F.embedding(packing.ids, we).sum(dim=1)  # (R, C)
+    h = model_pytorch.look_up(packing.ids, we)  # (R, C)
     for block in transformer.h[:n_layer]:
         n = block.ln_1(h + attention(block.attn, h, packing))
         h = block.ln_2(n + block.mlp(n))

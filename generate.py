@@ -33,7 +33,7 @@ def parse_args(argv=None):
     group.add_argument('--topk', type=int, default=0, help='draw from the k most probable tokens; 0: from all')
     group.add_argument('--topp', type=float, default=1., help='draw from the fewest tokens with this total probability')
     group.add_argument('--greedy', action='store_true', help='always take the most probable token')
-    group.add_argument('--n_samples', type=number(int, 1), default=1, help='continuations of each prompt')
+    group.add_argument('--n_samples', type=number(int, 1, 10001), default=1, help='continuations of each prompt')
     group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
     group = parser.add_argument_group('scores')
     group.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
@@ -63,6 +63,7 @@ from torch import Tensor
 import fast
 from common.device import device_of
 from common.trained import open_trained
+from model_pytorch import look_up
 from utils import read_text
 from zero_shot import score_texts, with_positions
 
@@ -80,7 +81,7 @@ class CachedModel:
         """Logits (N, n_vocab) after T more steps (N, T). N is n_samples, or 1 for steps that all samples share."""
         start, end = self.length, self.length + ids.size(1)
         visible = torch.ones(end - start, end, dtype=torch.bool, device=ids.device).tril(start)  # (T, end)
-        h = F.embedding(with_positions(self.transformer, ids, start), self.transformer.embed.weight).sum(dim=2)
+        h = look_up(with_positions(self.transformer, ids, start), self.transformer.embed.weight)
         for block, (keys, values) in zip(self.transformer.h, self.cache, strict=True):
             q, k, v = block.attn.split_heads(block.attn.c_attn(h))  # each (N, H, T, C/H)
             keys[:, :, start:end], values[:, :, start:end] = k, v
@@ -100,7 +101,7 @@ def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp
     if not (0 <= temperature < math.inf and topk >= 0 and 0 < topp <= 1):
         raise ValueError(f'temperature={temperature}, topk={topk}, topp={topp}: want temperature >= 0, topk >= 0 and '
                          '0 < topp <= 1')
-    if temperature == 0:
+    if temperature < torch.finfo(logits.dtype).tiny:  # a division by it would overflow
         return F.one_hot(logits.argmax(-1), logits.size(-1)).float()
     probs = F.softmax((logits - logits.amax(-1, keepdim=True)) / temperature, dim=-1)
     if topk or topp < 1:
@@ -109,7 +110,7 @@ def logits_to_probs(logits: Tensor, temperature: float = 1., topk: int = 0, topp
             ordered[:, min(topk, ordered.size(-1)):] = 0
         sums = ordered.cpu().cumsum(-1).to(ordered.device)  # CUDA's cumsum is not deterministic
         before = (sums - ordered) / ordered.sum(-1, keepdim=True)
-        probs = torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(before >= topp, 0))
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill((before >= topp) & (before > 0), 0))
     return probs / probs.sum(-1, keepdim=True)
 
 
@@ -192,8 +193,6 @@ def score_file(transformer, encoder, args) -> list[Tensor]:
 
 def main(args):
     """Returns the texts, with --score the log-probabilities of each line."""
-    if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='replace')  # a console may not have all characters
     device, autocast = device_of(args)
     trained = open_trained(args)
     transformer, encoder = fast.use_fast_layers(trained.model.to(device).transformer), trained.encoder

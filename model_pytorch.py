@@ -158,6 +158,19 @@ def check_ids(x: Tensor, fits: bool, shape: str):
                          f'of shape {shape}')
 
 
+def look_up(x: Tensor, we: Tensor) -> Tensor:
+    """The rows of the table we (V, C) at token and position ids x (..., 2), added up: (..., C).
+
+    Raises ValueError for an id that is no row, where this can be seen without waiting: not on a GPU.
+    """
+    try:
+        return F.embedding(x, we).sum(dim=-2)
+    except IndexError:
+        wrong = x[(x < 0) | (x >= len(we))][0]
+        raise ValueError(f'id {wrong} is not in the table, whose {len(we)} rows are tokens, special tokens and '
+                         'positions: encode with the vocabulary of this network') from None
+
+
 class TransformerModel(nn.Module):
     """The network without a head.
 
@@ -181,7 +194,7 @@ class TransformerModel(nn.Module):
 
         x: (..., T, 2) token and position ids; leading axes are merged. we: the table to look up in, by default a
         fresh `dropped_table()`; give it to decode with the same one. Returns (N, T, C).
-        Raises ValueError for x of another shape or type, and for more than n_ctx steps.
+        Raises ValueError for x of another shape or type, for more than n_ctx steps, and as `look_up` does.
         """
         check_ids(x, x.dim() >= 2, '(..., T, 2)')
         T = x.size(-2)
@@ -189,7 +202,7 @@ class TransformerModel(nn.Module):
             raise ValueError(f'{T} tokens but n_ctx={self.n_ctx}: truncate, or build the model with a larger n_ctx')
         x = x.reshape(-1, T, 2)
         we = self.dropped_table() if we is None else we
-        h = F.embedding(x, we).sum(dim=2)                              # (N, T, 2, C) -> (N, T, C)
+        h = look_up(x, we)                                             # (N, T, C)
         for block in self.h:
             h = block(h)
         return h
@@ -413,6 +426,8 @@ def open_shard(path: str, i: int, length: int) -> Tensor:
         raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
     try:
         shard = np.lib.format.open_memmap(name, mode='c')  # never unpickles or writes
+    except OSError as e:  # says nothing about what is in the file
+        raise OSError(e.errno, e.strerror, name) from None
     except Exception as e:  # a damaged header raises a dozen kinds
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {how_to_get(path)}') from None

@@ -19,6 +19,7 @@ from common.options import (
     add_run_args,
     add_training_args,
     finish_paths,
+    n_cores,
     number,
     take_defaults_of_model,
     warmup_of,
@@ -35,12 +36,12 @@ def parse_args(argv=None):
     group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens '
                        "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
                        ' instead of --encoder_path with --bpe_path or --model_path')
-    group.add_argument('--n_proc', type=number(int, 1), default=os.cpu_count(), help='processes that encode text')
+    group.add_argument('--n_proc', type=number(int, 1), default=n_cores(), help='processes that encode text')
     group = add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
-    group.add_argument('--snapshots', type=number(int, 0), default=0, metavar='N', help='keep the network after 0, 1 '
-                       'and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
+    group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep the network '
+                       'after 0, 1 and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
     group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
@@ -68,6 +69,7 @@ if __name__ == '__main__':
 import json
 import math
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,15 +79,15 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import fast
-from common.checkpoint import MERGES, VOCABULARY, Run
+from common.checkpoint import Run, sha256
 from common.corpus import load_tokens
 from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.examples import unfamiliar
 from common.trained import hash_model, shapes_for
-from datasets import unfamiliar
 from model_pytorch import TransformerModel, load_openai_pretrained_model, save_openai_pretrained_model
 from opt import OpenAIAdam
 from text_utils import load_vocabulary
-from utils import TimeLeft, write_whole
+from utils import TimeLeft, write_sealed, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
 
@@ -271,21 +273,28 @@ def begin(run):
 
 
 def write_network(run, model, folder=''):
-    """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run."""
-    run.keep_vocabulary(run.args.encoder_path, run.args.bpe_path, folder)
-    if run.ranks.rank == 0:
-        save_openai_pretrained_model(model, run.path(folder))
-        with write_whole(run.path(f'{folder}hparams.json')) as f:
-            json.dump({name: getattr(run.args, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')}, f)
+    """Write weights, vocabulary and options of the network, all that --model_path needs, into a folder of the run;
+    returns their hashes, which results.json of a snapshot holds too."""
+    args, path = run.args, run.path(f'{folder}results.json')
+    run.keep_vocabulary(args.encoder_path, args.bpe_path, folder)
+    if run.ranks.rank:
+        return None
+    with suppress(FileNotFoundError):
+        os.remove(path)  # of the same snapshot, before an interruption
+    save_openai_pretrained_model(model, run.path(folder))
+    with write_whole(run.path(f'{folder}hparams.json')) as f:
+        json.dump({name: getattr(args, name) for name in ('n_embd', 'n_head', 'n_layer', 'n_ctx', 'afn')}, f)
+    hashes = hash_model(run.path(folder), args.encoder_path, args.bpe_path)
+    hashes['hparams'] = sha256(run.path(f'{folder}hparams.json'))
+    if folder:
+        write_sealed(path, dict(hashes=hashes))
+    return hashes
 
 
 def finish(run, model):
     """Write the network and results.json; the run is complete."""
     run.save()  # refuses parameters that are not finite
-    write_network(run, model)
-    hashes = None
-    if run.ranks.rank == 0:
-        hashes = hash_model(run.folder, run.path(VOCABULARY), run.path(MERGES))
+    hashes = write_network(run, model)
     results = run.finish(dict(log=run.state['log'][1:], hashes=hashes))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)

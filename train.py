@@ -20,7 +20,7 @@ from common.options import (
     take_defaults_of_model,
     warmup_of,
 )
-from common.shell import begin_script, run_script
+from common.shell import begin_script, printable, run_script
 from tasks import TASKS, own
 from tasks.stories import N_VALID
 
@@ -71,7 +71,8 @@ def parse_args(argv=None):
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
     given = parser.read(argv)
     parser.set_defaults(**defaults[given.get('dataset', 'rocstories')])
-    if given.get('dataset') == 'own' and not os.path.exists('model/params_shapes.json'):
+    released = os.path.join(parser.get_default('model_path'), 'params_shapes.json')
+    if given.get('dataset') == 'own' and not os.path.exists(released):
         parser.set_defaults(model_path='model/books/')  # the small network of this repository, without a download
     take_defaults_of_model(parser, given)
     args = parser.complete(given)
@@ -105,9 +106,9 @@ import analysis
 import fast
 from common.checkpoint import Run, environment, load_state, save_state, sha256
 from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.examples import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts, unfamiliar
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
 from common.trained import add_special, hash_model, shapes_for
-from datasets import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts, unfamiliar
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, open_release, pieces
 from opt import OpenAIAdam
@@ -494,7 +495,7 @@ def main(args, train_rows=None):
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
         (task, data), results = load_data(args, train_rows), []
         for warning in data.warnings if ranks.rank == 0 else ():
-            print(f'warning: {warning}')
+            print(printable(f'warning: {warning}'))
         for options in options_of_runs(args):
             with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -90,6 +91,13 @@ def is_there(path, kind=stat.S_ISREG) -> bool:
             if os.path.islink(link) and not os.path.exists(link):
                 raise FileNotFoundError(f'{link} is a link to nothing') from None
         return False
+
+
+def remove_parts(path):
+    """Remove what killed processes have left of a file that `write_whole` writes, or of the files in a folder."""
+    path = glob.escape(path)
+    for part in glob.glob(f'{path}.*.part') + glob.glob(f'{path}/**/*.part', recursive=True):
+        os.remove(part)
 
 
 def check_file(path, max_bytes=math.inf, hint=''):

@@ -57,8 +57,8 @@ from tqdm import tqdm
 import fast
 from common.corpus import text_files
 from common.device import device_of
+from common.examples import find_cloze_file, read_cloze
 from common.trained import open_trained
-from datasets import find_cloze_file, read_cloze
 from tasks.base import find_folder, read_kind, read_test
 from tasks.metrics import scores, trivial_score
 from tasks.race import race_files, read_questions

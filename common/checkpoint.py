@@ -5,13 +5,14 @@ is complete results.json is written, the last of its files, and the checkpoint g
 holds all that is needed to use it (config.json, best_params.pt, vocabulary and merges), so it can be moved or sent.
 """
 
-import glob
+import errno
 import hashlib
 import importlib.metadata
 import math
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +21,16 @@ import time
 import warnings
 import zipfile
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from common.options import INCIDENTAL
-from utils import ResultLogger, check_archive, check_file, make_path, read_sealed, seal, write_sealed, write_whole
+from common.options import INCIDENTAL, ROOT
+from common.shell import printable
+from common.workers import lock
+from utils import ResultLogger, check_archive, check_file, read_sealed, remove_parts, seal, write_sealed, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 
@@ -111,11 +115,17 @@ class Run:
         self.stack.close()
 
     def complete_results(self):
-        """With --resume, results.json of a run that is complete; otherwise None."""
+        """With --resume, results.json of a run that is complete; otherwise None. ValueError names a file of the run
+        that was changed or is missing."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
         results = read_sealed(self.results_path)
         self.refuse_other_options(results['options'], self.results_path)
+        for name, written in results.get('files', {}).items():
+            path = self.path(name)
+            if not os.path.isfile(path) or sha256(path) != written:
+                raise ValueError(f'{path} is not the file that the complete run wrote, or is missing: choose another '
+                                 f'--desc, or delete {self.results_path} to train again')
         self.print(f'{self.args.desc} is complete')
         return results
 
@@ -129,6 +139,8 @@ class Run:
         """
         self.parts, self.data_hash = parts, data_hash
         self.state = {**state, 'log': [{**vars(self.args), **about, 'time': time.time()}], 'seconds': 0.}
+        for path in (self.log_path, self.folder) if self.ranks.rank == 0 else ():
+            remove_parts(path)
         if self.args.resume and os.path.lexists(self.last_path):
             self.restore()
         elif self.ranks.rank == 0:
@@ -141,9 +153,6 @@ class Run:
                 self.print(f'the files of an earlier run are now in {path}')
         self.started = self.saved_at = time.time()
         if self.ranks.rank == 0:
-            for stem in (self.log_path, self.folder + os.sep):
-                for path in glob.glob(f'{glob.escape(stem)}*.part'):  # half-written files of a run that was killed
-                    os.remove(path)
             options, *earlier = self.state['log']
             self.logger = ResultLogger(self.log_path, *earlier, **options)
             self.stack.callback(self.logger.close)
@@ -233,7 +242,7 @@ class Run:
         """Print a line, on one process. A reader that is gone (`| head`) counts as a signal to stop."""
         if self.ranks.rank == 0:
             try:
-                tqdm.write(text)  # above a progress bar, if there is one
+                tqdm.write(printable(text))  # above a progress bar, if there is one
                 sys.stdout.flush()
             except BrokenPipeError:
                 sys.stdout = open(os.devnull, 'w')  # so that Python does not complain at its end
@@ -251,19 +260,13 @@ class Run:
         self.signals.release()
         results = dict(results, desc=self.args.desc, options=vars(self.args), seconds=self.seconds())
         if self.ranks.rank == 0:
+            paths = [path for path in Path(self.folder).rglob('*') if path.is_file()]
+            results['files'] = {path.relative_to(self.folder).as_posix(): sha256(path) for path in paths
+                                if path.name not in ('checkpoint.pt', 'results.json')}
             write_sealed(self.results_path, results)
             with suppress(FileNotFoundError):
                 os.remove(self.last_path)
         return results
-
-
-def lock(path: str):
-    """Hold `path` for this process, as a context. Raises ValueError if another process holds it."""
-    from filelock import FileLock, Timeout
-    try:
-        return FileLock(make_path(path)).acquire(blocking=False)
-    except Timeout:
-        raise ValueError(f'another run holds {path}: wait for it, or choose another --desc') from None
 
 
 def generator_states() -> dict:
@@ -302,6 +305,8 @@ def load_state(path: str, device='cpu') -> dict:
         with warnings.catch_warnings(action='ignore'):  # torch warns of some pickles before it refuses them
             return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:  # torch raises a dozen kinds for damaged files
+        if isinstance(e, OSError) and e.errno:  # it cannot be read
+            raise
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None
 
@@ -344,24 +349,49 @@ def sha256(*paths) -> str:
     return hashlib.sha256(b''.join(digest.digest() for digest in digests)).hexdigest()
 
 
+def commit_of_code() -> str | None:
+    """The commit of this checkout, with -dirty if Python files were changed; None for a copy that is no checkout.
+    Neither another repository around it nor git's variables, as within a hook, count."""
+    def git(*command):
+        return subprocess.run(['git', '--git-dir', os.path.join(ROOT, '.git'), '--work-tree', ROOT, *command],
+                              cwd=ROOT, env=variables, capture_output=True, text=True)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith('GIT_')}
+    with suppress(OSError):  # there is no git
+        if commit := git('rev-parse', '--verify', 'HEAD').stdout.strip():
+            return commit + '-dirty' * bool(git('diff', '--quiet', 'HEAD', '--', '*.py').returncode)
+
+
 def environment() -> dict:
-    """Versions, threads and commit (None outside a checkout), on which the numbers of a run depend too."""
-    git, commit = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'], None
-    with suppress(OSError, subprocess.CalledProcessError):
-        commit = subprocess.run(git, cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True,
-                                check=True).stdout.strip()
+    """Versions, threads and commit, on which the numbers of a run depend too."""
     versions = {name: importlib.metadata.version(name) for name in ('torch', 'numpy', 'spacy', 'ftfy')}
-    return dict(python=platform.python_version(), **versions, threads=torch.get_num_threads(), commit=commit)
+    return dict(python=platform.python_version(), **versions, threads=torch.get_num_threads(), commit=commit_of_code())
 
 
 def set_aside(paths) -> list[str]:
-    """Rename the files and folders that exist, all with the first number that is free: a.jsonl -> a.1.jsonl."""
-    paths = [path for path in paths if os.path.lexists(path)]
+    """Rename the files and folders that exist, all with the first number that is free, a.jsonl -> a.1.jsonl, or none.
+
+    A folder that cannot be renamed, because a volume or a layer of Docker begins there, is copied and emptied.
+    """
+    paths = [path for path in paths if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))]
     n = 1
     while any(os.path.lexists(with_number(path, n)) for path in paths):
         n += 1
-    for path in paths:
-        os.rename(path, with_number(path, n))
+    copied = []
+    with ExitStack() as undo:
+        for path in paths:
+            new = with_number(path, n)
+            try:
+                os.rename(path, new)
+                undo.callback(os.rename, new, path)
+            except OSError as e:
+                if e.errno not in (errno.EXDEV, errno.EBUSY) or not os.path.isdir(path):
+                    raise
+                undo.callback(shutil.rmtree, new, ignore_errors=True)
+                shutil.copytree(path, new, symlinks=True)
+                copied.append(path)
+        undo.pop_all()
+    for entry in [entry for path in copied for entry in os.scandir(path)]:
+        shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.remove(entry)
     return [with_number(path, n) for path in paths]
 
 

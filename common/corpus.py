@@ -9,6 +9,7 @@ the other waits.
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -151,8 +152,8 @@ def encode_piece(encoder_paths, key, job):
                 ids += *line, newline
         if line and not span.ends_line:
             ids.pop()  # the line goes on in the next span
-    with write_whole(target, 'wb') as f:
-        np.save(f, np.array(ids, dtype=dtype_of(len(encoder.encoder))))
+    dtype = dtype_of(len(encoder.encoder))
+    write_ids(target, len(ids), dtype, [np.array(ids, dtype).tobytes()])
 
 
 def dtype_of(n_vocab):
@@ -167,17 +168,31 @@ def header_of(n_tokens, dtype):
     return f.getvalue()
 
 
+def write_ids(path, n_tokens, dtype, blocks):
+    """Write n_tokens ids, given as blocks of bytes, as an .npy file with the sha256 of its bytes at the end."""
+    digest = hashlib.sha256()
+    with write_whole(path, 'wb') as f:
+        for block in itertools.chain([header_of(n_tokens, dtype)], blocks):
+            digest.update(block)
+            f.write(block)
+        f.write(digest.digest())
+
+
 def open_tokens(path, n_vocab):
-    """Memory map of the ids in a file that `encode_piece` or `write_tokens` wrote. ValueError if it is damaged."""
-    dtype, size = dtype_of(n_vocab), os.path.getsize(path)
-    n_tokens = max(size - N_HEADER, 0) // dtype.itemsize
+    """Memory map of the ids in a file of `write_ids`. ValueError if it was changed, or is of another vocabulary."""
+    dtype, digest = dtype_of(n_vocab), hashlib.sha256()
+    n_tokens = max(os.path.getsize(path) - N_HEADER - digest.digest_size, 0) // dtype.itemsize
     with open(path, 'rb') as f:
-        is_valid = f.read(N_HEADER) == header_of(n_tokens, dtype) and size == N_HEADER + n_tokens * dtype.itemsize
-        # read, not mapped: pages of a memory map count as resident memory
-        while is_valid and len(tokens := np.fromfile(f, dtype, PIECE)):
-            is_valid = tokens.max() < n_vocab
+        digest.update(header := f.read(N_HEADER))
+        is_valid = header == header_of(n_tokens, dtype)
+        for start in range(0, n_tokens, PIECE):  # read, not mapped: pages of a memory map count as resident memory
+            ids = np.fromfile(f, dtype, min(PIECE, n_tokens - start))
+            digest.update(ids)
+            is_valid = is_valid and ids.max() < n_vocab
+        is_valid = is_valid and f.read() == digest.digest()
     if not is_valid:
-        raise ValueError(f'{path} does not hold ids of this vocabulary: remove it, and the text is encoded again')
+        raise ValueError(f'{path} is not as this program wrote it for this vocabulary: remove it, and the text is '
+                         'encoded again')
     return np.memmap(path, dtype, 'r', offset=N_HEADER, shape=(n_tokens,))
 
 
@@ -220,8 +235,13 @@ def learn_vocabulary(words, vocab_size):
     return {token: i for i, token in enumerate(tokens)}, merges
 
 
-def write_vocabulary(args, pieces):
-    """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path."""
+def hashes_of(args) -> list[str]:
+    """The hashes of vocabulary and merges."""
+    return [hashlib.sha256(read_bytes(path)).hexdigest() for path in (args.encoder_path, args.bpe_path)]
+
+
+def write_vocabulary(args, pieces, sums_path):
+    """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path, and their hashes."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
     paths = each_piece(count_words, pieces, counts, args.n_proc, 'counting words')
     for path in progress('adding counts', paths):
@@ -233,6 +253,7 @@ def write_vocabulary(args, pieces):
         f.write(merges)
     with write_whole(args.encoder_path) as f:
         json.dump(encoder, f)
+    write_sealed(sums_path, dict(hashes=hashes_of(args)))
 
 
 def write_tokens(args, pieces, path, key, n_vocab):
@@ -243,10 +264,7 @@ def write_tokens(args, pieces, path, key, n_vocab):
     n_tokens = sum(len(open_tokens(part, n_vocab)) for part in parts)  # a memory map keeps a file open: one at a time
     if not n_tokens:
         raise ValueError(f'{args.data_dir}: the text is empty')
-    with write_whole(path, 'wb') as f:
-        f.write(header_of(n_tokens, dtype_of(n_vocab)))
-        for part in parts:
-            f.write(open_tokens(part, n_vocab).tobytes())
+    write_ids(path, n_tokens, dtype_of(n_vocab), (open_tokens(part, n_vocab).tobytes() for part in parts))
 
 
 def load_tokens(args):
@@ -259,11 +277,14 @@ def load_tokens(args):
         folder = os.path.join(args.token_dir, f'vocabulary-{args.vocab_size}-{text_hash[:32]}')
         args.encoder_path = os.path.join(folder, 'encoder_bpe_40000.json')
         args.bpe_path = os.path.join(folder, 'vocab_40000.bpe')
-        make_once(args.encoder_path, lambda: write_vocabulary(args, pieces))
+        sums_path = os.path.join(folder, 'hashes.json')
+        make_once(sums_path, lambda: write_vocabulary(args, pieces, sums_path))
+        if read_sealed(sums_path)['hashes'] != hashes_of(args):
+            raise ValueError(f'{folder}: vocabulary or merges are not those that were learned: remove that folder, and '
+                             'they are learned again')
         shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)  # also if a kill came before this
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
-    vocabulary = [hashlib.sha256(read_bytes(path)).hexdigest() for path in (args.encoder_path, args.bpe_path)]
-    key = hashlib.sha256(' '.join([text_hash, *vocabulary]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(' '.join([text_hash, *hashes_of(args)]).encode()).hexdigest()[:32]
     path = os.path.join(args.token_dir, f'{key}.npy')
     make_once(path, lambda: write_tokens(args, pieces, path, key, n_vocab))
     shutil.rmtree(path.removesuffix('.npy'), ignore_errors=True)

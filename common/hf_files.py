@@ -16,7 +16,7 @@ import json
 import re
 from collections import defaultdict
 
-from datasets import SPECIAL
+from common.examples import SPECIAL
 from text_utils import CURRENCY, PUNCT, QUOTES, SYMBOLS, UNITS, char_ranges, load_rules
 
 ALONE, IN_RUNS = '!";?+,)(*[]}{_', '-~/|'  # signs that blanks surround: each one, or a run of equal ones

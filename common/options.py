@@ -11,6 +11,7 @@ import os
 from utils import read_json
 
 NOT_GIVEN = object()
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Options that do not change what a run computes: paths (files are compared by hashes), and how a run is interrupted.
 # They may change when a run is resumed, and analysis.py ignores them when it compares runs.
@@ -73,11 +74,17 @@ class Parser(argparse.ArgumentParser):
         if 'help' in given:
             self.print_help()
             self.exit()
-        defaults = {action.dest: action.default for action in self._actions if action.dest != 'help'}
+        defaults = {action.dest: self.get_default(action.dest) for action in self._actions if action.dest != 'help'}
         for action in self._actions:
             if isinstance(action.default, str):  # as on the command line
-                defaults[action.dest] = self._get_value(action, action.default)
+                defaults[action.dest] = self._get_value(action, defaults[action.dest])
         return argparse.Namespace(**{**defaults, **given})
+
+    def get_default(self, dest):
+        """The default of an option. A folder that is read is that of the repository, where there is none here."""
+        value = super().get_default(dest)
+        of_repository = os.path.join(ROOT, value) if dest in ('data_dir', 'model_path') and value else ''
+        return of_repository if os.path.exists(of_repository) and not os.path.exists(value) else value
 
     def parse_args(self, argv=None):
         return self.complete(self.read(argv))
@@ -101,6 +108,11 @@ def run_name(text):
     if not text or text.startswith('.') or set(text) & set('/\\:\0') or len(text) > 200:
         raise argparse.ArgumentTypeError(f'{text!r} is not the name of a run: give a name for files, not a path')
     return text
+
+
+def n_cores() -> int:
+    """The processor cores that this process may use: taskset and Slurm may give fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # macOS lacks it
 
 
 def seed_list(text):
@@ -157,7 +169,7 @@ def add_network_args(parser, model_path, what):
     group.add_argument('--n_ctx', type=number(int, 1), default=512, help='longest sequence, in tokens')
     group.add_argument('--n_embd', type=number(int, 1), default=768, help='width of the hidden states')
     group.add_argument('--n_head', type=number(int, 1), default=12, help='attention heads of a block')
-    group.add_argument('--n_layer', type=number(int, 1), default=12, help='blocks')
+    group.add_argument('--n_layer', type=number(int, 1, 1001), default=12, help='blocks')
     group.add_argument('--afn', default='gelu', choices=['gelu', 'swish', 'relu'], help='activation function')
     return group
 

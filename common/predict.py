@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 import fast
 from common.checkpoint import set_aside
+from common.examples import Examples, encode_texts, unfamiliar
 from common.trained import add_special, open_trained
-from datasets import Examples, encode_texts, unfamiliar
 from loss import task_losses
 from model_pytorch import MultipleChoiceHead
 from tasks import TASKS, own

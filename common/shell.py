@@ -1,11 +1,43 @@
-"""Scripts in a shell: options are read before torch is imported, and errors end in one line and an exit status."""
+"""Scripts in a shell: options are read before torch is imported, and errors end in one line and an exit status.
+
+What they print goes through `Console`, so that no console, no closed output and no data can do harm.
+"""
 
 import contextlib
 import os
+import re
 import signal
 import sys
 
+CONTROLS = {i: f'\\x{i:02x}' for i in (*range(32), *range(127, 160)) if chr(i) not in '\n\t'}
+BAR_MOVES = re.compile(r'(\r|\n*(\x1b\[A)+\Z)?')  # how tqdm moves to the place of a bar
 NO_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Storage size calculation overflowed')
+
+for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    if getattr(sys, name) is None:  # closed, as by daemons: the file gets its number, the lowest that is free
+        setattr(sys, name, open(os.devnull, mode))
+        os.set_inheritable(getattr(sys, name).fileno(), True)
+
+
+def printable(text, stream=None) -> str:
+    """The text with control characters, which could steer a terminal, as codes like \\x1b, and with a question mark for
+    each character that the stream, by default sys.stdout, cannot encode."""
+    encoding = getattr(stream or sys.stdout, 'encoding', None) or 'utf-8'
+    return text.translate(CONTROLS).encode(encoding, 'replace').decode(encoding)
+
+
+class Console:
+    """A text stream that writes what is `printable` to another one. bars: the movements of tqdm's bars stay."""
+
+    def __init__(self, stream, bars=False):
+        self.stream, self.bars = stream, bars
+
+    def write(self, text):
+        n = len(BAR_MOVES.match(text)[0]) if self.bars else 0
+        return self.stream.write(text[:n] + printable(text[n:], self.stream))
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 def end_interrupted(*_):
@@ -19,6 +51,8 @@ def end_interrupted(*_):
 
 def begin_script(parse_args):
     """`parse_args()`; called before the imports that take seconds, so that --help and mistakes are answered at once."""
+    sys.stdout, sys.stderr = Console(sys.stdout), Console(sys.stderr, bars=True)
+    os.environ['MPLBACKEND'] = 'agg'  # figures are files; Jupyter leaves the name of a backend that may not be there
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup, or with &
         signal.signal(signal.SIGINT, end_interrupted)
     with one_line_errors():

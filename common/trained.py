@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state, sha256
-from datasets import SPECIAL
+from common.examples import SPECIAL
 from model_pytorch import (
     N_SHARDS,
     DoubleHeadModel,
@@ -118,8 +118,10 @@ def hash_model(folder, encoder_path, bpe_path) -> dict:
     """
     shards = [os.path.join(folder, f'params_{i}.npy') for i in range(N_SHARDS)]
     hashes = dict(vocabulary=sha256(encoder_path), merges=sha256(bpe_path), weights=sha256(*shards))
+    sizes = os.path.join(folder, 'hparams.json')
+    found = {**hashes, 'hparams': sha256(sizes) if os.path.isfile(sizes) else None}
     for name, value in written_hashes(folder).items():
-        if value != hashes.get(name):
+        if value != found.get(name):
             raise ValueError(f'{folder}: these {name} are not those that were written there (results.json): they were '
                              'damaged or replaced, or belong to another model')
     return hashes

@@ -1,6 +1,7 @@
 """Work of several processes: shared out among new ones, or done by one while the others wait for it."""
 
 import contextlib
+import errno
 import os
 import pickle
 import queue
@@ -11,24 +12,48 @@ from concurrent.futures import ThreadPoolExecutor
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils import SAY_EVERY, make_path
+from utils import SAY_EVERY, errors_named, make_path, remove_parts
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of network file systems
 
 # the program of a new process, which finds modules in the same folders as this one
 PROGRAM = 'import sys; sys.path[:] = {path!r}; from common.workers import serve; serve()'
+
+
+@contextlib.contextmanager
+def lock(path, wait=''):
+    """Hold the file `path`, which goes at the end. ValueError if another process holds it; with `wait`, a line to
+    print, this one waits. Where the file system has no locks, a line says so, and nothing is held.
+    """
+    held = FileLock(make_path(path), fallback_to_soft=False)
+    try:
+        with errors_named(path):
+            held.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise ValueError(f'another run holds {path}: wait for it, or choose another --desc') from None
+        print(wait, file=sys.stderr)
+        held.acquire()
+    except OSError as e:
+        if e.errno not in NO_LOCKS:
+            raise
+        print(f'{e}: nothing keeps another run from writing the same files', file=sys.stderr)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(path)  # while it is held: who waits for it takes a new file
+        held.release()
 
 
 def make_once(path, make):
     """Call `make`, which writes the file `path`, unless it exists. Other processes that need it wait."""
     if os.path.isfile(path):
         return
-    lock = FileLock(make_path(os.path.join(os.path.dirname(path), f'.{os.path.basename(path)}.lock')))
-    try:
-        acquired = lock.acquire(blocking=False)
-    except Timeout:
-        print(f'another process makes {path}: waiting for it', file=sys.stderr)
-        acquired = lock.acquire()
-    with acquired:
+    folder, name = os.path.split(path)
+    with lock(os.path.join(folder, f'.{name}.lock'), f'another process makes {path}: waiting for it'):
         if not os.path.isfile(path):
+            remove_parts(path)
             make()
 
 

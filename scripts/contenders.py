@@ -21,7 +21,7 @@ import model_pytorch
 import pretrain
 import train
 from common.device import Ranks, choose_device, grad_scaler
-from datasets import SPECIAL, Examples
+from common.examples import SPECIAL, Examples
 from model_pytorch import DEFAULT_CONFIG, LMModel, dotdict
 from opt import OpenAIAdam
 from zero_shot import with_positions

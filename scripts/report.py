@@ -5,13 +5,13 @@ import importlib.util
 import os
 import platform
 import re
-import subprocess
 import time
 
 import numpy as np
 import torch
 
 from analysis import figure, legend_below, line_style
+from common.checkpoint import commit_of_code
 from common.cpu import cpu_info
 from utils import read_text, write_whole
 
@@ -68,7 +68,7 @@ def provenance(command, device):
     """One line: the command that measured a section, the day, the commit, the machine and the versions."""
     packages = [f'{package} {importlib.metadata.version(package)}' for package in ('torch', 'transformers')
                 if importlib.util.find_spec(package)]
-    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, commit {commit()}: {machine(device)}, Python '
+    return (f'*`{command}`, {time.strftime("%Y-%m-%d")}, commit {commit_of_code()}: {machine(device)}, Python '
             f'{platform.python_version()}, {", ".join(packages)}*')
 
 
@@ -78,13 +78,6 @@ def machine(device):
     units = [unit for flag, unit in CPU_UNITS.items() if flag in cpu_info('flags')]
     names.append(f'{" ".join(cpu_info("model name")[3:]) or platform.machine()} ({", ".join(units) or "without AVX2"})')
     return f'{", ".join(names)}, {torch.get_num_threads()} threads'
-
-
-def commit():
-    """The commit of the code; says if Python files were changed since. Empty without git."""
-    command = 'git rev-parse --short HEAD && (git diff --quiet HEAD -- ":/*.py" || echo with changes)'
-    run = subprocess.run(command, shell=True, cwd=os.path.dirname(__file__), capture_output=True, text=True)
-    return ' '.join(run.stdout.split())
 
 
 def read_report(path):

@@ -36,12 +36,6 @@ TABLES = {  # tasks of a table, in the paper's order
 }
 
 
-def layers(text):
-    """'0-12' or '0,6,12' -> numbers of blocks that are taken from the released network"""
-    first, dash, last = text.partition('-')
-    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(',')]
-
-
 def values_of(text):
     """'lr=1e-4,3e-4' -> ('lr', ['1e-4', '3e-4'])"""
     name, equals, values = text.partition('=')
@@ -75,7 +69,7 @@ def parse_args(argv=None):
     group.add_argument('--vary', nargs='+', type=values_of, metavar='NAME=LIST', help='values of options '
                        'of train.py to choose from, on dev; dropout means all four rates')
     group.add_argument('--results', default='results/', metavar='FOLDER', help='a json file of all scores goes here')
-    group.add_argument('--layers', type=layers, default='0-11', metavar='LIST', help='for figure2: values of '
+    group.add_argument('--layers', type=seed_list, default='0-11', metavar='LIST', help='for figure2: values of '
                        '--n_transfer, beside the whole network')
     group.add_argument('--zip', action='store_true', help="write glue.zip for GLUE's server into --submission_dir: the "
                        'predictions of the seed that is best on the dev set, of the row full')

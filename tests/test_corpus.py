@@ -168,7 +168,7 @@ def test_interrupted_encoding_continues_with_the_missing_pieces(tmp_path, monkey
     monkeypatch.setattr(corpus, 'encode_piece', lambda *args: (encoded.append(args[-1][1]), work(*args)))
     tokens, key, _ = tokens_of(tmp_path)
     assert len(encoded) == len(set(encoded)) == 4 and tokens.tolist() == ids_of(text)
-    assert sorted(os.listdir(tmp_path / 'tokens')) == [f'.{key}.npy.lock', f'{key}.npy']
+    assert sorted(os.listdir(tmp_path / 'tokens')) == [f'{key}.npy']
 
 
 @pytest.mark.parametrize('options', [{}, dict(vocab_size=30)])
@@ -208,16 +208,43 @@ def test_hundreds_of_pieces_need_a_handful_of_open_files(tmp_path, monkeypatch):
     lambda b: b[:-2] + b'\x7c\0', lambda b: b[:-1] + b'\xff', lambda b: b.replace(b"'<u2'", b"'|O' "),
     lambda b: b.replace(b"'<u2'", b"'<f2'"), lambda b: b.replace(b',), }    ', b'99999,),}'),
     lambda b: b.replace(b'False', b'True '), lambda b: b[:6] + b'\3' + b[7:], lambda b: b[:10] + b'(' * 99 + b[109:],
-    lambda b: b'PK\3\4' + b[4:]])
+    lambda b: b'PK\3\4' + b[4:], lambda b: b[:131] + bytes([b[131] ^ 1]) + b[132:]])
 def test_a_damaged_token_file_is_one_line(tmp_path, damage):
     put(tmp_path, a='the cat sat\nthe end')
     key = tokens_of(tmp_path)[1]
     path = tmp_path / 'tokens' / f'{key}.npy'
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f'{key}.npy does not hold ids of this vocabulary: remove it'):
+    with pytest.raises(ValueError, match=f'{key}.npy is not as this program wrote it .*: remove it'):
         tokens_of(tmp_path)
     path.unlink()
     assert tokens_of(tmp_path)[0].tolist() == ids_of('the cat sat\nthe end')
+
+
+@pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'hashes.json'])
+def test_a_learned_vocabulary_that_was_changed_is_named(tmp_path, name):
+    """It is still a vocabulary, whose tokens would be encoded under another name."""
+    put(tmp_path, a='the cat sat\nthe end\n' * 3)
+    tokens = tokens_of(tmp_path, vocab_size=30)[0].tolist()
+    [folder] = (tmp_path / 'tokens').glob('vocabulary-*')
+    text = (folder / name).read_text()
+    (folder / name).write_text({'encoder_bpe_40000.json': text.replace('"t"', '"T"'),
+                                'vocab_40000.bpe': text.replace('t h', 't H'),
+                                'hashes.json': text.replace('"hashes": ["', '"hashes": ["0')}[name])
+    assert (folder / name).read_text() != text
+    with pytest.raises(ValueError, match='vocabulary-30-'):
+        tokens_of(tmp_path, vocab_size=30)
+    for path in folder.iterdir():
+        path.unlink()
+    assert tokens_of(tmp_path, vocab_size=30)[0].tolist() == tokens
+
+
+def test_what_a_killed_process_left_goes_when_the_file_is_made(tmp_path):
+    put(tmp_path, a='the cat sat')
+    key = tokens_of(tmp_path)[1]
+    (tmp_path / 'tokens' / f'{key}.npy').unlink()
+    (tmp_path / 'tokens' / f'{key}.npy.0123456789abcdef.part').write_bytes(b'half')
+    tokens_of(tmp_path)
+    assert os.listdir(tmp_path / 'tokens') == [f'{key}.npy']
 
 
 @pytest.mark.parametrize('make', [os.mkfifo, lambda path: path.symlink_to('x'), os.mkdir])

@@ -254,14 +254,30 @@ def test_snapshots_are_model_paths_and_the_same_after_an_interruption(run, tmp_p
     whole, result = snapshots(tmp_path), {path.name: path.read_bytes() for path in folder.glob('*.*')}
     assert len(whole) == 5 and {0, 1, n_total} < {*whole} and n_total > 20
     for n, files in whole.items():
-        assert sorted(files) == sorted({*result} - {'results.json'})
+        assert sorted(files) == sorted(result)
         generate.main(generate.parse_args(['--model_path', str(folder / 'snapshots' / str(n)), '--prompt', 'the cat']))
-    assert whole[n_total] == {name: result[name] for name in whole[n_total]}
+    assert all(whole[n_total][name] == result[name] for name in {*result} - {'results.json'})
     assert len({files['params_3.npy'] for files in whole.values()}) > 3      # the first update has rate 0
     finish(start_run(tmp_path, *argv, signal_at=(signal.SIGTERM, 'update', 7)), 143)
     assert 0 < len(snapshots(tmp_path)) < 5
     run(*VOCABULARY, '--n_iter', '4', *argv, '--resume')
     assert snapshots(tmp_path) == whole
+    shard = folder / 'snapshots' / '1' / 'params_3.npy'
+    shard.write_bytes(shard.read_bytes()[:-1] + b'\1')
+    with pytest.raises(ValueError, match='snapshots/1: these weights are not those that were written there'):
+        generate.main(generate.parse_args(['--model_path', str(shard.parent), '--prompt', 'the cat']))
+
+
+@pytest.mark.parametrize('name', ['params_7.npy', 'params_shapes.json', 'hparams.json', 'snapshots/1/params_0.npy'])
+@pytest.mark.parametrize('damage', [os.remove, lambda path: path.write_bytes(path.read_bytes() + b' ')])
+def test_a_complete_run_names_a_file_that_is_missing_or_changed(run, tmp_path, name, damage):
+    put(tmp_path, a=random_text(60))
+    argv = [*VOCABULARY, '--snapshots', '3']
+    folder = Path(run(*argv).path)
+    assert run(*argv, '--resume').model is None
+    damage(folder / name)
+    with pytest.raises(ValueError, match=f'{name} is not the file that the complete run wrote, or is missing'):
+        run(*argv, '--resume')
 
 
 def test_half_an_epoch_makes_half_the_updates(run, tmp_path):
@@ -315,7 +331,10 @@ def test_the_result_is_a_model_path(run, tmp_path):
     assert tuned.n_updates == 1
 
 
-@pytest.mark.parametrize('name', ['encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy'])
+WRITTEN = ('encoder_bpe_40000.json', 'vocab_40000.bpe', 'params_3.npy', 'hparams.json')
+
+
+@pytest.mark.parametrize('name', WRITTEN)
 def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
     """Another vocabulary of the same size, or other weights of the same shape, in the folder of a run."""
     put(tmp_path, a=random_text(60))
@@ -326,11 +345,13 @@ def test_what_is_not_what_was_written_is_refused(run, tmp_path, name):
         path.write_text(json.dumps(dict(zip(tokens, list(tokens.values())[::-1], strict=True))))
     elif name == 'params_3.npy':
         np.save(path, np.load(path) + 1e-3)
+    elif name == 'hparams.json':
+        path.write_text(path.read_text().replace('"n_head": 2', '"n_head": 4'))
     else:
         lines = path.read_text().splitlines(keepends=True)
         path.write_text(''.join([lines[0], *lines[:0:-1]]))
     with_stories(tmp_path)
-    what = {'encoder_bpe_40000.json': 'vocabulary', 'params_3.npy': 'weights'}.get(name, 'merges')
+    what = dict(zip(WRITTEN, ('vocabulary', 'merges', 'weights', 'hparams'), strict=True))[name]
     for main in (lambda: run('--model_path', folder, '--desc', 'more'),
                  lambda: generate.main(generate.parse_args(['--model_path', folder, '--prompt', 'the cat'])),
                  lambda: train.main(train.parse_args(['--model_path', folder, '--data_dir', str(tmp_path), '--n_valid',

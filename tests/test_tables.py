@@ -136,7 +136,7 @@ def test_figure_2_transfers_more_and_more_blocks_with_the_choice_of_the_whole_ne
 
 @pytest.mark.parametrize('argv, words', [
     (['5', '--datasets', 'colla'], "invalid list of rocstories"), (['2', '--rows', 'half'], 'invalid list of full'),
-    (['5', '--seed', '3'], '--seed has no effect here'), (['5', '--layers', 'x'], 'invalid layers'),
+    (['5', '--seed', '3'], '--seed has no effect here'), (['5', '--layers', 'x'], 'invalid seed_list'),
     (['5', '--vary', 'lr'], 'invalid values_of'),
     (['6'], 'invalid choice'), (['5', '--no_such_option'], 'unrecognized arguments')])
 def test_wrong_options_are_one_line(argv, words, run):

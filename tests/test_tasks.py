@@ -11,7 +11,6 @@ import torch
 from reference import assert_close
 from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 
-import datasets
 import fast
 import train
 from common.device import Ranks
@@ -331,7 +330,7 @@ def test_a_group_has_the_logits_of_each_question_and_computes_the_context_once(m
         return train.evaluate(SimpleNamespace(args=args, ranks=ranks, autocast=nullcontext()),
                               model if plain else fast.use_fast_layers(model), examples, 12)
     for name, plain, n_batch, size in (('plain', True, 1, 1), ('alone', False, 6, 1), ('groups', False, 6, 8)):
-        monkeypatch.setattr(datasets, 'LARGEST_GROUP', size)
+        monkeypatch.setattr('common.examples.LARGEST_GROUP', size)
         n_rows[0] = 0
         logits[name] = logits_of(plain, n_batch, Ranks())
         rows[name] = n_rows[0]
