@@ -413,6 +413,8 @@ def open_shard(path: str, i: int, length: int) -> Tensor:
         raise FileNotFoundError(f'{name} is missing: {how_to_get(path)}')
     try:
         shard = np.lib.format.open_memmap(name, mode='c')  # never unpickles or writes
+    except OSError as e:  # says nothing about what is in the file
+        raise OSError(e.errno, e.strerror, name) from None
     except Exception as e:  # a damaged header raises a dozen kinds
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{name} is truncated or not a plain numpy array ({reason}): {how_to_get(path)}') from None

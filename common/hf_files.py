@@ -18,6 +18,7 @@ from collections import defaultdict
 
 from datasets import SPECIAL
 from text_utils import CURRENCY, PUNCT, QUOTES, SYMBOLS, UNITS, char_ranges, load_rules
+from utils import read_json
 
 ALONE, IN_RUNS = '!";?+,)(*[]}{_', '-~/|'  # signs that blanks surround: each one, or a run of equal ones
 # what ftfy and text_standardize replace most often, and white space
@@ -130,7 +131,24 @@ def tokenizer_json(vocabulary: dict, merges: list, reads_classify: bool) -> str:
         decoder=dict(type='BPEDecoder', suffix='</w>'),
         model=dict(type='BPE', dropout=None, unk_token=min(vocabulary, key=vocabulary.get), fuse_unk=False,
                    continuing_subword_prefix='', end_of_word_suffix='</w>', byte_fallback=False, vocab=vocabulary,
-                   merges=merges)))
+                   merges=[' '.join(pair) for pair in merges])))  # pairs are read since tokenizers 0.20 only
+
+
+def read_tokenizer_json(path) -> tuple[dict, list]:
+    """{token: id} with the added tokens, and the merges, of a file that the library wrote. ValueError for another one.
+    """
+    content = read_json(path)
+    try:
+        model, added = content['model'], content.get('added_tokens') or []
+        vocabulary = model['vocab'] | {token['content']: token['id'] for token in added}
+        merges = [tuple(pair.split(' ') if isinstance(pair, str) else pair) for pair in model['merges']]
+        is_ours = (model['type'], model['end_of_word_suffix']) == ('BPE', '</w>')
+        if not is_ours or any(len(pair) != 2 or tuple(' '.join(pair).split()) != pair for pair in merges):
+            raise ValueError
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise ValueError(f'{path} does not hold vocabulary and merges as this network has them: BPE with the suffix '
+                         '</w>') from None
+    return vocabulary, merges
 
 
 def template(vocabulary) -> dict:
