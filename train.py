@@ -31,7 +31,8 @@ def parse_args(argv=None):
     defaults = {**{name: task.defaults for name, task in TASKS.items()}, 'own': own.DEFAULTS}
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', default='rocstories', choices=defaults, metavar='NAME', help='task: '
-                       f'{", ".join(defaults)}; sample and sample-... need no download, own is any file of examples')
+                       f'{", ".join(defaults)}; sample and sample-... need no download, own is any file of examples. '
+                       'Defaults differ by task, above all n_batch and n_gpu: --dataset NAME --help shows them')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
     group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
                        'where the task has no file of them')
