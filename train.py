@@ -91,6 +91,7 @@ if __name__ == '__main__':
 
 import hashlib
 import math
+import shlex
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -307,7 +308,8 @@ def evaluate_and_log(run, task, data, model, n_epochs):
                                      ('va', data.valid, len(data.valid), data.parts[1])):
         logits = evaluate(run, model, examples, n, check)
         line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}
-    line['va_constant'] = is_constant(task.predictions(logits))
+    line |= dict(va_constant=is_constant(task.predictions(logits)),
+                 va_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)))
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
@@ -380,9 +382,9 @@ def finish(run, task, data, model):
         if data.test.labels is not None:
             scored = scores_of(task, logits, data.test.labels, data.parts[2])
             line = {f'test_{key}': value for key, value in scored.items()}
-            run.log(**line)
             results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes)))
+            run.log(**line, test_trivial=results['test_trivial'])
     if args.analysis and run.ranks.rank == 0:
         name = os.path.splitext(task.submission[''])[0] if '' in task.submission else args.dataset
         analysis.report(name, best['va_score'], results['test_score'], task.metrics[0])
@@ -445,6 +447,8 @@ def main(args):
         for warning in data.warnings if ranks.rank == 0 else ():
             print(f'warning: {warning}')
         for options in options_of_runs(args):
+            if args.seeds and ranks.rank == 0:
+                print(f'--- seed {options.seed}, {len(results) + 1} of {len(args.seeds)}: {options.desc} ---')
             with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))
         if args.seeds is None:
@@ -453,6 +457,8 @@ def main(args):
             for kind in ('valid', 'test'):
                 found = [getattr(result, f'{kind}_score') for result in results]
                 print(f'{kind} {task.metrics[0]}: {analysis.describe(found)}')
+            logs = shlex.quote(os.path.join(args.log_dir, f'{args.desc}-'))
+            print(f'python analysis.py {logs}*.jsonl  # compares and draws them')
         return results
     finally:
         ranks.leave()
