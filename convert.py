@@ -5,9 +5,9 @@
     python convert.py --to_transformers FOLDER --desc RUN              # the same for a network that train.py fine-tuned
 
 Only local folders are read, and nothing is unpickled: a checkpoint with pytorch_model.bin alone must first be opened
-and saved again by the library. The vocabulary (vocab.json and merges.txt) is converted too. With tokenizer.json, which
-is written, the library gives nearly always the ids of `TextEncoder` (see common/hf_files.py); its own tokenizer splits
-many texts differently.
+and saved again by the library. The vocabulary is converted too, from vocab.json and merges.txt or from tokenizer.json.
+With the tokenizer.json that is written, the library gives nearly always the ids of `TextEncoder` (common/hf_files.py);
+its own tokenizer splits many texts differently.
 
 The special tokens of a fine-tuned network become the last tokens, which `generate` of the library never draws. Its head
 becomes that of `OpenAIGPTDoubleHeadsModel` (multiple choice) or `OpenAIGPTForSequenceClassification`, with the same
@@ -52,7 +52,7 @@ import os
 import torch
 
 from common.examples import SPECIAL
-from common.hf_files import tokenizer_json
+from common.hf_files import read_tokenizer_json, tokenizer_json
 from common.trained import open_trained
 from model_pytorch import (
     DEFAULT_CONFIG,
@@ -63,8 +63,8 @@ from model_pytorch import (
     dotdict,
     save_openai_pretrained_model,
 )
-from text_utils import load_merges, load_vocabulary
-from utils import read_json, read_text, write_whole
+from text_utils import load_merges
+from utils import check_file, errors_named, read_json, read_text, write_whole
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)  # every config.json of this network has these
 DEFAULTS = dict(vocab_size=40478, n_positions=512, n_embd=768, n_layer=12, n_head=12, afn='gelu')  # of the library
@@ -125,11 +125,33 @@ def read_library_config(path: str) -> dict:
     return config
 
 
+def read_vocabulary(folder: str, n_tokens: int) -> tuple[str, str]:
+    """The contents of our two files, vocabulary and merges, for a checkpoint of n_tokens. OSError or ValueError."""
+    path, merges_path, both = (os.path.join(folder, name) for name in ('vocab.json', 'merges.txt', 'tokenizer.json'))
+    if os.path.isfile(path) and os.path.isfile(merges_path):
+        vocabulary, texts = read_json(path), (read_text(path), read_text(merges_path))
+        load_merges(merges_path)
+    elif os.path.isfile(both):  # all that the library writes since version 5
+        path, (vocabulary, merges) = both, read_tokenizer_json(both)
+        texts = json.dumps(vocabulary), '\n'.join(['#version: 0.2', *map(' '.join, merges), ''])
+    else:
+        raise FileNotFoundError(f'{folder}: vocab.json is missing, or merges.txt, and tokenizer.json too: save the '
+                                'tokenizer there with its save_pretrained')
+    if set(SPECIAL) & set(vocabulary):
+        raise ValueError(f'{path} has {", ".join(SPECIAL)}: a fine-tuned network has no released layout')
+    ids = [i for i in vocabulary.values() if type(i) is int]
+    if len(ids) < len(vocabulary) or sorted(ids) != [*range(n_tokens)]:
+        raise ValueError(f'{path} has {len(vocabulary)} tokens, but the weights beside it want {n_tokens} with the ids '
+                         '0, 1, 2, ...')
+    return texts
+
+
 def read_checkpoint(path: str) -> dict:
     """{name in `OpenAIGPTModel`: tensor} from a file of safetensors. Raises FileNotFoundError or ValueError."""
     safetensors = import_safetensors()
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} is missing, or is not a file: want a folder written by save_pretrained')
+    check_file(path, hint=': want a folder written by save_pretrained of transformers 4.35 or later')
+    with errors_named(path), open(path, 'rb'):
+        pass  # the library calls a file missing that it cannot open
     try:
         state = safetensors.load_file(path)
     except Exception as e:  # damaged files raise many types of exceptions
@@ -176,15 +198,9 @@ def from_transformers(folder: str, args):
     path = os.path.join(folder, 'model.safetensors')
     tensors = read_checkpoint(path)
     model, cfg = build_network(config, tensors, path)
-    vocab_path, merges_path = os.path.join(folder, 'vocab.json'), os.path.join(folder, 'merges.txt')
-    vocabulary = load_vocabulary(vocab_path)
-    load_merges(merges_path)
-    if len(vocabulary) != config['vocab_size']:
-        raise ValueError(f'{vocab_path} has {len(vocabulary)} tokens, {path} has {config["vocab_size"]}')
-    if set(SPECIAL) & set(vocabulary):
-        raise ValueError(f'{vocab_path} has {", ".join(SPECIAL)}: a fine-tuned network has no released layout')
+    vocabulary, merges = read_vocabulary(folder, config['vocab_size'])
     sizes = {key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}
-    texts = {args.encoder_path: read_text(vocab_path), args.bpe_path: read_text(merges_path),
+    texts = {args.encoder_path: vocabulary, args.bpe_path: merges,
              hparams_path: json.dumps({**sizes, 'n_ctx': model.n_ctx})}
     with all_or_none([*texts, *weights]):
         for target, text in texts.items():

@@ -90,6 +90,7 @@ from text_utils import load_vocabulary
 from utils import TimeLeft, write_sealed, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
+SHOW_EVERY = 20  # updates between two losses beside the bar on a GPU, which is waited for
 
 
 class LMLoss(nn.Module):
@@ -223,14 +224,17 @@ def train(run):
         write_network(run, module.model, 'snapshots/0/')
     since, n_tokens = time.time(), 0
 
-    for n_updates in tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total,
-                          ncols=80, disable=True if ranks.rank else None):
+    bar = tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total, ncols=80,
+               disable=True if ranks.rank else None)
+    for n_updates in bar:
         batch = data.batch(n_updates - 1).to(device)
         run.begin_update()
         loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
         state['losses'].append(ranks.sum(loss) / ranks.size)
         state['n_updates'] = n_updates
         n_tokens += data.n_batch * args.n_ctx
+        if device.type == 'cpu' or n_updates % SHOW_EVERY == 0:
+            bar.set_postfix(loss=f'{state["losses"][-1].item():.3f}', refresh=False)
         if left := time_left.say(n_updates):
             run.print(f'update {n_updates} of {n_total}: loss {state["losses"][-1].item():.3f}, '
                       f'{n_tokens / (time.time() - since):.0f} tokens/s, {left}')

@@ -31,7 +31,8 @@ def parse_args(argv=None):
     defaults = {**{name: task.defaults for name, task in TASKS.items()}, 'own': own.DEFAULTS}
     group = parser.add_argument_group('data')
     group.add_argument('--dataset', default='rocstories', choices=defaults, metavar='NAME', help='task: '
-                       f'{", ".join(defaults)}; sample and sample-... need no download, own is any file of examples')
+                       f'{", ".join(defaults)}; sample and sample-... need no download, own is any file of examples. '
+                       'Defaults differ by task, above all n_batch and n_gpu: --dataset NAME --help shows them')
     group.add_argument('--data_dir', default='data/', metavar='FOLDER', help='the files of the task')
     group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
                        'where the task has no file of them')
@@ -91,6 +92,7 @@ if __name__ == '__main__':
 
 import hashlib
 import math
+import shlex
 from argparse import Namespace
 from itertools import takewhile
 from types import SimpleNamespace
@@ -358,7 +360,8 @@ def evaluate_and_log(run, task, data, model, n_epochs):
                                      ('va', data.valid, len(data.valid), data.parts[1])):
         logits = evaluate(run, model, examples, n, check)
         line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}
-    line['va_constant'] = is_constant(task.predictions(logits))
+    line |= dict(va_constant=is_constant(task.predictions(logits)),
+                 va_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)))
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
@@ -434,10 +437,10 @@ def finish(run, task, data, model):
         if data.test.labels is not None:
             scored = scores_of(task, logits, data.test.labels, data.parts[2])
             line = {f'test_{key}': value for key, value in scored.items()}
-            run.log(**line)
             results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes),
                                                        task.positive))
+            run.log(**line, test_trivial=results['test_trivial'])
     if args.analysis and run.ranks.rank == 0:
         name = os.path.splitext(task.submission[''])[0] if '' in task.submission else args.dataset
         analysis.report(name, best['va_score'], results['test_score'], task.metrics[0])
@@ -497,6 +500,8 @@ def main(args, train_rows=None):
         for warning in data.warnings if ranks.rank == 0 else ():
             print(printable(f'warning: {warning}'))
         for options in options_of_runs(args):
+            if args.seeds and ranks.rank == 0:
+                print(f'--- seed {options.seed}, {len(results) + 1} of {len(args.seeds)}: {options.desc} ---')
             with Run(options, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))
         ranks.gather(None)  # all wait until the first one has written its files
@@ -506,6 +511,8 @@ def main(args, train_rows=None):
             for kind in ('valid', 'test'):
                 found = [getattr(result, f'{kind}_score') for result in results]
                 print(f'{kind} {task.metrics[0]}: {analysis.describe(found)}')
+            logs = shlex.quote(os.path.join(args.log_dir, f'{args.desc}-'))
+            print(f'python analysis.py {logs}*.jsonl  # compares and draws them')
         return results
     finally:
         ranks.leave()

@@ -4,9 +4,9 @@ With this tokenizer.json the `tokenizers` library gives nearly the ids of 2018. 
 regular expressions that put a blank wherever a word is split, before the text is lower-cased. Texts with equal ids, for
 the released vocabulary; in brackets with the tokenizer that transformers has for this network:
 
-    400 texts, most of them made to be difficult (250: tests/goldens)    370 (156)
+    400 texts, most of them made to be difficult (250: tests/goldens)    374 (156)
     11,226 stories and endings of the Story Cloze Test                  11,226 (9,337)
-    8,996 sentences of CoLA, QNLI and MRPC                              8,996 (6,684)
+    44,263 texts of CoLA, MRPC, STS-B and RTE, each once                44,237 (33,793)
 
 Not expressed: ftfy's repair of wrongly decoded text, most HTML entities, wide letters, URLs, rare runs of quotes, a
 final sigma. A literal "_start_" or "<unk>" in a text is read as the special token.
@@ -18,6 +18,7 @@ from collections import defaultdict
 
 from common.examples import SPECIAL
 from text_utils import CURRENCY, PUNCT, QUOTES, SYMBOLS, UNITS, char_ranges, load_rules
+from utils import read_json
 
 ALONE, IN_RUNS = '!";?+,)(*[]}{_', '-~/|'  # signs that blanks surround: each one, or a run of equal ones
 # what ftfy and text_standardize replace most often, and white space
@@ -130,7 +131,24 @@ def tokenizer_json(vocabulary: dict, merges: list, reads_classify: bool) -> str:
         decoder=dict(type='BPEDecoder', suffix='</w>'),
         model=dict(type='BPE', dropout=None, unk_token=min(vocabulary, key=vocabulary.get), fuse_unk=False,
                    continuing_subword_prefix='', end_of_word_suffix='</w>', byte_fallback=False, vocab=vocabulary,
-                   merges=merges)))
+                   merges=[' '.join(pair) for pair in merges])))  # pairs are read since tokenizers 0.20 only
+
+
+def read_tokenizer_json(path) -> tuple[dict, list]:
+    """{token: id} with the added tokens, and the merges, of a file that the library wrote. ValueError for another one.
+    """
+    content = read_json(path)
+    try:
+        model, added = content['model'], content.get('added_tokens') or []
+        vocabulary = model['vocab'] | {token['content']: token['id'] for token in added}
+        merges = [tuple(pair.split(' ') if isinstance(pair, str) else pair) for pair in model['merges']]
+        is_ours = (model['type'], model['end_of_word_suffix']) == ('BPE', '</w>')
+        if not is_ours or any(len(pair) != 2 or tuple(' '.join(pair).split()) != pair for pair in merges):
+            raise ValueError
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise ValueError(f'{path} does not hold vocabulary and merges as this network has them: BPE with the suffix '
+                         '</w>') from None
+    return vocabulary, merges
 
 
 def template(vocabulary) -> dict:

@@ -3,8 +3,10 @@
 The files are those of the public repository openai/finetune-transformer-lm at commit a69b5c4. Each file is compared
 with its git blob id there before it gets its final name, so it does not matter where it came from. Run again to
 continue a download that was interrupted. In a folder with copies of the files, --check tells whether they are right.
+In the end the network is run, and compared with hidden states that OpenAI's code gave with these weights.
 """
 import argparse
+import errno
 import hashlib
 import os
 import signal
@@ -36,6 +38,10 @@ LARGEST = 4 * 11_653_479 + 1_024  # bytes of a params_*.npy: a tenth of 116,534,
 REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm/master/model'
 PAUSES = (1, 2, 4)  # seconds to wait before each new try
 TIMEOUT, BLOCK = 30, 2 ** 16  # a try ends if the answer, or any BLOCK bytes of the file, take more seconds
+ROOT = Path(__file__).resolve().parents[1]
+RECORDED = ROOT / 'model' / 'released.npz'  # what OpenAI's code gave; `about` in it says by whom, and the licence
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # errors of a disk without room
+TOLERANCE = 3e-5  # of hidden states, which are up to 3; another implementation was within 1.5e-5
 
 
 def git_blob_id(path):
@@ -127,18 +133,66 @@ def fetch(url, part):
                          'mirror with --from')
 
 
+def compare(folder):
+    """Compare the network in a folder with RECORDED: the states of the last tokens, and the greedy continuation.
+
+    Returns the largest difference of the states. Raises ValueError where something differs too much, and what
+    `open_trained` raises.
+    """
+    sys.path.insert(0, str(ROOT))
+    import numpy as np
+    import torch
+
+    from common.trained import open_trained
+    from generate import parse_args, sample
+    from zero_shot import with_positions
+    with np.load(RECORDED) as arrays:
+        recorded = {name: arrays[name] for name in arrays.files}
+    texts, prompt = [recorded['ids_0'], recorded['ids_1']], recorded['prompt'].tolist()
+    trained = open_trained(parse_args(['--model_path', str(folder)]))
+    network, n_vocab = trained.model.transformer, trained.encoder.n_vocab
+    n_embd = network.embed.weight.size(1)
+    if n_embd != recorded['h'].shape[1] or max(map(np.max, texts)) >= n_vocab or max(map(len, texts)) > network.n_ctx:
+        raise ValueError(f'the network in {folder} is another one: {n_vocab} tokens, {network.n_ctx} positions, '
+                         f'{n_embd} wide')
+    with torch.no_grad():
+        h = [network(with_positions(network, torch.from_numpy(ids)[None]))[0, -1] for ids in texts]  # (C,) each
+    difference = (torch.stack(h) - torch.from_numpy(recorded['h'])).abs().max().item()
+    fault = '' if difference <= TOLERANCE else (  # also for nan
+        f"does not give the hidden states that OpenAI's code gave: largest difference {difference:.1g}, not within "
+        f'{TOLERANCE:.0e}')
+    made = [] if fault else torch.cat([*sample(network, n_vocab, prompt, len(recorded['continuation']),
+                                               temperature=0)]).tolist()
+    if not fault and made != recorded['continuation'].tolist():
+        fault = f'gives the right hidden states, but continues {prompt} with {made}'
+    if fault:
+        raise ValueError(f'the network in {folder} {fault}. If the files are the release, this program or its torch '
+                         'is at fault: python -m pytest tests/test_model.py tests/test_generate.py')
+    return difference
+
+
 def check_or_fetch(to, source, only_check):
-    """Fetch the files that `to` lacks, or only print which ones. Returns 0 if all files are right, otherwise 1."""
+    """Fetch the files that `to` lacks, or only print which ones; then compare the network. Returns the exit status."""
     wrong = [name for name in FILES if not is_released(to / name, name)]
     if only_check:
         listed = ', '.join(f'{name} is {"wrong" if (to / name).is_file() else "missing"}' for name in wrong)
         result = f'not the release: {listed}' if wrong else f'the release: {len(FILES)} blob ids are right'
         print(f'{to} is {result}', flush=True)
-        return 1 if wrong else 0
+        if 'missing' in listed:
+            return 1
+    else:
+        fetch_all(wrong, to, source)
+    difference = compare(to)  # files with other bytes may hold the same network
+    print(f"the network in {to} gives the hidden states that OpenAI's code gave: largest difference {difference:.1g}")
+    return 1 if wrong and only_check else 0
+
+
+def fetch_all(names, to, source):
+    """Fetch these files to the folder `to`. Raises what `fetch` raises."""
     if not source.startswith(('http://', 'https://')):
         raise ValueError(f'--from {source}: not an address with http:// or https://')
     to.mkdir(parents=True, exist_ok=True)
-    for name in wrong:
+    for name in names:
         part = to / f'{name}.part'
         if part.is_symlink() or not part.is_file():
             part.unlink(missing_ok=True)  # to write into a link or a pipe would do harm
@@ -146,11 +200,10 @@ def check_or_fetch(to, source, only_check):
         part.replace(to / name)
         print(f'{name}: {(to / name).stat().st_size:,} bytes, right', flush=True)
     print(f'{len(FILES)} of {len(FILES)} files are right in {to}', flush=True)
-    return 0
 
 
 def main(args):
-    """Returns the exit status: 0 all files right, 1 --check found a wrong one, 2 error, 130 and 141 interrupted."""
+    """Returns the exit status: 0 all is right, 1 --check found a wrong file, 2 error, 130 and 141 interrupted."""
     try:
         return check_or_fetch(args.model_path, args.source, args.check)
     except BrokenPipeError:  # the reader of the output has ended, for example | head -1
@@ -159,10 +212,12 @@ def main(args):
     except KeyboardInterrupt:
         print('interrupted; the bytes received are kept: run the same command to continue', file=sys.stderr)
         return 130
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, ImportError) as e:
         if isinstance(e, OSError) and e.errno:  # from the file system; `receive` words those of the network
-            path = e.filename2 or e.filename or args.model_path
-            e = f'{path}: {e.strerror}; make room or name another folder with --model_path, then run again'
+            path, what = e.filename2 or e.filename or args.model_path, 'make room' if e.errno in FULL else 'change this'
+            e = f'{path}: {e.strerror}; {what} or name another folder with --model_path, then run again'
+        elif isinstance(e, ImportError):
+            e = f'{e}, so the network was not compared: pip install -r requirements.txt, then run again with --check'
         print('download.py:', *str(e).split(), file=sys.stderr)  # a server may put line ends into its words
         return 2
 
@@ -175,7 +230,8 @@ def parse_args(argv=None):
     group.add_argument('--from', dest='source', metavar='URL', default=REPOSITORY,
                        help="address of a mirror's folder (default: OpenAI's repository)")
     group.add_argument('--check', action='store_true',
-                       help='only print whether the folder is the release; exit status 1 if it is not')
+                       help='only print whether the folder is the release, and compare the network in it; exit status '
+                       '1 if it is not the release, 2 if the network gives something else')
     return parser.parse_args(argv)
 
 

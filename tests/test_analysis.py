@@ -143,9 +143,9 @@ def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
 
 def p_of(differences) -> str:
     """The p-value printed for two configurations whose test accuracies differ by these numbers."""
-    rows = [dict(dataset='x', name=name, seed=seed, validation=np.nan, test=50 + sign * d / 2)
+    rows = [dict(task='x', metric='accuracy', name=name, seed=seed, validation=np.nan, test=50 + sign * d / 2)
             for seed, d in enumerate(differences) for name, sign in (('a', 1), ('b', -1))]
-    line, = analysis.comparisons(pd.DataFrame(rows), 'accuracy')
+    line, = analysis.comparisons(pd.DataFrame(rows))
     return line[line.index('p = '):]
 
 
@@ -159,7 +159,7 @@ def test_sign_flips():
 
 def test_only_runs_of_one_task_are_compared(tmp_path, capsys):
     paths = [log_of(tmp_path / f'{task}-{seed}.jsonl', seed, [80., 81.], task=task) for task in 'ab' for seed in (1, 2)]
-    assert seeds_of(*paths) == {'dataset=a': [1, 2], 'dataset=b': [1, 2]}
+    assert seeds_of(*paths) == {'a': [1, 2], 'b': [1, 2]}
     assert ' minus ' not in capsys.readouterr().out
 
 
@@ -186,8 +186,32 @@ def test_contents_of_files_belong_to_a_configuration_and_paths_do_not(tmp_path):
     paths = [log_of(tmp_path / f'{i}.jsonl', i, [80., 81.], model_path=str(i),
                     environment=dict(weights=w, commit=str(i)))
              for i, w in enumerate(('aaaaaaaaaaaa', 'aaaaaaaaaaaa', 'bbbbbbbbbbbb'))]
-    assert seeds_of(*paths) == {'weights=aaaaaaaa': [0, 1], 'weights=bbbbbbbb': [2]}
-    assert analysis.describe([None]) == 'unknown' and 'mean' not in analysis.describe([80.])
+    assert seeds_of(*paths) == {'weights of 0': [0, 1], 'weights of 2': [2]}
+    assert analysis.describe([None]) == 'unknown' and analysis.describe([80.]) == '80.00, one run'
+
+
+def test_runs_are_named_in_words(tmp_path, capsys):
+    """By the task, where there are several; by files only where nothing else tells runs of a task apart."""
+    def log(i, task, seed, **options):
+        files = dict(texts='1ee2014c', ids='99', weights='77') | options.pop('files', {})
+        return log_of(tmp_path / f'{i}.jsonl', seed, [80., 81.], task=task, model_path='model/sample/',
+                      environment=files, data_dir='data/', **options)
+    paths = [log(0, 'cola', 1, n_batch=32, files=dict(texts='5', ids='5')), log(1, 'rte', 1, n_batch=8, lr_warmup=0.1),
+             log(2, 'rte', 1, n_batch=8, lr_warmup=0.2)]
+    assert seeds_of(*paths) == {'cola': [1], 'rte lr_warmup=0.1': [1], 'rte lr_warmup=0.2': [1]}
+    paths = [log(3, 'own', 1, train='a/letters.csv'),
+             log(4, 'own', 1, train='a/letters.csv', files=dict(texts='5', ids='6'))]
+    assert seeds_of(*paths) == {'texts of a/letters.csv (1)': [1], 'texts of a/letters.csv (2)': [1]}
+    capsys.readouterr()
+    assert seeds_of(paths[0]) == {'letters.csv': [1]}
+    assert capsys.readouterr().out == (
+        'letters.csv: seed 1\n  validation accuracy: 81.00, one run\n  test accuracy: unknown\n')
+
+
+def test_a_log_whose_name_is_not_utf_8_is_read(tmp_path):
+    path = tmp_path / os.fsdecode(b'l\xe9.jsonl')
+    log_of(path, 1, [80., 81.])
+    assert seeds_of(path) == {'rocstories': [1]}
 
 
 def test_options_of_any_kind_are_told_apart_by_all_of_their_text(tmp_path):
@@ -259,16 +283,16 @@ def test_seeds_of_one_configuration_are_one_line_and_a_mark_each(drawn, tmp_path
     logs = [log_of(tmp_path / f'{seed}.jsonl', seed, [80., 84 + seed, 83.], 80. + seed) for seed in (3, 1, 2)]
     curves, scores = drawn(*logs)
     curve, cost = curves.axes
-    assert legend(curves) == ['all runs (3 seeds)'] and len(curves.legends) == 1
+    assert legend(curves) == ['rocstories (3 seeds)'] and len(curves.legends) == 1
     [[line], [dashed]] = curve.lines, cost.lines
     assert line.get_ydata().tolist() == [80, 86, 83]
     assert line.get_xdata().tolist() == dashed.get_xdata().tolist() == [46, 92, 138]
-    assert curve.get_ylim() == (70, 100) and curve.get_xlim()[0] == 0
-    assert (curve.get_title(), curve.get_ylabel()) == ('validation: higher is better', 'accuracy (%)')
-    assert (cost.get_title(), cost.get_ylabel()) == ('validation: lower is better', 'cost')
+    assert curve.get_ylim() == (70, 101.2) and curve.get_xlim()[0] == 0
+    assert (curve.get_title(), curve.get_ylabel()) == ('rocstories\nvalidation: higher is better', 'accuracy (%)')
+    assert (cost.get_title(), cost.get_ylabel()) == ('rocstories\nvalidation: lower is better', 'cost')
     assert legend(scores)[1:] == ['paper, best run: 86.5', "authors' code, median of 10: 85.8"]
     assert [ax.texts[0].get_text() for ax in scores.axes] == ['86.0', '82.0']                # the medians
-    assert all(ax.get_ylim() == (70, 100) for ax in scores.axes)
+    assert all(ax.get_ylim() == (70, 101.2) for ax in scores.axes)
 
 
 def test_many_seeds_are_summed_up(drawn, tmp_path):
@@ -280,15 +304,15 @@ def test_many_seeds_are_summed_up(drawn, tmp_path):
     assert [line.get_ydata().tolist() for line in curve.lines] == [[60, 74.5], [60, 83.5]]
     assert [area.get_datalim(curve.transData).intervaly.tolist() for area in curve.collections] == [[60, 79], [60, 88]]
     [panel] = scores.axes                                              # no run has a test score
-    assert legend(scores) == ['lm_coef=0', 'lm_coef=9'] and panel.get_title() == 'validation: higher is better'
+    assert legend(scores) == ['lm_coef=0', 'lm_coef=9'] and panel.get_title() == 'x\nvalidation: higher is better'
     assert [line.get_ydata().tolist() for line in panel.lines] == [[*range(70, 80)], [*range(79, 89)]]
 
 
 @pytest.mark.parametrize('metric, scores, label, limits', [
-    ('matthews', [-5., 12.], 'Matthews correlation (%)', (-30, 100)),
-    ('pearson', [60., 75.], 'Pearson correlation (%)', (50, 100)),
-    ('f1', [100.], 'F1 (%)', (90, 100)), ('acc', [50., 50.], 'accuracy (%)', (40, 100)),
-    ('other', [50.], 'score (%)', (40, 100))])
+    ('matthews', [-5., 12.], 'Matthews correlation (%)', (-30, 105.2)),
+    ('pearson', [60., 75.], 'Pearson correlation (%)', (50, 102)),
+    ('f1', [100.], 'F1 (%)', (90, 100.4)), ('acc', [50., 50.], 'accuracy (%)', (40, 102.4)),
+    ('other', [50.], 'score (%)', (40, 102.4))])
 def test_axes_fit_any_metric(drawn, tmp_path, metric, scores, label, limits):
     lines = [dict(seed=1, n_iter=len(scores), dataset='x', time=0)]
     lines += [{'n_epochs': n, 'n_updates': n, 'va_cost': 0.5, 'va_score': score, f'va_{metric}': score}
@@ -297,6 +321,36 @@ def test_axes_fit_any_metric(drawn, tmp_path, metric, scores, label, limits):
     path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     curve, _ = drawn(str(path))[0].axes
     assert curve.get_ylabel() == label and curve.get_ylim() == limits
+
+
+def test_each_task_has_its_row_its_metric_and_its_constant_answer(drawn, tmp_path):
+    paths = []
+    for task, metric, trivial in (('cola', 'matthews', 0.), ('rte', 'acc', 52.5), ('cola', 'matthews', 0.)):
+        lines = [dict(seed=len(paths), n_iter=1, dataset=task, time=0)]
+        lines += [{'n_epochs': 1, 'n_updates': 9, 'va_cost': 0.5, 'va_score': 100., f'va_{metric}': 100.,
+                   'va_trivial': trivial}, dict(test_score=60., test_trivial=trivial + 1)]
+        paths.append(tmp_path / f'{len(paths)}.jsonl')
+        paths[-1].write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    curves, scores = drawn(*map(str, paths))
+    labels = [ax.get_ylabel() for ax in scores.axes]
+    assert labels == ['Matthews correlation (%)'] * 2 + ['accuracy (%)'] * 2
+    assert [ax.get_ylabel() for ax in curves.axes] == [labels[0], 'cost', labels[2], 'cost']
+    assert [ax.get_title().split('\n')[0] for ax in scores.axes] == ['cola', 'cola', 'rte', 'rte']
+    lines = [line for ax in scores.axes for line in ax.lines if line.get_label() == 'the best constant answer']
+    assert [line.get_ydata()[0] for line in lines] == [0, 1, 52.5, 53.5]
+    for fig in curves, scores:
+        assert legend(fig).count('the best constant answer') == 1
+        for ax in fig.axes:
+            low, high = ax.get_ylim()
+            assert all(low < y < high for line in ax.lines for y in line.get_ydata())     # marks are not cut
+
+
+@pytest.mark.parametrize('name', ['module://no_such_package.backend', 'no_such_backend'])
+def test_a_backend_of_jupyter_that_is_not_here_is_not_needed(logs, tmp_path, name):
+    pytest.importorskip('matplotlib')
+    argv = [sys.executable, analysis.__file__, *logs, '--figure_dir', str(tmp_path / 'figures')]
+    done = subprocess.run(argv, env={**os.environ, 'MPLBACKEND': name}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '') and (tmp_path / 'figures' / 'accuracies.png').exists()
 
 
 def test_figures_are_drawn(logs, tmp_path, monkeypatch):
@@ -325,8 +379,13 @@ def test_runs_over_seeds_are_single_runs_and_can_be_resumed(tmp_path, capsys):
     single = run('--seed', '4', '--desc', 'one')
     many = run('--seeds', '3-4', '--desc', 'many')
     assert [r.desc for r in many] == ['many-3', 'many-4'] and many[1].losses == single.losses != many[0].losses
-    accuracies = [r.valid_accuracy for r in many]
-    assert f'valid accuracy: {analysis.describe(accuracies)}' in capsys.readouterr().out
+    *lines, valid, test, last = capsys.readouterr().out.splitlines()
+    assert valid == f'valid accuracy: {analysis.describe([r.valid_accuracy for r in many])}'
+    assert test.startswith('test accuracy: ') and last.startswith(f'python analysis.py {tmp_path}/log/many-*.jsonl')
+    assert [line for line in lines if line.startswith('---')] == ['--- seed 3, 1 of 2: many-3 ---',
+                                                                  '--- seed 4, 2 of 2: many-4 ---']
+    written = [json.loads(line) for line in Path(many[0].log_path).read_text().splitlines()]
+    assert written[-1]['test_trivial'] == many[0].test_trivial and written[1]['va_trivial'] == many[0].valid_trivial
     assert (tmp_path / 'submission' / 'many-3' / 'ROCStories.tsv').exists()
     again = run('--seeds', '3,4,6', '--desc', 'many', '--resume')
     assert capsys.readouterr().out.count('is complete') == 2 and again[2].desc == 'many-6'

@@ -5,12 +5,13 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 
 import pytest
 import torch
 from reference import GOLDENS, assert_close
-from toy import TOY, toy_run, with_stories
+from toy import ROOT, TOY, toy_run, with_stories
 
 import convert
 import generate
@@ -136,6 +137,85 @@ def test_a_fine_tuned_run_opens_with_its_head(tmp_path):
         main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
 
 
+def saved_again(folder, again):
+    """The files in `folder`, as the library of today writes them: vocabulary and merges are in tokenizer.json alone."""
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(again)
+    architecture, = json.loads((folder / 'config.json').read_text())['architectures']
+    getattr(transformers, architecture).from_pretrained(folder).save_pretrained(again)
+    for name in ('vocab.json', 'merges.txt'):  # which it wrote before version 5
+        (again / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize('merges', ['pairs', 'texts'])
+def test_what_the_library_saved_again_comes_back(tmp_path, merges):
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    saved_again(tmp_path / 'hf', tmp_path / 'again')
+    path = tmp_path / 'again' / 'tokenizer.json'
+    content = json.loads(path.read_text())
+    pairs = [merge.split(' ') if isinstance(merge, str) else merge for merge in content['model']['merges']]
+    content['model']['merges'] = pairs if merges == 'pairs' else [' '.join(pair) for pair in pairs]
+    path.write_text(json.dumps(content))
+    main(parse_args(['--from_transformers', str(tmp_path / 'again'), '--model_path', str(tmp_path / 'back')]))
+    assert_close(ours(tmp_path / 'back')[0], ours(TOY, *SIZE)[0], atol=0)
+    assert (tmp_path / 'back' / 'vocab_40000.bpe').read_bytes() == (TOY / 'vocab_40000.bpe').read_bytes()
+    vocabularies = [(folder / 'encoder_bpe_40000.json').read_text() for folder in (tmp_path / 'back', TOY)]
+    assert json.loads(vocabularies[0]) == json.loads(vocabularies[1])
+
+
+@pytest.mark.parametrize('head, form', [('multiple_choice', 'choices'), (('classification', 3), 'text')])
+def test_a_fine_tuned_export_saved_again_is_not_a_language_model(tmp_path, monkeypatch, head, form):
+    monkeypatch.setattr(convert, 'open_trained', open_with_head(head, form, CLASSES))
+    main(parse_args(['--to_transformers', str(tmp_path / 'hf'), '--model_path', str(TOY), *SIZE]))
+    saved_again(tmp_path / 'hf', tmp_path / 'again')
+    with pytest.raises(ValueError, match='tokenizer.json has _start_.*: a fine-tuned network has no released layout'):
+        main(parse_args(['--from_transformers', str(tmp_path / 'again'), '--model_path', str(tmp_path / 'model')]))
+    assert not (tmp_path / 'model').exists()
+
+
+@pytest.mark.parametrize('changes, words', [
+    (dict(type='WordPiece'), 'does not hold vocabulary and merges'), (dict(end_of_word_suffix=None), 'does not hold'),
+    (dict(merges=['a b c']), 'does not hold'), (dict(merges=[['a', 5]]), 'does not hold'),
+    (dict(merges=[['a b', 'c']]), 'does not hold'), (dict(merges=None), 'does not hold'),
+    (dict(vocab=['a']), 'does not hold'), (dict(vocab={'a': 0}), 'has 1 tokens, but the weights beside it want 124'),
+    (dict(vocab={str(i): float(i) for i in range(124)}), 'with the ids 0, 1, 2'),
+    (dict(vocab={str(i): i // 2 for i in range(124)}), 'with the ids 0, 1, 2')], ids=range(10))
+def test_a_wrong_tokenizer_json_is_one_line(tmp_path, changes, words):
+    their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
+    vocabulary = json.loads((tmp_path / 'hf' / 'vocab.json').read_text())
+    (tmp_path / 'hf' / 'vocab.json').unlink()
+    model = dict(type='BPE', end_of_word_suffix='</w>', vocab=vocabulary, merges=[]) | changes
+    (tmp_path / 'hf' / 'tokenizer.json').write_text(json.dumps(dict(model=model)))
+    with pytest.raises(ValueError, match=f'tokenizer.json .*{words}') as error:
+        main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
+    assert '\n' not in str(error.value) and not (tmp_path / 'model').exists()
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+    their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
+
+    def refuse(path, *args, **kwargs):
+        if str(path).endswith('.safetensors'):
+            raise PermissionError(13, 'Permission denied', path)
+        return open(path, *args, **kwargs)
+    monkeypatch.setattr(convert, 'open', refuse, raising=False)
+    with pytest.raises(PermissionError, match='Permission denied.*model.safetensors'):
+        main(parse_args(['--from_transformers', str(tmp_path / 'hf'), '--model_path', str(tmp_path / 'model')]))
+
+
+def test_an_export_has_the_same_bytes_each_time_and_merges_as_texts(tmp_path):
+    """Sets have another order in each process. Merges as pairs are read since tokenizers 0.20 only."""
+    digests = set()
+    for seed in '0123':
+        code = ('import sys, hashlib; sys.path.insert(0, sys.argv[1]); from common.hf_files import tokenizer_json;'
+                'from datasets import SPECIAL; text = tokenizer_json({token: i for i, token in enumerate('
+                '["<unk>", "a", "b</w>", "ab</w>", *SPECIAL])}, [("a", "b</w>")], True);'
+                'print(hashlib.sha256(text.encode()).hexdigest(), \'"merges": ["a b</w>"]\' in text)')
+        done = subprocess.run([sys.executable, '-c', code, str(ROOT)], check=True, capture_output=True, text=True,
+                              env={**os.environ, 'PYTHONHASHSEED': seed})
+        digests.add(done.stdout)
+    assert len(digests) == 1 and digests.pop().endswith(' True\n')
+
+
 def change_config(**changes):
     def change(folder):
         config = json.loads((folder / 'config.json').read_text())
@@ -154,7 +234,7 @@ def change_tensors(change):
 @pytest.mark.parametrize('damage, words', [
     (lambda folder: (folder / 'config.json').unlink(), 'config.json is missing'),
     (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors is missing, .*: want a folder'),
-    (lambda folder: (folder / 'vocab.json').unlink(), 'vocab.json is missing'),
+    (lambda folder: (folder / 'vocab.json').unlink(), 'vocab.json is missing.*tokenizer.json too: save the tokenizer'),
     (lambda folder: (folder / 'config.json').write_text('{'), 'config.json is not a json object'),
     (lambda folder: (folder / 'config.json').write_text('[' * 100_000), 'config.json is not a json object'),
     (lambda folder: (folder / 'config.json').write_bytes(b'\xff'), 'config.json, line 1: byte 0xff is not UTF-8'),

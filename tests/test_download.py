@@ -1,24 +1,35 @@
-"""model/download.py against a small web server on this machine. All tests but the last use made-up files."""
+"""model/download.py against a small web server on this machine, and with a made-up network. The last tests are of the
+released files."""
 import importlib.util
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from reference import SHARED
+from toy import ROOT, TOY
 
-ROOT = Path(__file__).parents[1]
+from common.trained import open_trained
+from generate import parse_args
+
 CONTENT = {'params_0.npy': bytes(range(256)) * 2000, 'vocab.bpe': b'#version: 0.2\nt h\n'}  # 512,000 and 18 bytes
 # computed once with `git hash-object`, so that git_blob_id is not tested against itself
 BLOB_IDS = {
     'params_0.npy': '85ca3d5aeed19f818566b9244ef5ad7d1d11174a',
     'vocab.bpe': 'a5c16e52402a19980636c2f7fff32468757410ff',
 }
+
+
+RIGHT = "gives the hidden states that OpenAI's code gave"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -81,6 +92,7 @@ def download(monkeypatch):
     module = load()
     monkeypatch.setattr(module, 'FILES', BLOB_IDS)
     monkeypatch.setattr(module, 'PAUSES', (0, 0, 0))
+    monkeypatch.setattr(module, 'compare', lambda folder: 3e-6)
     monkeypatch.setenv('no_proxy', '*')
     return module
 
@@ -110,7 +122,8 @@ def test_downloads_each_file_once(download, server, tmp_path, slash, capsys):
     assert server.requests == [('/model/params_0.npy', None), ('/model/vocab.bpe', None)]
     assert run(download, to, server.url + slash) == 0
     assert len(server.requests) == 2
-    assert f'2 of 2 files are right in {to}' in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(
+        f'2 of 2 files are right in {to}\nthe network in {to} {RIGHT}: largest difference 3e-06\n')
 
 
 def test_a_cut_connection_is_continued_by_this_run_and_by_the_next(download, server, tmp_path, capsys):
@@ -195,7 +208,12 @@ def test_check_says_in_one_line_whether_a_folder_is_the_release(download, server
     assert run(download, tmp_path, server.url) == 0
     capsys.readouterr()
     assert run(download, tmp_path, server.url, '--check') == 0
-    assert capsys.readouterr().out == f'{tmp_path} is the release: 2 blob ids are right\n'
+    assert capsys.readouterr().out == (f'{tmp_path} is the release: 2 blob ids are right\n'
+                                       f'the network in {tmp_path} {RIGHT}: largest difference 3e-06\n')
+    (tmp_path / 'params_0.npy').write_bytes(b'old')  # the network is compared nevertheless
+    assert run(download, tmp_path, server.url, '--check') == 1
+    assert capsys.readouterr().out.endswith(f'params_0.npy is wrong\nthe network in {tmp_path} {RIGHT}: largest '
+                                            'difference 3e-06\n')
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='makes named pipes')
@@ -265,7 +283,7 @@ def test_the_bound_holds_every_released_file():
 def test_a_folder_that_cannot_be_made_is_one_line(download, server, tmp_path, capsys):
     (tmp_path / 'file').write_bytes(b'')
     assert run(download, tmp_path / 'file' / 'model', server.url) == 2
-    assert f'{tmp_path / "file" / "model"}: Not a directory; make room or name another' in one_line(capsys)
+    assert f'{tmp_path / "file" / "model"}: Not a directory; change this or name another' in one_line(capsys)
 
 
 DRIVER = '''
@@ -327,6 +345,95 @@ def test_a_full_disk_gets_one_line(server, tmp_path):
 def test_git_blob_id_is_that_of_git(download, tmp_path):
     (tmp_path / 'empty').write_bytes(b'')
     assert download.git_blob_id(tmp_path / 'empty') == 'e69de29bb2d1d6434b8b29ae775ad8c2e48c5391'
+
+
+def made_up(folder, monkeypatch, change=None, **recorded):
+    """download.compare for a toy network in `folder`, and numbers made for it in float64, of which some may differ.
+
+    change: what to do with the network, in the released layout, before it is compared.
+    """
+    shutil.copytree(TOY, folder, dirs_exist_ok=True)
+    (folder / 'hparams.json').write_text(json.dumps(dict(n_embd=16, n_head=4, n_layer=3)))
+    network = open_trained(parse_args(['--model_path', str(folder)])).model.transformer.double()
+
+    def states(ids):
+        rows = torch.tensor([[i, 124 + place] for place, i in enumerate(ids)])
+        return network(rows[None])[0]
+    ids, made, prompt = [[5, 9, 100], [123, 0, 40, 40, 7, *range(19)]], [], [40, 64]
+    with torch.no_grad():
+        for _ in range(17):
+            logits = states(prompt + made)[-1] @ network.embed.weight[:124].T
+            made.append(logits.argmax().item())
+        h = torch.stack([states(text)[-1] for text in ids]).float().numpy()
+    recorded = dict(ids_0=np.array(ids[0]), ids_1=np.array(ids[1]), h=h, prompt=np.array(prompt),
+                    continuation=np.array(made)) | {name: f(h) if name == 'h' else f for name, f in recorded.items()}
+    np.savez(folder / 'recorded.npz', **recorded)
+    if change:
+        change(folder)
+    module = load()
+    monkeypatch.setattr(module, 'RECORDED', folder / 'recorded.npz')
+    return module.compare
+
+
+def rewrite(name, change):
+    def rewritten(folder):
+        shard = np.load(folder / name)
+        change(shard)
+        np.save(folder / name, shard)
+    return rewritten
+
+
+def test_the_right_network_gives_the_recorded_numbers(tmp_path, monkeypatch):
+    assert 0 < made_up(tmp_path, monkeypatch)(tmp_path) < 5e-6
+
+
+def swap_ends(shard):
+    shard[[0, -1]] = shard[[-1, 0]]
+
+
+@pytest.mark.parametrize('change, recorded, words', [
+    (rewrite('params_5.npy', swap_ends), {}, "does not give the hidden states that OpenAI's code gave: largest"),
+    (None, dict(h=lambda h: h + np.float32(1e-4)), 'difference 0.0001, not within 3e-05'),
+    (None, dict(h=lambda h: h * np.float32('nan')), 'largest difference nan'),
+    (None, dict(continuation=np.arange(17)), r'right hidden states, but continues \[40, 64\] with \['),
+    (None, dict(h=lambda h: h[:, :8]), 'is another one: 124 tokens, 24 positions, 16 wide'),
+    (None, dict(ids_0=np.array([124])), 'is another one: 124 tokens'),
+    (None, dict(ids_0=np.zeros(25, int)), 'is another one: 124 tokens, 24 positions'),
+    (lambda folder: (folder / 'params_5.npy').write_bytes(b'old'), {}, 'params_5.npy is truncated or not'),
+], ids=range(8))
+def test_a_wrong_network_is_told_what_is_wrong(tmp_path, monkeypatch, change, recorded, words):
+    compare = made_up(tmp_path, monkeypatch, change, **recorded)
+    with pytest.raises(ValueError, match=words) as error:
+        compare(tmp_path)
+    assert '\n' not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_without_torch_the_line_says_how_to_compare(download, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(download, 'compare', load().compare)
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    assert run(download, tmp_path, server.url) == 2
+    assert 'was not compared: pip install -r requirements.txt' in one_line(capsys)
+    assert contents(tmp_path) == CONTENT
+
+
+def test_the_recorded_numbers_are_those_of_the_released_size():
+    with np.load(load().RECORDED) as recorded:
+        arrays = {name: recorded[name] for name in recorded.files}
+    assert arrays['h'].shape == (2, 768) and arrays['h'].dtype == np.float32
+    assert [arrays[f'ids_{i}'].shape for i in (0, 1)] == [(22,), (41,)]
+    assert b'Apache' in arrays['about'].item() and load().RECORDED.stat().st_size < 8000
+    if not (SHARED / 'goldens' / 'released.npz').is_file():
+        pytest.skip('the whole recording is not beside the repository')
+    with np.load(SHARED / 'goldens' / 'released.npz') as whole:
+        for i in (0, 1):
+            assert (arrays[f'ids_{i}'] == whole[f'ids_{i}']).all() and (arrays['h'][i] == whole[f'h_{i}'][-1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / 'model' / 'params_9.npy').is_file(),
+                    reason='needs the released weights: python model/download.py')
+def test_the_released_network_gives_what_openais_code_gave():
+    assert load().main(load().parse_args(['--check'])) == 0
 
 
 @pytest.mark.parametrize('name', ['params_shapes.json', 'encoder_bpe_40000.json', 'vocab_40000.bpe'])

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from reference import assert_close, needs_float16, toy_language_model
-from toy import ROOT, TOY, VOCABULARY, toy_run, with_stories
+from toy import TOY, VOCABULARY, toy_run, with_stories
 
 import generate
 from common.trained import open_trained
@@ -252,14 +252,3 @@ def test_more_candidates_than_tokens_are_all_tokens():
 @pytest.mark.parametrize('dtype', ['bfloat16', pytest.param('float16', marks=needs_float16)])
 def test_half_precision_generates(dtype):
     assert main(toy_args('--prompt', 'the cat', '--gen_len', '4', '--dtype', dtype))[0]
-
-
-@pytest.mark.weights
-@pytest.mark.skipif(not (ROOT / 'model' / 'params_9.npy').is_file(),
-                    reason='needs the released weights: python model/download.py')
-def test_the_released_weights_continue_as_published():
-    """The greedy continuation that the transformers library publishes in its tests of this model."""
-    trained = open_trained(parse_args(['--model_path', str(ROOT / 'model')]))
-    made = sample(trained.model.transformer, trained.encoder.n_vocab, [481, 4735, 544], 17, temperature=0)
-    assert [int(i) for i in made] == [246, 963, 870, 762, 239, 244, 40477, 244, 249, 719, 881, 487, 544, 240, 244, 603,
-                                      481]

@@ -71,6 +71,20 @@ def tokens_of(folder, *argv):
 VOCABULARY = ['--encoder_path', f'{TOY}/encoder_bpe_40000.json', '--bpe_path', f'{TOY}/vocab_40000.bpe']
 
 
+def test_the_bar_shows_the_loss_of_the_last_update(run, tmp_path, monkeypatch):
+    shown, bars = [], []
+
+    class Bar(pretrain.tqdm):
+        def set_postfix(self, loss, **_):
+            bars.append(self)
+            shown.append(float(loss))
+    monkeypatch.setattr(pretrain, 'tqdm', Bar)
+    put(tmp_path, a=random_text())
+    log = run(*VOCABULARY, '--n_iter', '1', '--log_every', '5').log
+    assert len(shown) == log[-1]['n_updates'] and len({*map(id, bars)}) == 1
+    assert np.mean(shown[:5]) == pytest.approx(log[0]['tr_loss'], abs=1e-3)
+
+
 def test_a_run_says_what_it_does_and_how_fast_it_is(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(utils, 'SAY_EVERY', 0)
     put(tmp_path, a=random_text())

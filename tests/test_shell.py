@@ -127,6 +127,7 @@ def test_help_shows_the_defaults_of_the_task_and_of_the_model_folder():
     [(_, text, _)] = found.values()
     text = ' '.join(text.split())
     assert 'epochs (default: 3)' in text and 'peak learning rate (default: 0.001)' in text
+    assert 'Defaults differ by task' in text
     assert 'width of the hidden states (default: 128)' in text        # hparams.json in model/sample
 
 

@@ -4,6 +4,7 @@ import ast
 import copy
 import errno
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -177,6 +178,16 @@ def test_a_damaged_shard_gets_one_line(copied, damage, words):
     assert '\n' not in str(error.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())  # unchanged
     assert not (copied / 'unpickled').exists()
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EMFILE, errno.ENODEV])
+def test_a_shard_that_cannot_be_opened_is_not_called_damaged(monkeypatch, number):
+    def refuse(name, mode):
+        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(np.lib.format, 'open_memmap', refuse)
+    with pytest.raises(OSError, match=r'Errno \d+. .*params_0.npy') as error:
+        load_openai_pretrained_model(toy_model(), n_ctx=14, n_special=3, path=TOY)
+    assert error.value.errno == number and 'download' not in str(error.value)
 
 
 @pytest.mark.parametrize('text', ['', '{', '[[1]]', '{}', 'null', '[[24, 16], [124, 16], [1, 16, 47]]',
