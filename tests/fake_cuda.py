@@ -5,9 +5,9 @@
         x + torch.ones(3)  # RuntimeError: add mixes devices
         x.sum().item()  # works, and is in gpu.waits
 
-A tensor `on the device` is a tensor on the CPU whose dispatch keys are those of CUDA: torch's autograd and its rules of
-autocast for CUDA apply, and FakeCuda computes each operation on the CPU. It finds, also in a backward pass, in the
-optimizer and in torch's own Python code:
+A tensor `on the device` is a tensor on the CPU whose dispatch keys are those of CUDA, so that each operation on it comes
+to FakeCuda, which computes it on the CPU. `x.device` is cuda:0, and torch.autocast('cuda') casts by the rules below. It
+finds, in forward and backward passes, in the optimizer and in torch's own Python code:
 
 - operations on tensors of both devices, except those with a number (0 dimensions) on the host, as CUDA has it;
 - operations that only a CPU has: those of oneDNN, and those for which torch's table of operations lists no CUDA;
@@ -18,8 +18,8 @@ optimizer and in torch's own Python code:
 
 It cannot find what depends on a GPU's kernels: wrong numbers, missing dtypes, limits of sizes, operations that are not
 deterministic; nor memory, speed, streams and races between them, CUDA graphs, torch.compile, NCCL, and several GPUs. A
-kernel that waits by itself is not seen, except `multinomial`. Not computed here: deep copies, in-place changes of a
-shape, and copies to another device that gradients flow through.
+kernel that waits by itself is not seen, except `multinomial`, nor is torch.save. Not computed here: deep copies,
+in-place changes of a shape, and copies to another device that gradients flow through.
 """
 
 import os
@@ -228,7 +228,7 @@ class Calls(TorchFunctionMode):
             kwargs['device'] = CPU
         outer, self.gpu.in_call = self.gpu.in_call, any(map(on_device, tensors_in(args, kwargs)))
         generator = kwargs.get('generator')
-        if generator is not None and generator.fake != (self.gpu.in_call or is_cuda(asked)):
+        if generator is not None and getattr(generator, 'fake', False) != (self.gpu.in_call or is_cuda(asked)):
             raise RuntimeError(f'{name}: the generator is not on the device of the tensors')
         try:
             out = func(*args, **kwargs)

@@ -40,14 +40,14 @@ LOGITS = 'common/predict.py evaluate: copy to the host'
 # each file of parameters: each of them must be finite; in float16 a checkpoint has the scale of the loss and its age
 FINITE, SCALE = 'common/checkpoint.py all_finite: number', 'common/checkpoint.py save: number'
 # --submit: the best parameters; --resume: the parameters, and the state of the optimizer
-BEST, RESTORE = (f'{place}: copy to the device' for place in ('train.py finish', 'common/checkpoint.py restore'))
+BEST, RESTORE, MOMENTS = (f'{place}: copy to the device' for place in (
+    'train.py finish', 'common/checkpoint.py restore', 'opt.py load_state_dict'))
 # pretrain.py, each line of the log, or about the time that is left: mean losses
 LOG_LM, VALID_LM = 'pretrain.py train: number', 'pretrain.py validate: number'
 # pretrain.py, the result, each parameter: it must be finite; the pieces of the shards
 SAVE_LM = [f'model_pytorch.py save_openai_pretrained_model: {what}' for what in ('number', 'copy to the host')]
 # --plain, each tower: X, M and Y are moved, and model_pytorch.py refuses sequences without a classify token
 PLAIN = {'train.py forward: copy to the device': 3, 'model_pytorch.py states_at: number': 1}
-
 
 
 @pytest.mark.parametrize('plain', [False, True], ids=['fast', 'plain'])
@@ -118,7 +118,7 @@ def test_a_run_is_continued(folder, monkeypatch):
     monkeypatch.undo()
     with FakeCuda() as gpu:
         assert toy_run(folder, *argv, '--desc', 'again', '--resume').losses == expected
-    assert gpu.waits[RESTORE] >= N_STATE and gpu.waits[FETCH] == gpu.waits[SCALER] == 1
+    assert [gpu.waits[place] for place in (RESTORE, MOMENTS, FETCH, SCALER)] == [N_STATE, 3 * N_SMALL, 1, 1]
 
 
 @pytest.mark.parametrize('dtype, more', [('bfloat16', {}), ('float16', {SCALER_LM: 12, SCALE: 2})])
