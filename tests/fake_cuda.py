@@ -5,7 +5,7 @@
         x + torch.ones(3)  # RuntimeError: add mixes devices
         x.sum().item()  # works, and is in gpu.waits
 
-A tensor `on the device` is a tensor on the CPU whose dispatch keys are those of CUDA, so that each operation on it comes
+A tensor `on the device` is one on the CPU whose dispatch keys are those of CUDA, so that each operation on it comes
 to FakeCuda, which computes it on the CPU. `x.device` is cuda:0, and torch.autocast('cuda') casts by the rules below. It
 finds, in forward and backward passes, in the optimizer and in torch's own Python code:
 
