@@ -201,7 +201,8 @@ def validate(run, module, data):
     losses = torch.zeros(len(parts), device=run.device)
     for i in range(ranks.rank, len(parts), ranks.size):
         with run.autocast:
-            losses[i] = module(data.cut_out(parts[i], len(data.tokens)).to(run.device), data.n_valid * data.n_ctx)
+            part = fast.move(data.cut_out(parts[i], len(data.tokens)), run.device)
+            losses[i] = module(part, data.n_valid * data.n_ctx)
     return ranks.sum(losses).sum().item()  # each loss was computed by one process and is 0 on the others
 
 
@@ -227,7 +228,7 @@ def train(run):
     bar = tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total, ncols=80,
                disable=True if ranks.rank else None)
     for n_updates in bar:
-        batch = data.batch(n_updates - 1).to(device)
+        batch = fast.move(data.batch(n_updates - 1), device)
         run.begin_update()
         loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
         state['losses'].append(ranks.sum(loss) / ranks.size)

@@ -270,8 +270,8 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
 
     def loss_of(tower):
         loss, clf_losses, lm_losses = runner(*tower)
-        clf_loss = clf_losses.detach().mean()
-        losses.append(torch.stack([clf_loss, torch.zeros_like(clf_loss) if lm_losses is None else lm_losses.mean()]))
+        clf_loss, lm_loss = (t if t is None else t.detach().mean() for t in (clf_losses, lm_losses))
+        losses.append(torch.stack([clf_loss, torch.zeros_like(clf_loss) if lm_loss is None else lm_loss]))
         return loss / n_towers
 
     towers = list(zip(*(t.chunk(n_towers) for t in batch), strict=True))
@@ -429,7 +429,7 @@ def finish(run, task, data, model):
                    data=data.digest, log_path=run.log_path, best_path=best_path,
                    hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
     if args.submit and data.test is not None:
-        state = load_state(best_path, run.device)
+        state = load_state(best_path)
         model.load_state_dict({**state, **dict.fromkeys(TABLE, state[TABLE[0]][:len(model.transformer.embed.weight)])})
         logits = evaluate(run, model, data.test, len(data.test))
         results['test_logits'] = logits.tolist()

@@ -108,10 +108,9 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
             before[n, first - 1:len(ids) - 1] = True
         X_choices, M_choices = with_positions(transformer, X).unflatten(0, (-1, K)), M.unflatten(0, (-1, K))
         pack = fast.pack_shared if K > 1 else fast.pack
-        packing = fast.to_device(pack(X_choices, M_choices, clf_token=-1), we.device)
-        h = fast.hidden_rows(transformer, packing, we)  # (R, C)
-        rows = packing.row_of[before.to(we.device)]  # (L,)
-        targets = X[:, 1:][before[:, :-1]].to(we.device)  # (L,)
+        packing = pack(X_choices, M_choices, clf_token=-1)  # on the CPU, which then does not wait for a GPU
+        rows, targets = (fast.move(t, we.device) for t in (packing.row_of[before], X[:, 1:][before[:, :-1]]))  # (L,)
+        h = fast.hidden_rows(transformer, fast.to_device(packing, we.device), we)  # (R, C)
         scores = [fast.product(h[row], we[:n_vocab].T).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
                   for row, target in iter_data(rows, targets, n_batch=fast.LM_CHUNK)]
         scores = torch.cat(scores).cpu()  # (L,)

@@ -296,14 +296,15 @@ def save_state(path: str, state: dict):
             raise
 
 
-def load_state(path: str, device='cpu') -> dict:
-    """Read a file of `save_state`; nothing is unpickled but tensors and plain values. Raises ValueError if damaged."""
+def load_state(path: str) -> dict:
+    """Read a file of `save_state`, to the CPU; nothing is unpickled but tensors and plain values. Raises ValueError if
+    damaged."""
     check_file(path)
     try:
         if zipfile.is_zipfile(path):
             check_archive(path)
         with warnings.catch_warnings(action='ignore'):  # torch warns of some pickles before it refuses them
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # torch raises a dozen kinds for damaged files
         if isinstance(e, OSError) and e.errno:  # it cannot be read
             raise

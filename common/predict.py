@@ -38,7 +38,8 @@ def evaluate(run, model, examples, n, check=None):
             X, M = map(torch.from_numpy, examples.batch(batch.flat))  # (G*Q, K, n_ctx, 2), (G*Q, K, n_ctx)
             X, M = (t.reshape(len(batch), -1, *t.shape[2:]) for t in (X, M))  # the choices of a group: (G, Q*K, ...)
             found = model(X.to(device))[1] if run.args.plain else fast.task_logits(model, X, M)
-            logits[batch.ravel()] = found.float().view(-1, n_out)
+            rows = fast.move(torch.from_numpy(batch.ravel()), device)  # (G*Q,)
+            logits[rows] = found.float().view(-1, n_out)
     return ranks.sum(logits).cpu()  # each row was computed by one process and is 0 on the others
 
 

@@ -75,13 +75,18 @@ def peak_of(device):
     return int(re.search(r'VmHWM:\s*(\d+) kB', read_text('/proc/self/status'))[1]) / 2 ** 10
 
 
-def step_cost(args, name, B, n_ctx, rounds):
-    """Median seconds of a contender's training step, and the peak of memory in MiB."""
+def step_cost(args, name, B, n_ctx, rounds, n_parts=1, pretraining=False):
+    """Median seconds of a contender's training step, which computes B examples in n_parts, and the peak of memory in
+    MiB."""
     cfg, device = contenders.setup(args)
-    step = contenders.training_steps(args, cfg, n_ctx, device)[name]()
-    stories = contenders.drawn_stories(B, cfg.n_tokens, n_ctx, full=n_ctx != contenders.T_DATA)
-    batch = partial(contenders.get_batch, stories, B)
-    seconds = report.take_turns({name: step}, batch, rounds, device)[name]
+    if pretraining:
+        steps = contenders.lm_steps(args, cfg, n_ctx, device, B // n_parts)
+        batch = partial(contenders.drawn_tokens, cfg, B, n_ctx)
+    else:
+        steps = contenders.training_steps(args, cfg, n_ctx, device, n_parts)
+        stories = contenders.drawn_stories(B, cfg.n_tokens, n_ctx, full=n_ctx != contenders.T_DATA)
+        batch = partial(contenders.get_batch, stories, B)
+    seconds = report.take_turns({name: steps[name]()}, batch, rounds, device)[name]
     return float(np.median(seconds)), peak_of(device)
 
 
@@ -96,11 +101,19 @@ def bench_train(args, cfg, device):
 
 
 def bench_memory(args, cfg, device):
-    mib = {name: run_apart(step_cost, args, name, 20, contenders.T_DATA, 1)[1]
-           for name in contenders.training_steps(args, cfg, contenders.T_DATA, device)}
-    rows = [[name, f'{peak / mib["plain"]:.2f}', f'{peak:.0f}'] for name, peak in mib.items()]
-    what = 'Allocated on the GPU' if device.type == 'cuda' else 'Resident memory of the process, Python and torch too'
-    return [f'{what}; fine-tuning in batches of 20.', '', *report.table(['', 'of plain', 'MiB'], rows)]
+    n_ctx, rows = 32 if args.toy else 512, []
+    for what, T, pretraining, names in (
+            ('fine-tuning', contenders.T_DATA, False, contenders.training_steps(args, cfg, contenders.T_DATA, device)),
+            ('pre-training', n_ctx, True, contenders.lm_steps(args, cfg, n_ctx, device, 8))):
+        mib = {}
+        for name in names:
+            n_parts = 1 if name in contenders.WITHOUT_TOWERS else 2  # in the second there are gradients of the first
+            mib[name] = run_apart(step_cost, args, name, 8 * n_parts, T, 1, n_parts, pretraining)[1]
+        rows += [[f'{what}: {name}', f'{peak / mib["plain"]:.2f}', f'{peak:.0f}'] for name, peak in mib.items()]
+    memory = 'Allocated on the GPU' if device.type == 'cuda' else 'Resident memory of the process, Python and torch too'
+    return [f'{memory}, in the default runs of train.py and pretrain.py: 8 stories or 8 sequences of {n_ctx} tokens at '
+            'a time, whose gradients add up. transformers and the port take 8 stories in a step.', '',
+            *report.table(['', 'of plain', 'MiB'], rows)]
 
 
 def bench_pretrain(args, cfg, device):

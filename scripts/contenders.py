@@ -27,6 +27,7 @@ from opt import OpenAIAdam
 from zero_shot import with_positions
 
 N_TOKENS, T_DATA = 40478, 77  # the released vocabulary; n_ctx that ROCStories needs
+WITHOUT_TOWERS = ('transformers', 'port')
 
 
 # Network, device and stories
@@ -92,7 +93,7 @@ def build(cfg, n_ctx, device, module=model_pytorch):
 
 # Steps of fine-tuning: functions of X, M and Y
 
-def our_step(cfg, n_ctx, device, dtype, plain, compiled=False):
+def our_step(cfg, n_ctx, device, n_towers, dtype, plain, compiled=False):
     """The training step of train.py."""
     model = build(cfg, n_ctx, device)
     losses = train.Losses(torch.compile(model, dynamic=False) if compiled else model, 0.5, plain)
@@ -100,7 +101,7 @@ def our_step(cfg, n_ctx, device, dtype, plain, compiled=False):
     scaler, (_, autocast) = grad_scaler(device, dtype), choose_device(str(device), dtype)
 
     def step(*batch):
-        train.update(losses, adam, batch, 1, autocast, scaler)
+        train.update(losses, adam, batch, n_towers, autocast, scaler)
     return step
 
 
@@ -147,11 +148,13 @@ def has_transformers() -> bool:
     return transformers.is_torch_available()
 
 
-def training_steps(args, cfg, n_ctx, device):
-    """Name -> function that builds a step of fine-tuning, for all contenders that are installed or given."""
-    builders = {name: partial(our_step, cfg, n_ctx, device, *how) for name, how in variants(device).items()}
+def training_steps(args, cfg, n_ctx, device, n_towers=1):
+    """Name -> function that builds a step of fine-tuning, for all contenders that are installed or given. Ours compute
+    a batch in n_towers parts; `WITHOUT_TOWERS` are the names of those that cannot."""
+    ours = partial(our_step, cfg, n_ctx, device, n_towers)
+    builders = {name: partial(ours, *how) for name, how in variants(device).items()}
     if can_compile(device):
-        builders['plain, compiled'] = partial(our_step, cfg, n_ctx, device, dtypes_of(device)[-1], True, compiled=True)
+        builders['plain, compiled'] = partial(ours, dtypes_of(device)[-1], True, compiled=True)
     if has_transformers():
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
     if args.port:

@@ -175,6 +175,20 @@ def test_contenders_take_the_same_step_of_pre_training(tmp_path, nanogpt):
     assert losses['nanoGPT, float32'] == pytest.approx(losses['nanoGPT, bfloat16'], abs=0.02)
 
 
+def test_memory_is_that_of_the_default_runs(tmp_path, nanogpt, monkeypatch):
+    """With two towers or micro-batches of 8, of which the second finds gradients of the first."""
+    calls = []
+    monkeypatch.setattr(bench, 'run_apart', lambda function, *args: calls.append(args) or function(*args))
+    monkeypatch.setattr(contenders, 'has_transformers', lambda: False)
+    args = toy_args(tmp_path, '--port', str(bench.ROOT), '--nanogpt', nanogpt)
+    lines = bench.bench_memory(args, *contenders.setup(args))
+    names = ['fine-tuning: plain', 'fine-tuning: train.py, float32', 'fine-tuning: train.py, bfloat16',
+             'fine-tuning: port', 'pre-training: plain', 'pre-training: pretrain.py, float32',
+             'pre-training: pretrain.py, bfloat16', 'pre-training: nanoGPT, float32', 'pre-training: nanoGPT, bfloat16']
+    assert [re.match(r'\| (.+) \| [\d.]+ \| \d+ \|$', line)[1] for line in lines[4:]] == names
+    assert [(B, n_parts) for _, _, B, _, _, n_parts, _ in calls] == [(16, 2)] * 3 + [(8, 1)] + [(16, 2)] * 5
+
+
 def test_a_folder_that_is_no_checkout_is_one_line(tmp_path):
     args = toy_args(tmp_path, '--port', str(tmp_path), '--only', 'train')
     with pytest.raises(FileNotFoundError, match='model_pytorch.py'):
@@ -207,7 +221,7 @@ def test_all_sections_and_the_pictures(tmp_path):
     sections = report.read_report(tmp_path / 'B.md')
     assert (tmp_path / 'docs' / 'bench_cpu.png').stat().st_size > 10_000
     assert '![' in sections['Costs as the work grows (CPU)']
-    assert '| plain | 1.00 | ' in sections['Peak memory in training (CPU)']
+    assert '| fine-tuning: plain | 1.00 | ' in sections['Peak memory in training (CPU)']
 
 
 @pytest.mark.slow
