@@ -86,11 +86,13 @@ def is_there(path, kind=stat.S_ISREG) -> bool:
     end of a link to nothing."""
     try:
         return kind(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        for link in (path, *Path(path).parents):
-            if os.path.islink(link) and not os.path.exists(link):
-                raise FileNotFoundError(f'{link} is a link to nothing') from None
-        return False
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+    for link in (path, *Path(path).parents):
+        if os.path.islink(link) and not os.path.exists(link):
+            raise FileNotFoundError(f'{path} is missing, or is not a file: {link} is a link to nothing')
+    return False
 
 
 def remove_parts(path):

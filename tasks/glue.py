@@ -17,7 +17,7 @@ from tasks.base import (
     read_test,
     rows_of,
 )
-from tasks.readers import inner, read_lines, read_rows
+from tasks.readers import read_lines, read_rows
 from utils import is_there
 
 MRPC_SEED, N_MRPC_DEV = 42, 408  # of the split where GLUE's own of MRPC is not known
@@ -33,12 +33,13 @@ def sst2_rows(files: Files, path: str, broken: list | None):
 
 def stanford_rows(path: str):
     """Rows of stsa.binary.*: the label, a blank, the sentence with escapes."""
-    for number, line in inner((i, line.strip()) for i, line in enumerate(read_lines(path), start=1)):
-        label, blank, text = line.partition(' ')
-        if not blank:
+    for number, line in enumerate(read_lines(path), start=1):
+        label, blank, text = line.strip().partition(' ')
+        if blank:
+            text = text.replace('-lrb-', '(').replace('-rrb-', ')').replace('\\/', '/')
+            yield f'line {number}', [text.strip(), label]
+        elif label:
             raise ValueError(f'{path}, line {number}: not a label, a blank and a sentence')
-        text = text.replace('-lrb-', '(').replace('-rrb-', ')').replace('\\/', '/')
-        yield f'line {number}', [text.strip(), label]
 
 
 def load_sst2(task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:

@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import re
+from array import array
+from collections import Counter
 
 from utils import MAX_TEXT, check_file, check_start, errors_named, read_text
 
@@ -31,16 +33,16 @@ def read_lines(path):
 def table_rows(path, widths=()):
     """Line number and fields of each row of a table. The header, if it has one, is the first row.
 
-    A blank line, of white space and delimiters, is a row without fields, but no row before the first and after the last
-    other row. The delimiter of a .tsv file is a tab. Other files have the one of comma, semicolon and tab that is most
-    frequent in the first row, outside quotes, or a tab if that gives one of the `widths`, the numbers of columns of a
-    table without a header. Between tabs, quotes are part of the text; otherwise the file is strict CSV. Raises what
-    `read_lines` raises, and ValueError with file and line for wrong quotes.
+    A row of delimiters alone, or of one column and blank, has no fields, and is left out before the first and after the
+    last other row. Other blank lines are no rows. The delimiter of a .tsv file is a tab. Other files have the one of
+    comma, semicolon and tab that is most frequent in the first row, outside quotes, or a tab if that gives one of the
+    `widths`, the numbers of columns of a table without a header. Between tabs, quotes are part of the text; otherwise
+    the file is strict CSV. Raises what `read_lines` raises, and ValueError with file and line for wrong quotes.
     """
     lines, start = read_lines(path), 1
     for first in lines:
         if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
-            return (yield from inner(delimited(path, lines, excel[1], start + 1)))
+            return (yield from inner(excel[1], delimited(path, lines, excel[1], start + 1)))
         if first.strip():
             break
         start += 1
@@ -48,26 +50,26 @@ def table_rows(path, widths=()):
         return
     tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
     delimiter = '\t' if tabs else max(',;\t', key=re.sub('"[^"]*("|$)', '', first).count)
-    yield from inner(delimited(path, itertools.chain([first], lines), delimiter, start))
+    yield from inner(delimiter, delimited(path, itertools.chain([first], lines), delimiter, start))
 
 
-def inner(rows):
-    """The rows, (line number, value), without blank ones, which have an empty value, at the beginning and the end."""
-    begun, blank = False, None  # the number of the first of the last blank rows, which have a line each
-    for number, value in rows:
-        if value:
-            yield from ((i, value[:0]) for i in range(blank or number, number))
-            yield number, value
-            begun, blank = True, None
-        elif begun:
-            blank = blank or number
+def inner(delimiter, rows):
+    """Of rows (line number, last line, fields) the numbers and fields, without blank ones as `table_rows` says."""
+    width, blank = 0, array('q')  # columns of the first row; numbers of the last blank rows
+    for number, line, fields in rows:
+        if line.replace(delimiter, '').strip():
+            yield from ((i, []) for i in blank)
+            yield number, fields
+            width, blank = width or len(fields), array('q')
+        elif width == 1 or width and delimiter in line:
+            blank.append(number)
 
 
 def delimited(path, lines, delimiter, start):
-    """`table_rows` for a known delimiter, with all blank rows; start: the number of the first of the lines."""
+    """Number, last line and fields of each row, blank ones too; start: the number of the first of the lines."""
     if delimiter == '\t':
         for number, line in enumerate(lines, start):
-            yield number, [] if line.isspace() else line.removesuffix('\n').removesuffix('\r').split('\t')
+            yield number, line, line.removesuffix('\n').removesuffix('\r').split('\t')
         return
     # csv wants a carriage return inside a line to end it, as it ends the lines of old Macs
     lines = (part for line in lines for part in (io.StringIO(line, newline='') if '\r' in line else [line]))
@@ -81,7 +83,7 @@ def delimited(path, lines, delimiter, start):
     reader = csv.reader(remembered(), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:
-            yield number, row if last[0].replace(delimiter, '').strip() else []  # Excel's blank lines are delimiters
+            yield number, last[0], row
             number = start + reader.line_num
     except csv.Error as e:
         hint = ': inside quotes a quote is written twice, and after them the field ends'
@@ -126,8 +128,7 @@ def at(indices, values) -> list:
 def once(pairs) -> dict:
     """A json object of its pairs. ValueError if a key comes twice: json would take the last."""
     if len(value := dict(pairs)) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f'the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} comes twice')
+        raise ValueError(f'the key {Counter(key for key, _ in pairs).most_common(1)[0][0][:40]!r} comes twice')
     return value
 
 
@@ -140,13 +141,13 @@ def parse_json(path, place, text):
 
 def json_values(path):
     """Place and value of each line of a file, or of each element of a file that is one list."""
-    lines = inner((i, '' if line.isspace() else line) for i, line in enumerate(read_lines(path), start=1))
-    for number, line in lines:
+    for number, line in enumerate(read_lines(path), start=1):
         if number == 1 and line.lstrip().startswith('['):  # as pandas writes records
             values = parse_json(path, 'line 1', read_text(path))
             yield from ((f'row {i}', value) for i, value in enumerate(values, start=1))
             return
-        yield f'line {number}', parse_json(path, f'line {number}', line or '{}')
+        if not line.isspace():
+            yield f'line {number}', parse_json(path, f'line {number}', line)
 
 
 def json_rows(path, columns, label):
@@ -170,6 +171,7 @@ def parquet_rows(path, columns, label):
         raise ValueError(f'{path}: parquet needs pyarrow ({e}): pip install pyarrow, or save it as .jsonl') from None
     check_file(path, MAX_TEXT)
     number = 0
+    open(path, 'rb').close()  # an error that is not called damage
     try:
         with parquet.ParquetFile(path) as file:
             header = file.schema_arrow.names
@@ -258,9 +260,10 @@ def read_rows(path, columns, label=(), bare=None, broken=None, lists=False):
 
 
 def doubled_quotes(path, texts) -> list[str]:
-    """A note if all texts that have quotes are as a table has them that is not a .tsv: "Ana said ""no"" to Bo"."""
+    """A note if all texts that have quotes have them as a .csv file: "Ana said ""no"" to Bo"."""
     quoted = [text for text in texts if '"' in text]
-    if any('""' in text[1:-1] for text in quoted) and all(re.fullmatch('"([^"]|"")*"', text) for text in quoted):
+    if any('""' in text[1:-1] for text in quoted) and all(
+            text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', '') for text in quoted):
         return [f'{path}: quotes in texts are doubled, as pandas writes a .tsv, but are part of the text here: '
                 f'{quoted[0][:40]}: save it as .csv']
     return []

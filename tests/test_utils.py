@@ -180,7 +180,7 @@ def test_a_table_gives_lines_and_fields(tmp_path):
     assert list(table_rows(tmp_path / 'dev.tsv')) == [(1, ['Sentence', 'Label']), (2, ['"good', '1']), (4, ['', '0'])]
     (tmp_path / 'dev.csv').write_bytes(b'Sentence,Label\r\n"go,\r\nod",1\r\n,\r\n\r\nbad,0')
     assert list(table_rows(tmp_path / 'dev.csv')) == [
-        (1, ['Sentence', 'Label']), (2, ['go,\r\nod', '1']), (6, ['bad', '0'])]
+        (1, ['Sentence', 'Label']), (2, ['go,\r\nod', '1']), (4, []), (6, ['bad', '0'])]
     (tmp_path / 'dev.csv').write_bytes(b'')
     assert list(table_rows(tmp_path / 'dev.csv')) == []
 
