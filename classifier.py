@@ -189,10 +189,10 @@ def argv_of(**options):
     """n_iter=3, submit=True -> ['--n_iter=3', '--submit']; options that are None or False are left out."""
     values = {name: value for name, value in options.items() if value is not None and value is not False}
     return [f'--{name}' if value is True else
-            f'--{name}={listed(value) if isinstance(value, (list, tuple)) else value}'
+            f'--{name}={comma_separated(value) if isinstance(value, (list, tuple)) else value}'
             for name, value in values.items()]
 
 
-def listed(values) -> str:
+def comma_separated(values) -> str:
     """['a', 'b, c'] -> 'a,"b, c"'"""
     return ','.join(f'"{value}"' if ',' in str(value) else str(value) for value in values)

@@ -179,10 +179,11 @@ def encode_splits(args, task, splits, text_encoder, hashes) -> Data:
                          f'{args.n_gpu}')
     digest = hashlib.sha256(repr([n_ctx, hashes, [split.labels for split in splits]]).encode()).hexdigest()
     train, valid, test = [*examples, None][:3]
-    return Data(train, valid, test, [split.parts for split in splits], scale, text_encoder.n_vocab, n_ctx,
-                later_positions(args, n_ctx), encoder['_classify_'], n_train // n_batch, hashes, digest,
-                tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None,
-                warnings_of(args, task, splits, examples) + unfamiliar(ids[0].ids, text_encoder.encoder))
+    return Data(train, valid, test, parts=[split.parts for split in splits], scale=scale, hashes=hashes, digest=digest,
+                n_vocab=text_encoder.n_vocab, n_ctx=n_ctx, positions=later_positions(args, n_ctx),
+                clf_token=encoder['_classify_'], per_epoch=n_train // n_batch,
+                tfidf=tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None,
+                warnings=warnings_of(args, task, splits, examples) + unfamiliar(ids[0].ids, text_encoder.encoder))
 
 
 def warnings_of(args, task, splits, examples) -> list[str]:

@@ -101,6 +101,14 @@ def test_a_run_says_what_it_does_and_how_fast_it_is(run, tmp_path, monkeypatch, 
     assert [int(match[1]) for match in progress] == list(range(1, n_updates + 1))
 
 
+def test_text_for_which_the_vocabulary_was_not_made_is_named(run, tmp_path, capsys):
+    put(tmp_path, a='今天天气很好 the cat\n' * 40)
+    run(*VOCABULARY, '--n_iter', '0.1')
+    assert re.search(r'warning: \d\d\.\d % of the tokens are not in the vocabulary', capsys.readouterr().out)
+    run('--vocab_size', '40', '--n_iter', '0.1', '--desc', 'learned')
+    assert 'warning' not in capsys.readouterr().out
+
+
 def test_a_repeated_text_is_learned(run, tmp_path):
     pytest.importorskip('subword_nmt')
     put(tmp_path, a='one two three four five six\n' * 200)     # a repeated sequence of 7 tokens
