@@ -74,3 +74,28 @@ def test_the_file_is_small_and_its_outputs_are_of_this_code():
     code = [cell for cell in NOTEBOOK['cells'] if cell['cell_type'] == 'code']
     assert [cell['execution_count'] for cell in code] == [*range(1, len(code) + 1)]
     assert sum('image/png' in output.get('data', ()) for cell in code for output in cell['outputs']) == 4
+
+
+TIMES = r'\d+ min \d+ s|(?<=\d\.\d\d )\d+$'  # of a run; tokens a second
+NUMBER = r'-?\d+(?:\.\d+)?'
+
+
+@pytest.mark.slow
+def test_the_stored_outputs_are_what_the_cells_print_now(tmp_path, monkeypatch, capsys):
+    """All words, and the numbers but for rounding on another processor."""
+    import matplotlib.pyplot as plt
+    plt.switch_backend('agg')
+    for name in ('data/sample', 'model/sample'):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with plt.rc_context():
+        for cell in [cell for cell in NOTEBOOK['cells'] if cell['cell_type'] == 'code']:
+            exec(''.join(cell['source']), names)
+            stored = ''.join(line for output in cell['outputs'] for line in output.get('text', ()))
+            texts = stored, capsys.readouterr().out
+            stored, printed = (re.sub(TIMES, '', text, flags=re.MULTILINE) for text in texts)
+            assert re.sub(NUMBER, '#', printed) == re.sub(NUMBER, '#', stored)
+            numbers = [[float(number) for number in re.findall(NUMBER, text)] for text in (printed, stored)]
+            assert numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=1.1)
+        plt.close('all')
