@@ -179,6 +179,15 @@ def test_a_damaged_shard_gets_one_line(copied, damage, words):
     assert not (copied / 'unpickled').exists()
 
 
+def test_a_shard_that_cannot_be_opened_is_not_called_truncated(monkeypatch):
+    def refused(*_, **__):
+        raise OSError(24, 'Too many open files')
+    monkeypatch.setattr(np.lib.format, 'open_memmap', refused)
+    with pytest.raises(OSError, match='Too many open files.*params_0.npy') as error:
+        load_openai_pretrained_model(toy_model(), n_ctx=14, n_special=3, path=TOY)
+    assert 'truncated' not in str(error.value)
+
+
 @pytest.mark.parametrize('text', ['', '{', '[[1]]', '{}', 'null', '[[24, 16], [124, 16], [1, 16, 47]]',
                                   '[[24, "16"], [124, 16]]', '[' * 100000, '[[24, 16.0], [124, 16]]',
                                   '[[true, 16], [124, 16]]', '[[24, -16], [124, -16]]'])
