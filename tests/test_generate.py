@@ -100,9 +100,9 @@ def test_probabilities_by_hand(options, expected):
 
 
 def test_an_id_that_is_no_token_is_named(toy):
-    transformer, n_vocab = toy
+    transformer, _ = toy
     with pytest.raises(ValueError, match=f'id 500 is not in the table, whose {transformer.vocab} rows'):
-        list(sample(transformer, n_vocab, [3, 500], 2))
+        list(sample(transformer, N_VOCAB, [3, 500], 2))
 
 
 @pytest.mark.parametrize('options', [dict(temperature=-1), dict(temperature=float('nan')), dict(topk=-1), dict(topp=0),
