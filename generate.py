@@ -17,7 +17,7 @@ from common.options import (
     parse_trained_args,
     refuse_options,
 )
-from common.shell import begin_script, run_script
+from common.shell import begin_script, printable, run_script
 
 
 def parse_args(argv=None):
@@ -143,7 +143,7 @@ def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[
                         0. if args.greedy else args.temperature, args.topk, args.topp, seed))
     texts = [encoder.decode(sample_ids) for sample_ids in torch.stack(steps, dim=1).tolist()]
     for i, text in enumerate(texts, start=1):
-        print(text if len(texts) == 1 else f'--- sample {i} ---\n{text}', flush=True)
+        print(printable(text if len(texts) == 1 else f'--- sample {i} ---\n{text}'), flush=True)
     if len(steps) < args.gen_len:
         print(f'stopped after {len(steps)} of {args.gen_len} tokens: with the {len(ids)} of the prompt they fill '
               f'n_ctx={transformer.n_ctx}', file=sys.stderr)
@@ -185,7 +185,7 @@ def score_file(transformer, encoder, args) -> list[Tensor]:
             print(f'{args.score}, line {line_number}: no tokens, so no score', file=sys.stderr)
         if args.per_token:
             for i, p in zip(line_ids[1:], line_scores.tolist(), strict=True):
-                print(f'\t{encoder.decoder[i]!r}\t{p:.4f}')
+                print(printable(f'\t{encoder.decoder[i]!r}\t{p:.4f}'))
         print_scores(line_number, line_scores)
     print_scores('total', torch.cat(scores))
     return scores

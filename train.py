@@ -362,13 +362,13 @@ def evaluate_and_log(run, task, data, model, n_epochs):
         logits = evaluate(run, model, examples, n, check)
         line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}
     line |= dict(va_constant=is_constant(task.predictions(logits)),
-                 va_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes)))
+                 va_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes), task.positive))
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
         run.check_parameters()
         state = model.state_dict()
-        table = torch.cat([state[TABLE[0]], data.positions.to(run.device)])
+        table = torch.cat([state[TABLE[0]].cpu(), data.positions])
         save_state(run.path('best_params.pt'), {**state, **dict.fromkeys(TABLE, table)})
     run.print('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_score:.2f} {va_score:.2f}'.format(**line))
 

@@ -224,7 +224,8 @@ def load(options: Namespace, train_rows=None) -> tuple[Task, tuple[Split, Split,
 
 def saved_task(config: dict) -> Task:
     """The task of a run of own data, from its config.json, without its training file."""
-    return own_task(Namespace(**config['options']), tuple(config['classes']), config['positive'])
+    options = Namespace(**{'metric': None, **config['options']})  # which earlier runs do not have
+    return own_task(options, tuple(config['classes']), config.get('positive', 1))
 
 
 def read_own(task: Task, path: str, options: Namespace) -> Split:

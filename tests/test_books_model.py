@@ -53,7 +53,7 @@ def test_its_size_and_its_rate_are_defaults_of_the_scripts():
 
 def test_own_data_begins_with_it_where_there_is_no_release(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert train.parse_args(OWN).model_path == 'model/books/'
+    assert train.parse_args(OWN).model_path == f'{ROOT}/model/books/'
     (tmp_path / 'model').mkdir()
     (tmp_path / 'model' / 'params_shapes.json').write_text('[]')
     assert train.parse_args(OWN).model_path == 'model/' and train.parse_args([]).model_path == 'model/'

@@ -39,6 +39,8 @@ SCALER, SCALER_LM = (f'{name}.py update: number' for name in ('train', 'pretrain
 LOGITS = 'common/predict.py evaluate: copy to the host'
 # each file of parameters: each of them must be finite; in float16 a checkpoint has the scale of the loss and its age
 FINITE, SCALE = 'common/checkpoint.py all_finite: number', 'common/checkpoint.py save: number'
+# the table of the best parameters, to which later positions are added
+KEPT = 'train.py evaluate_and_log: copy to the host'
 # --submit: the best parameters; --resume: the parameters, and the state of the optimizer
 BEST, RESTORE, MOMENTS = (f'{place}: copy to the device' for place in (
     'train.py finish', 'common/checkpoint.py restore', 'opt.py load_state_dict'))
@@ -94,7 +96,8 @@ def test_fine_tuning(folder, monkeypatch, argv, more):
     assert len(results.losses) == 6 and results.test_score is not None
     n_files = 2  # of parameters: the best ones, of the first epoch, and the checkpoint
     assert results.best_epoch == 1 and gpu.waits == {
-        BUILD: N_SMALL, FETCH: 4, LOGITS: 5, FINITE: n_files * N_STATE, BEST: N_STATE, **more}
+        BUILD: N_SMALL, FETCH: 4, LOGITS: 5, FINITE: n_files * N_STATE, KEPT: 1,
+        BEST: N_STATE, **more}
 
 
 def test_a_run_is_continued(folder, monkeypatch):

@@ -238,6 +238,16 @@ def test_arrays_that_do_not_belong_together_are_refused(pack, change, words):
         pack(*change(*ragged(2)), CLF)
 
 
+@pytest.mark.parametrize('head', HEADS)
+def test_an_id_that_is_no_row_of_the_table_is_named(head):
+    X, M, Y = of_head(head, 3)
+    X[1, 0, 1, 0] = 60
+    for compute in (lambda model: fast.double_head_losses(model, X, M, Y, 0.5),
+                    lambda model: fast.task_logits(model.eval(), X, M)):
+        with pytest.raises(ValueError, match=f'id 60 is not in the table, whose {ROWS} rows are tokens'):
+            compute(build(head))
+
+
 def test_labels_that_do_not_fit_the_head_are_refused():
     for head, Y in (('multiple_choice', torch.zeros(2)), ('similarity', torch.tensor([0, 1])),
                     (('classification', 3), torch.tensor([0, 1, 2]))):

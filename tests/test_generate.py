@@ -92,9 +92,17 @@ PROBS = torch.tensor([[.1, .4, .2, .3]])
     (dict(topp=.41), [0, 4 / 7, 0, 3 / 7]),
     (dict(topp=.71), [0, 4 / 9, 2 / 9, 3 / 9]),
     (dict(topk=3, topp=.5), [0, 4 / 7, 0, 3 / 7]),      # of the three tokens left, two have 7/9
+    (dict(temperature=1e-46), [0, 1, 0, 0]), (dict(temperature=1e-39), [0, 1, 0, 0]), (dict(topp=1e-46), [0, 1, 0, 0]),
+    (dict(temperature=1e300), [.25, .25, .25, .25]),
     (dict(topk=2, topp=.5), [0, 1, 0, 0])])             # of the two tokens left, one has 4/7
 def test_probabilities_by_hand(options, expected):
     assert_close(logits_to_probs(PROBS.log() + 7, **options), torch.tensor([expected]).float(), atol=1e-6)
+
+
+def test_an_id_that_is_no_token_is_named(toy):
+    transformer, _ = toy
+    with pytest.raises(ValueError, match=f'id 500 is not in the table, whose {transformer.vocab} rows'):
+        list(sample(transformer, N_VOCAB, [3, 500], 2))
 
 
 @pytest.mark.parametrize('options', [dict(temperature=-1), dict(temperature=float('nan')), dict(topk=-1), dict(topp=0),

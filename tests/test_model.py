@@ -239,6 +239,15 @@ def test_ids_of_another_shape_or_type_are_refused(x, words):
             model(x)
 
 
+@pytest.mark.parametrize('wrong', [ROWS, -1, 10 ** 12])
+def test_an_id_that_is_no_row_of_the_table_is_named(wrong):
+    x = ids(2)
+    x[1, 3, 0] = wrong
+    for model in (LMModel(TINY, ROWS, T), TransformerModel(TINY, ROWS, T)):
+        with pytest.raises(ValueError, match=f'id {wrong} is not in the table, whose {ROWS} rows are tokens'):
+            model(x)
+
+
 def test_heads_read_the_classify_token_wherever_it_is():
     head = ClfHead(CLF, TINY, 2).eval()
     x = ids(2)

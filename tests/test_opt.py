@@ -211,6 +211,23 @@ def test_a_grad_scaler_changes_no_update_and_a_skipped_one_counts_nowhere(fused,
         assert_close(a, b, atol=0, rtol=1e-6)
 
 
+def test_a_state_from_before_the_first_update_can_be_loaded(fused):
+    """Also where a scaler has skipped all updates."""
+    results, x, settings = [], torch.randn(16, 8), dict(lr=1e-3, schedule='warmup_linear', warmup=0.2, t_total=10)
+    for loads in (False, True):
+        torch.manual_seed(0)
+        net = nn.Linear(8, 4)
+        opt = OpenAIAdam(net.parameters(), **settings)
+        if loads:
+            opt.load_state_dict(OpenAIAdam(net.parameters(), **settings).state_dict())
+        for _ in range(3):
+            opt.zero_grad()
+            net(x).pow(2).mean().backward()
+            opt.step()
+        results.append(net.weight)
+    assert torch.equal(*results)
+
+
 HALF, BFLOAT, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 

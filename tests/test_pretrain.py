@@ -207,7 +207,8 @@ def whole(run, tmp_path):
 
 @pytest.mark.parametrize('number, where, n, n_updates', [
     (signal.SIGTERM, 'update', 7, 6), (signal.SIGINT, 'evaluate', 2, 10),
-    (signal.SIGTERM, 'LMLoss', 18, 8)])                 # the first half of update 9, which is then dropped
+    (signal.SIGTERM, 'LMLoss', 18, 8),                  # the first half of update 9, which is then dropped
+    (signal.SIGTERM, 'LMLoss', 1, 0)])                  # before any update the optimizer has no state
 def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(run, tmp_path, whole, number, where, n, n_updates):
     process = start_run(tmp_path, signal_at=(number, where, n))
     finish(process, 128 + number)

@@ -1,8 +1,11 @@
 """A run that is killed, stopped or out of disk space continues, with the result of an uninterrupted run."""
 
+import errno
+import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +21,8 @@ from reference import assert_close, needs_float16
 from toy import MERGES, NO_DROPOUT, ROOT, TOY, VOCABULARY, files, toy_argv, toy_stories, with_stories, write
 
 import train
-from common.checkpoint import Stopped, lock
+from common import checkpoint
+from common.checkpoint import Stopped, load_state, lock, save_state, set_aside
 from datasets import TEST_NAME, VAL_NAME
 
 EVERY_UPDATE = ['--checkpoint_minutes', '0']
@@ -207,6 +211,104 @@ def test_two_runs_of_one_name_are_refused(folder, stopped):
     both = str(folder / 'log')
     argv = toy_argv(folder, '--desc', 'both', '--log_dir', both, '--save_dir', both + '/')
     assert train.main(train.parse_args(argv)).n_updates == 20           # the same folder for both is allowed
+
+
+def test_locks_go_with_their_runs(folder, stopped):
+    def locks():
+        return sorted(path.name for name in ('log', 'save') for path in (folder / name).glob('.*'))
+    assert locks() == []
+    with pytest.raises(ValueError, match='other options'):
+        stopped('--lr', '3')
+    assert locks() == []
+    (folder / 'save' / '.stopped.lock').touch()                        # of a run that was killed, or a copy
+    stopped()
+    assert locks() == []
+
+
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_and_does_not_stop_a_run(folder, monkeypatch, capsys, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    (folder / 'save').mkdir()
+    (folder / 'save' / '.x.lock').touch()
+    assert train.main(train.parse_args(toy_argv(folder, '--desc', 'x', '--n_iter', '1'))).n_updates == 10
+    assert f"{folder}/save/.x.lock': nothing keeps another run from writing the same files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name, damage', [
+    ('best_params.pt', os.remove), ('config.json', lambda path: path.write_text(path.read_text() + ' ')),
+    (VOCABULARY, os.remove), (MERGES, lambda path: path.write_text('#version'))])
+def test_a_complete_run_names_a_file_that_is_missing_or_changed(folder, toy, name, damage):
+    toy('--desc', 'x')
+    toy('--desc', 'x', '--resume')
+    damage(folder / 'save' / 'x' / name)
+    with pytest.raises(ValueError, match=f'save/x/{name} is not the file that the complete run wrote, or is missing'):
+        toy('--desc', 'x', '--resume')
+
+
+@pytest.mark.parametrize('number', [errno.EXDEV, errno.EBUSY, errno.EACCES])
+def test_files_are_set_aside_all_or_none(tmp_path, monkeypatch, number):
+    """A folder from a layer of a Docker image, or a volume, cannot be renamed; it is copied. With EACCES nothing is."""
+    log, folder = tmp_path / 'a.jsonl', tmp_path / 'a'
+    (folder / 'sub').mkdir(parents=True)
+    for path in (log, folder / 'x', folder / 'sub' / 'y', tmp_path / 'a.1'):
+        path.write_text(path.name)
+    rename = os.rename
+
+    def refused(path, new):
+        if str(path) == str(folder):
+            raise OSError(number, os.strerror(number), path, None, new)
+        rename(path, new)
+
+    monkeypatch.setattr(os, 'rename', refused)
+    before = {path: path.read_text() for path in tmp_path.rglob('*') if path.is_file()}
+    if number == errno.EACCES:
+        with pytest.raises(PermissionError, match='a'):
+            set_aside([str(log), str(folder)])
+        assert {path: path.read_text() for path in tmp_path.rglob('*') if path.is_file()} == before
+    else:
+        assert set_aside([str(log), str(folder), str(tmp_path / 'absent')]) == [f'{tmp_path}/a.2.jsonl', f'{folder}.2']
+        assert (tmp_path / 'a.2' / 'sub' / 'y').read_text() == 'y' and os.listdir(folder) == [] and not log.exists()
+        assert set_aside([str(folder)]) == []                          # an empty folder is no earlier run
+
+
+def test_half_written_files_do_not_stay_in_folders_that_are_set_aside(folder, toy):
+    toy('--desc', 'x', '--n_iter', '1')
+    (folder / 'save' / 'x' / 'sub').mkdir()
+    for name in ('save/x/best_params.pt', 'save/x/sub/a', 'log/x.jsonl'):
+        (folder / f'{name}.0123456789abcdef.part').touch()
+    toy('--desc', 'x', '--n_iter', '1')
+    assert (folder / 'save' / 'x.1' / 'best_params.pt').exists() and not [*folder.rglob('*.part')]
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+    save_state(str(tmp_path / 'x.pt'), dict(a=1))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(OSError, match='Too many open files'):
+            load_state(str(tmp_path / 'x.pt'))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_commit_is_that_of_our_own_checkout(tmp_path, monkeypatch):
+    git = ['git', '-C', str(tmp_path), '-c', 'user.email=a@b', '-c', 'user.name=n']
+    monkeypatch.setattr(checkpoint, 'ROOT', str(tmp_path / 'inside'))
+    (tmp_path / 'inside').mkdir()
+    subprocess.run([*git, 'init', '-q'], check=True)
+    subprocess.run([*git, 'commit', '-q', '--allow-empty', '-m', 'x'], check=True)
+    monkeypatch.setenv('GIT_DIR', str(tmp_path / '.git'))
+    assert checkpoint.commit_of_code() is None                         # a copy inside another repository
+    monkeypatch.setattr(checkpoint, 'ROOT', str(tmp_path))
+    monkeypatch.setenv('GIT_DIR', '/nowhere')                          # as within a hook of another repository
+    commit = checkpoint.commit_of_code()
+    assert len(commit) == 40
+    (tmp_path / 'a.py').write_text('')
+    monkeypatch.delenv('GIT_DIR')
+    subprocess.run([*git, 'add', 'a.py'], check=True)
+    assert checkpoint.commit_of_code() == f'{commit}-dirty'
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(folder):

@@ -1,5 +1,6 @@
 """Every script from the shell: a mistake is one line on standard error and status 2; help and imports are quick."""
 
+import io
 import json
 import os
 import re
@@ -9,12 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 from forked import finish, start
-from toy import ROOT, TOY
+from toy import ROOT, TOY, write
 
+import convert
+import generate
+import pretrain
 import train
 import zero_shot
 from common import device, options
-from common.shell import begin_script
+from common.shell import Console, begin_script
 from model_pytorch import ACT_FNS, DEFAULT_CONFIG
 from opt import SCHEDULES
 from scripts import bench
@@ -137,6 +141,8 @@ def test_threads_that_wait_soon_sleep_unless_the_network_is_large_or_the_user_sa
     """GNU's OpenMP reads GOMP_SPINCOUNT while torch is imported."""
     monkeypatch.setattr('os.environ', {} if policy is None else {'OMP_WAIT_POLICY': policy})
     monkeypatch.setattr('signal.getsignal', lambda _: None)
+    monkeypatch.setattr('sys.stdout', sys.stdout)                      # it gets other ones
+    monkeypatch.setattr('sys.stderr', sys.stderr)
     assert begin_script(lambda: SimpleNamespace(n_embd=n_embd)).n_embd == n_embd
     assert os.environ.get('GOMP_SPINCOUNT') == spins
 
@@ -152,6 +158,88 @@ def test_the_options_name_what_there_is():
         with pytest.raises(ValueError) as raised:
             train.parse_args([f'--{name}', 'other'])
         assert {*re.findall(r'\w+', str(raised.value).partition('choose from')[2])} == {*values}
+
+
+EVIL = '\x1b]0;title\x07 \x1b[2J \x9b2J a\tb \r c \x7f'
+SHOWN = r'\x1b]0;title\x07 \x1b[2J \x9b2J a' + '\t' + r'b \x0d c \x7f'
+
+
+def test_a_console_gets_what_it_has_and_no_control_characters():
+    for encoding, text, shown in (('utf-8', EVIL + 'ö', SHOWN + 'ö'), ('ascii', 'Größe', 'Gr??e'),
+                                  ('cp932', 'ö日', '?日'), ('utf-8', 'l\udce9', 'l?')):
+        out = io.TextIOWrapper(io.BytesIO(), encoding)
+        print(text, file=Console(out), flush=True)
+        assert out.buffer.getvalue().decode(encoding) == shown + '\n'
+    err = io.StringIO()
+    for text in ('\r 5%|x\x1b', '\n\x1b[A', '\x1b[A', '\r', 'evil\x1b[A', '\x1b[Aevil'):    # tqdm's, and two others
+        print(text, file=Console(err, bars=True), end='|')
+    assert err.getvalue() == '\r 5%|x\\x1b|\n\x1b[A|\x1b[A|\r|evil\\x1b[A|\\x1b[Aevil|'
+
+
+@pytest.mark.parametrize('script, argv, stdin', [
+    ('analysis.py', [f'{EVIL}.jsonl'], ''), ('train.py', ['--desc', f'{EVIL}', '--predict', 'x'], ''),
+    ('generate.py', [*TOY_MODEL, '--prompt', 'the', '--temperature', EVIL], ''),
+    ('pretrain.py', ['--data_dir', EVIL, '--vocab_size', '80'], '')])
+def test_data_cannot_steer_the_terminal(tmp_path, script, argv, stdin):
+    run = subprocess.run([sys.executable, ROOT / script, *argv], cwd=tmp_path, capture_output=True)
+    assert run.returncode == 2 and b'title' in run.stderr
+    assert {*run.stdout, *run.stderr} & {*range(32), 127} <= {10} and b'\xc2\x9b' not in run.stderr
+
+
+@pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_descriptors_do_no_harm(tmp_path, closed):
+    """As daemons have them. Text is encoded in processes of their own, which have the same ones."""
+    for i in range(2):
+        (tmp_path / f'{i}.txt').write_text('the cat sat and the dog ran\n' * 200)
+    argv = ['--data_dir', '.', '--vocab_size', '40', '--n_embd', '8', '--n_head', '1', '--n_layer', '1', '--n_ctx', '8',
+            '--n_iter', '1', '--n_proc', '2']
+    code = (f'import os, sys; [os.close(n) for n in {closed}]; '
+            f'os.execv(sys.executable, [sys.executable, {str(ROOT / "pretrain.py")!r}, *{argv}])')
+    run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / 'save' / 'pretrained' / 'results.json').exists()
+    assert ('weights and vocabulary' in run.stdout) == (1 not in closed)
+
+
+def test_a_console_without_all_characters_does_not_end_a_run(tmp_path):
+    """train.py says the names of files and classes."""
+    rows = [[f'the cat {word}', name] for word in ('sat', 'ran') for name in ('Größe', 'Länge')] * 20
+    write(tmp_path / 'ü.csv', [['text', 'Größe'], *rows])
+    argv = ['--dataset', 'own', '--train', 'ü.csv', '--text', 'text', '--label', 'Größe', '--desc', 'läuft', '--n_iter',
+            '1', '--n_batch', '8', '--n_gpu', '1', *TOY_MODEL]
+    for more in ([], ['--resume']):
+        run = subprocess.run([sys.executable, ROOT / 'train.py', *argv, *more], cwd=tmp_path, capture_output=True,
+                             env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
+        assert run.returncode == 0 and b'log/l?uft.jsonl' in run.stdout, run.stderr
+    assert json.loads((tmp_path / 'save' / 'läuft' / 'config.json').read_text())['classes'] == ['Größe', 'Länge']
+
+
+OWN = ['--train', 'x', '--text', 'text', '--label', 'label']
+
+
+def test_folders_that_are_read_are_those_of_the_repository_where_there_are_none_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = train.parse_args(['--dataset', 'sample'])
+    assert (args.model_path, args.data_dir) == (f'{ROOT}/model/sample/', f'{ROOT}/data/sample/')
+    assert (args.n_embd, args.save_dir) == (128, 'save/')              # hparams.json is found; what is written stays
+    assert train.parse_args(['--dataset', 'own', *OWN]).model_path == f'{ROOT}/model/books/'
+    (tmp_path / 'model' / 'sample').mkdir(parents=True)
+    assert train.parse_args(['--dataset', 'sample']).model_path == 'model/sample/'
+    assert train.parse_args(['--data_dir', 'data/']).data_dir == 'data/'                # as it was given
+    assert convert.parse_args(['--from_transformers', 'x']).model_path == 'model/'      # is written
+
+
+def test_as_many_processes_as_cores_that_this_one_may_use(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {3, 5, 7}, raising=False)
+    assert pretrain.parse_args(['--data_dir', '.', '--vocab_size', '9']).n_proc == 3
+
+
+@pytest.mark.parametrize('script, argv', [
+    (train, ['--n_layer', '1000000000']), (pretrain, ['--data_dir', '.', '--n_layer', '1000000000']),
+    (pretrain, ['--data_dir', '.', '--snapshots', '1000000000']), (generate, ['--n_samples', '1000000000'])])
+def test_sizes_that_no_machine_has_are_refused_at_once(script, argv):
+    with pytest.raises(ValueError, match='1000000000: must be at least'):
+        script.parse_args(argv)
 
 
 def test_a_warm_up_is_a_fraction_or_a_number_of_updates():
