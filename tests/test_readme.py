@@ -3,12 +3,18 @@
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from toy import ROOT
 
+from scripts import tables
+from utils import read_json
+
 README, PORT = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'PORT.md'))
 EXAMPLES = re.findall('```python\n(.*?)```', README + PORT, re.S)
+PRINTED = re.findall('```bash\n([^`]*)```\n```\n(.*?)```', README, re.S)  # commands, and what they print
 BASH = '\n'.join(re.findall('```bash\n(.*?)```', README, re.S))
 SPANS = re.findall('`([^`\n]+)`', re.sub('```.*?```', '', README, flags=re.S))           # what is code inside a line
 LINES = [line for text in (BASH, *SPANS) for line in re.split('\n| && ', text)]
@@ -32,6 +38,40 @@ def test_an_example_runs_and_prints_what_its_last_comment_says(number, tmp_path,
     exec(EXAMPLES[number], {})
     printed = capsys.readouterr().out.strip().split('\n')[-1]
     assert EXAMPLES[number].strip().endswith(printed)
+
+
+def printed(script, *more):
+    """What the README's first command with this script prints, as the README has it and as it is now: lines."""
+    [(commands, expected)] = [pair for pair in PRINTED if script in pair[0]]
+    command = next(part for line in commands.split('\n') for part in line.split(' && ') if script in part)
+    argv = shlex.split(command)
+    run = subprocess.run([sys.executable, *argv[1:], *more], cwd=ROOT, capture_output=True, text=True, check=True)
+    return expected.strip().split('\n'), run.stdout.strip().split('\n')
+
+
+def test_the_language_model_writes_what_the_readme_has():
+    expected, found = printed('generate.py')
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_the_first_run_prints_what_the_readme_has(tmp_path):
+    """The seconds may be others, and a loss by 0.002 on another processor."""
+    folders = [f'--{name}={tmp_path}' for name in ('log_dir', 'save_dir', 'submission_dir')]
+    expected, found = printed('train.py --dataset sample', *folders)
+    pattern, lines = r'\d+\.\d+|\d+', iter(found)
+    for line in expected:
+        if line != '...':
+            words = re.sub(pattern, '#', line)
+            same = next(one for one in lines if re.sub(pattern, '#', one) == words)
+            if ' updates in ' not in line:
+                assert list(map(float, re.findall(pattern, same))) == pytest.approx(
+                    list(map(float, re.findall(pattern, line))), abs=0.002)
+
+
+def test_the_table_of_the_readme_is_made_from_the_results():
+    for path in sorted((ROOT / 'results').glob('table*.json')):
+        assert '\n'.join(tables.lines_of_table(read_json(path))) in README
 
 
 @pytest.mark.parametrize('command', COMMANDS)
