@@ -100,8 +100,9 @@ import numpy as np
 
 import train
 from common.checkpoint import environment
+from common.device import choose_device
 from model_pytorch import read_shapes
-from scripts.report import table
+from scripts.report import machine, table
 from tasks.baseline import tfidf_score
 from utils import read_json, write_whole
 
@@ -195,7 +196,8 @@ def measured_cell(task, row, runs, chosen, tried):
     """A cell as the results file keeps it: all but the texts."""
     first = runs[0]
     return dict(task=task, row=row, command=shlex.join(['python', 'scripts/tables.py', *sys.argv[1:]]),
-                about=environment(), metric=first.metric, seeds=[one.options['seed'] for one in runs], chosen=chosen,
+                about=dict(environment(), machine=machine(choose_device(first.options['device'], 'float32')[0])),
+                metric=first.metric, seeds=[one.options['seed'] for one in runs], chosen=chosen,
                 tried=tried, options={name: first.options[name] for name in sorted(first.options)
                                       if name not in (*INCIDENTAL, 'desc', 'seed')},
                 n=first.n_examples, degenerate=sum(one.degenerate for one in runs),
@@ -222,7 +224,8 @@ def cell_text(cell, full, kind, part):
     spread = f' [{min(values):.1f}..{max(values):.1f}]' if len(values) > 1 else ''
     constant = f', {cell["degenerate"]} of {len(cell["seeds"])} runs constant' if cell['degenerate'] else ''
     p = p_value(cell, full, kind, part)
-    return f'{np.median(values):.1f}{spread}' + ('' if p is None else f', p {max(p, 0.001):.3f}') + constant
+    chance = '' if p is None else f', p {p:.3f}' if p >= 0.001 else ', p < 0.001'
+    return f'{np.median(values):.1f}{spread}{chance}{constant}'
 
 
 def lines_of_table(results):
@@ -235,12 +238,13 @@ def lines_of_table(results):
         for kind, where in (('valid', 'dev'), ('test', 'test')):
             for part in first['scores'][kind]:
                 beside = [first['trivial'][kind], results['tfidf'].get(task, {}).get(kind)]
-                theirs = [str(TASKS[task].paper.get(part, {}).get(row, '-')) for row in rows]
+                theirs = TASKS[task].paper.get(part, {}) if kind == 'test' or not first['scores']['test'] else {}
+                known = ' / '.join(str(theirs.get(row, '-')) for row in rows if len(theirs) > 1 or row == 'full')
                 lines.append([f'{task} {part}'.strip(), first['metric'], f'{where}, {first["n"][kind]}',
                               *(cell_text(cells[row], cells.get('full'), kind, part) if row in cells else ''
                                 for row in rows),
                               *('' if part or one is None else f'{one:.1f}' for one in beside),
-                              f'{" / ".join(theirs)} ({TASKS[task].paper_set})'])
+                              f'{known} ({TASKS[task].paper_set})' if theirs else ''])
     missing = [[f'{task}: no data', *[''] * (len(rows) + 5)] for task in results['missing']]
     return table(['task', 'metric', 'examples', *(row.replace('_', ' ') for row in rows), 'constant', 'TF-IDF',
                   'paper'], lines + missing)
