@@ -6,11 +6,11 @@
     model.predict(['A quiet farm.'])                       # -> [('5', {'1': 0.02, ..., '5': 0.71})]
 """
 
-import math
 import os
 from collections.abc import Mapping, Set
 
 import numpy as np
+import pandas
 import torch
 
 import train
@@ -24,7 +24,6 @@ from tasks.readers import find_columns, plain
 
 # types of labels, and how a class gets its type back from its name
 LABELS = {'str': str, 'int': int, 'float': float, 'bool': lambda name: name.lower() == 'true'}
-MISSING = ('NoneType', 'NAType', 'NaTType')  # None, and what pandas has instead
 
 
 def fit(examples, labels=None, **options):
@@ -50,13 +49,13 @@ def rows_of(examples, labels, options):
     """Examples as `read_rows` gives those of a file; the type of the labels; and options with the columns' names."""
     names, label_name = options.get('text'), options.get('label')
     names = own.columns_of(names) if isinstance(names, str) else names
-    if is_pandas('DataFrame', examples):
+    if isinstance(examples, pandas.DataFrame):
         if labels is None and label_name:
             labels = [label for label, in columns_in(examples, [label_name])]
         elif names is None:
             names = list(map(str, examples))
         examples = columns_in(examples, filter(None, names or ()))
-    elif is_pandas('Series', examples) and examples.name:
+    elif isinstance(examples, pandas.Series) and examples.name:
         names = [str(examples.name)]
     label_name = label_name or str(getattr(labels, 'name', None) or 'label')
     examples = [texts_of(i, example) for i, example in enumerate(as_list('examples', examples))]
@@ -103,9 +102,9 @@ class Classifier:
         columns, a tuple is joined too. A DataFrame has the columns of the training file, among others.
         Raises ValueError, with the index, for an example that is something else.
         """
-        if is_pandas('Series', examples) and {*self.columns()} <= {*examples.index}:  # a row of a DataFrame
+        if isinstance(examples, pandas.Series) and {*self.columns()} <= {*examples.index}:  # a row of a DataFrame
             examples = examples.to_frame().T
-        if is_pandas('DataFrame', examples):
+        if isinstance(examples, pandas.DataFrame):
             examples = columns_in(examples, self.columns())
         fields = [self.checked(i, texts_of(i, example)) for i, example in enumerate(as_list('examples', examples))]
         if not fields:
@@ -135,12 +134,6 @@ class Classifier:
         return fields
 
 
-def is_pandas(kind: str, value) -> bool:
-    """True for a DataFrame or a Series of pandas."""
-    import pandas
-    return isinstance(value, getattr(pandas, kind))
-
-
 def columns_in(frame, names):
     """The values of these columns of a DataFrame, a tuple for each row; '' for a column without a name."""
     names = list(names)
@@ -152,12 +145,11 @@ def columns_in(frame, names):
 def as_list(what: str, values) -> list:
     """The examples or labels as a list. ValueError for one text, which would be a list of letters, and other types."""
     try:
-        if isinstance(values, (str, bytes, Mapping, Set)) or is_pandas('DataFrame', values):
+        if isinstance(values, (str, bytes, Mapping, Set, pandas.DataFrame)):
             raise TypeError
-        found = iter(values)
+        return list(values)
     except TypeError:
         raise ValueError(f'{what} are of type {type(values).__name__}: give a list, also for one: [text]') from None
-    return list(found)
 
 
 def texts_of(i: int, example) -> list[str]:
@@ -178,7 +170,7 @@ def label_of(i: int, label):
     if isinstance(label, (np.generic, np.ndarray, torch.Tensor)) and label.ndim == 0:
         label = label.item()
     kind = type(label).__name__
-    if kind in MISSING or kind == 'float' and math.isnan(label) or kind == 'str' and not label.strip():
+    if pandas.isna(label) is True or kind == 'str' and not label.strip():
         raise ValueError(f'label {i} is missing')
     if kind not in LABELS:
         raise ValueError(f'label {i}: {str(label)[:40]} is not a text or a number, but of type {kind}')
@@ -186,13 +178,12 @@ def label_of(i: int, label):
 
 
 def argv_of(**options):
-    """n_iter=3, submit=True -> ['--n_iter=3', '--submit']; options that are None or False are left out."""
-    values = {name: value for name, value in options.items() if value is not None and value is not False}
-    return [f'--{name}' if value is True else
-            f'--{name}={comma_separated(value) if isinstance(value, (list, tuple)) else value}'
-            for name, value in values.items()]
-
-
-def comma_separated(values) -> str:
-    """['a', 'b, c'] -> 'a,"b, c"'"""
-    return ','.join(f'"{value}"' if ',' in str(value) else str(value) for value in values)
+    """n_iter=3, submit=True, text=['a', 'b, c'] -> ['--n_iter=3', '--submit', '--text=a,"b, c"']; options that are None
+    or False are left out."""
+    argv = []
+    for name, value in options.items():
+        if isinstance(value, (list, tuple)):
+            value = ','.join(f'"{one}"' if ',' in str(one) else str(one) for one in value)
+        if value is not None and value is not False:
+            argv.append(f'--{name}' if value is True else f'--{name}={value}')
+    return argv

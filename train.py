@@ -144,22 +144,15 @@ class Data(NamedTuple):
 
 def load_data(args, train_rows=None):
     """The task of --dataset, and its `Data`. train_rows: see own.load."""
-    text_encoder, hashes = open_vocabulary(args)
-    if args.dataset == 'own':
-        task, splits = own.load(args, train_rows)
-    else:
-        task = TASKS[args.dataset]
-        splits = task.load(args)
-    return task, encode_splits(args, task, [split for split in splits if split is not None], text_encoder, hashes)
-
-
-def open_vocabulary(args):
-    """The TextEncoder of the options, and hashes of its files and of the weights, which must belong together."""
     text_encoder = TextEncoder(args.encoder_path, args.bpe_path)
     if args.n_transfer < 0:  # no weights are loaded
-        return text_encoder, dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
-    shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
-    return text_encoder, hash_model(args.model_path, args.encoder_path, args.bpe_path)
+        hashes = dict(vocabulary=sha256(args.encoder_path), merges=sha256(args.bpe_path))
+    else:
+        shapes_for(args.model_path, args.encoder_path, text_encoder.n_vocab)
+        hashes = hash_model(args.model_path, args.encoder_path, args.bpe_path)
+    task = TASKS.get(args.dataset)
+    task, splits = (task, task.load(args)) if task else own.load(args, train_rows)
+    return task, encode_splits(args, task, [split for split in splits if split is not None], text_encoder, hashes)
 
 
 def encode_splits(args, task, splits, text_encoder, hashes) -> Data:
@@ -423,8 +416,7 @@ def finish(run, task, data, model):
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
-                   valid_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes), task.positive),
-                   valid_tfidf=data.tfidf,
+                   valid_trivial=best['va_trivial'], valid_tfidf=data.tfidf,
                    best=best, test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
                    n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
                    data=data.digest, log_path=run.log_path, best_path=best_path,

@@ -179,37 +179,38 @@ def cloze(data_dir: str) -> list[Problems]:
     return files
 
 
-def labelled_splits(valid, test, folder: str) -> list:
-    """(name for messages, Split) of the splits that have labels; prints their notes. ValueError if there are none."""
-    found = []
-    for name, split in (('validation', valid), ('test', test)):
-        if split and split.labels is not None:
-            found.append((f'{folder} ({name})', split))
-            for note in split.notes:
-                print(f'warning: {note}')
+def labelled_splits(name: str, data_dir: str) -> list:
+    """(name for messages, Split) of the validation and test examples of a task that have labels; prints their notes.
+    ValueError if there are none."""
+    task = TASKS[name]
+    if name == 'race':
+        folder = find_folder(data_dir, task.files, 'validation', race_files)
+        paths = (race_files(folder, task.files, kind) for kind in ('validation', 'test'))
+        valid, test = (read_questions(task, of_kind) if of_kind else None for of_kind in paths)
+    else:
+        folder = find_folder(data_dir, task.files, 'validation')
+        valid, test = read_kind(task, folder, 'validation', labelled=True), read_test(task, folder)
+    splits = {'validation': valid, 'test': test}.items()
+    found = [(f'{folder} ({kind})', split) for kind, split in splits if split and split.labels is not None]
     if not found:
         raise ValueError(f'{folder} has no examples with labels')
+    for note in (note for _, split in found for note in split.notes):
+        print(f'warning: {note}')
     return found
 
 
 def sst2(data_dir: str) -> list[Problems]:
     """SST-2: `positive` or `negative` after the sentence and `very`."""
-    task = TASKS['sst2']
-    folder = find_folder(data_dir, task.files, 'validation')
-    splits = labelled_splits(read_kind(task, folder, 'validation', labelled=True), read_test(task, folder), folder)
     return [Problems(name, [[(f'{sentence} very', word) for word in ('negative', 'positive')]
-                            for sentence in split.texts[0]], split.labels) for name, split in splits]
+                            for sentence in split.texts[0]], split.labels)
+            for name, split in labelled_splits('sst2', data_dir)]
 
 
 def race(data_dir: str) -> list[Problems]:
     """RACE: the answer that is the most probable after article and question; middle and high also by themselves."""
-    task = TASKS['race']
-    folder = find_folder(data_dir, task.files, 'validation', race_files)
-    paths = [race_files(folder, task.files, kind) for kind in ('validation', 'test')]
-    valid, test = (read_questions(task, of_kind) if of_kind else None for of_kind in paths)
     return [Problems(name, [[(f'{article} {question}', answer) for answer in answers]
                             for article, question, *answers in zip(*split.texts, strict=True)],
-                     split.labels, split.parts) for name, split in labelled_splits(valid, test, folder)]
+                     split.labels, split.parts) for name, split in labelled_splits('race', data_dir)]
 
 
 def find_pronoun(sentence: str, pronoun: str, candidates) -> slice | None:
@@ -267,12 +268,10 @@ def winograd(data_dir: str) -> list[Problems]:
 
 def cola(data_dir: str) -> list[Problems]:
     """CoLA: the training sentences, then the validation sentences. Each is one text without a context."""
-    task = TASKS['cola']
-    folder = find_folder(data_dir, task.files)
-    train = read_kind(task, folder, 'train', labelled=True)
-    splits = [(f'{folder} (training)', train),
-              *labelled_splits(read_kind(task, folder, 'validation', labelled=True), read_test(task, folder), folder)]
-    return [Problems(name, split.texts[0], split.labels) for name, split in splits]
+    folder = find_folder(data_dir, TASKS['cola'].files)
+    train = read_kind(TASKS['cola'], folder, 'train', labelled=True)
+    return [Problems(name, split.texts[0], split.labels)
+            for name, split in [(f'{folder} (training)', train), *labelled_splits('cola', folder)]]
 
 
 def best_threshold(values, labels) -> float:
@@ -342,15 +341,15 @@ def perplexity(transformer, encoder, data_dir: str) -> list[float]:
         row = np.array([-scores.double().sum().item(), len(scores), len(text.split()), len(text.encode())])
         totals += row
         print_perplexity(os.path.basename(path), *row)
-    print_perplexity('all texts', *totals)
-    nats, n_tokens, n_words, n_bytes = totals
-    return [float(nats / n_tokens), float(nats / n_words), float(nats / math.log(2) / n_bytes)]
+    return print_perplexity('all texts', *totals)
 
 
-def print_perplexity(name, nats, n_tokens, n_words, n_bytes):
-    print(f'{name}: {n_tokens:.0f} tokens, {nats / n_tokens:.3f} nats a token (perplexity '
-          f'{math.exp(min(nats / n_tokens, 700)):.2f}), {nats / n_words:.3f} nats a word (perplexity '
-          f'{math.exp(min(nats / n_words, 700)):.1f}), {nats / math.log(2) / n_bytes:.3f} bits a byte')
+def print_perplexity(name, nats, n_tokens, n_words, n_bytes) -> list[float]:
+    """Print and return the three numbers of `perplexity`."""
+    token, word, byte = float(nats / n_tokens), float(nats / n_words), float(nats / math.log(2) / n_bytes)
+    print(f'{name}: {n_tokens:.0f} tokens, {token:.3f} nats a token (perplexity {math.exp(min(token, 700)):.2f}), '
+          f'{word:.3f} nats a word (perplexity {math.exp(min(word, 700)):.1f}), {byte:.3f} bits a byte')
+    return [token, word, byte]
 
 
 PROBLEMS = {'rocstories': cloze, 'cola': cola, 'race': race, 'sst2': sst2, 'winograd': winograd}  # each takes data_dir

@@ -12,13 +12,7 @@ import torch
 
 from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state, sha256
 from common.examples import SPECIAL
-from model_pytorch import (
-    N_SHARDS,
-    DoubleHeadModel,
-    LMModel,
-    load_openai_pretrained_model,
-    read_shapes,
-)
+from model_pytorch import N_SHARDS, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
 from tasks.base import head_type
 from text_utils import TextEncoder
 from utils import read_sealed

@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -44,46 +45,34 @@ DAYS = 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split()
 # The two worlds: places, things to see, things to do.
 WORLDS = """
 place: in the country / at the cottage / in a small village / far from any town / at the foot of the hills
-see: a calf / the hay / two piglets / a tractor / the hens / a rusty plow / the scarecrow / a foal
-see: the milk cans / a rooster / the corn / an old donkey
-see: the waves / a crab / some shells / the sand / a sailor / the lighthouse / two gulls / a surfboard
-see: the tide / an anchor / a jellyfish / the foam
-see: the roses / a shovel / some tulips / the weeds / a worm / the hedge / two seeds / a watering can / the lawn
-see: a bee / the compost / a ladybug
-see: the snow / a steep rock / two skis / the summit / an avalanche / the rope / a sled / the icicles
-see: a snowman / the valley below / a chairlift / the blizzard
-see: the moss / an owl / two squirrels / a fox / the mushrooms / a hollow trunk / the pine cones / a deer
-see: the ferns / a hedgehog / the acorns / a woodpecker
-do: fed the geese / milked the cows / brushed the horse / collected the eggs / pulled the cart
-do: chased the goats
-do: built a castle of pebbles / swam to the raft / rowed to the island / looked for pearls
-do: dived under the pier / caught shrimps
-do: planted a lily / raked the leaves / trimmed the bushes / picked the strawberries / dug up the roots
-do: pruned the vines
-do: climbed the ridge / skied down the slope / threw snowballs / skated on the frozen lake / melted some ice
-do: followed the trail up
-do: gathered firewood / carved a stick / followed the footprints / listened to the cuckoo / slept in a tent
-do: picked the blueberries
+see: a calf / the hay / two piglets / a tractor / the hens / a rusty plow / the scarecrow / a foal / the milk cans
+see: a rooster / the corn / an old donkey / the waves / a crab / some shells / the sand / a sailor / the lighthouse
+see: two gulls / a surfboard / the tide / an anchor / a jellyfish / the foam / the roses / a shovel / some tulips
+see: the weeds / a worm / the hedge / two seeds / a watering can / the lawn / a bee / the compost / a ladybug
+see: the snow / a steep rock / two skis / the summit / an avalanche / the rope / a sled / the icicles / a snowman
+see: the valley below / a chairlift / the blizzard / the moss / an owl / two squirrels / a fox / the mushrooms
+see: a hollow trunk / the pine cones / a deer / the ferns / a hedgehog / the acorns / a woodpecker
+do: fed the geese / milked the cows / brushed the horse / collected the eggs / pulled the cart / chased the goats
+do: built a castle of pebbles / swam to the raft / rowed to the island / looked for pearls / dived under the pier
+do: caught shrimps / planted a lily / raked the leaves / trimmed the bushes / picked the strawberries
+do: dug up the roots / pruned the vines / climbed the ridge / skied down the slope / threw snowballs
+do: skated on the frozen lake / melted some ice / followed the trail up / gathered firewood / carved a stick
+do: followed the footprints / listened to the cuckoo / slept in a tent / picked the blueberries
 
 place: in town / in the big city / in the busy streets / in the capital / near the main square
-see: the blackboard / a piece of chalk / the teacher / two pencils / the homework / a ruler / the alphabet
-see: an eraser / the grammar book / a hard exam / the globe / a pupil
-see: a violin / the drums / a singer / two flutes / the organ / a slow waltz / the orchestra / a trumpet
-see: the melody / a choir / the cello / the conductor
-see: a nurse / the bandage / two pills / a fever / the surgeon / a thermometer / the ambulance / a sore throat
-see: the wheelchair / a patient / the medicine / a deep wound
-see: the stationmaster / a ticket / two suitcases / the rails / a locomotive / the timetable / a tunnel
-see: the passengers / a sleeping car / the waiting room / an express / the porter
-see: the printer / a memo / two emails / the boss / a spreadsheet / the stapler / an invoice / the keyboard
-see: a client / the contract / a folder / the fax
+see: the blackboard / a piece of chalk / the teacher / two pencils / the homework / a ruler / the alphabet / an eraser
+see: the grammar book / a hard exam / the globe / a pupil / a violin / the drums / a singer / two flutes / the organ
+see: a slow waltz / the orchestra / a trumpet / the melody / a choir / the cello / the conductor / a nurse
+see: the bandage / two pills / a fever / the surgeon / a thermometer / the ambulance / a sore throat / the wheelchair
+see: a patient / the medicine / a deep wound / the stationmaster / a ticket / two suitcases / the rails / a locomotive
+see: the timetable / a tunnel / the passengers / a sleeping car / the waiting room / an express / the porter
+see: the printer / a memo / two emails / the boss / a spreadsheet / the stapler / an invoice / the keyboard / a client
+see: the contract / a folder / the fax
 do: spelled a long word / learned a poem by heart / added the numbers / raised a hand / passed the test
-do: copied the answers
-do: played a sonata / tuned the guitar / sang the chorus / practiced the scales / clapped to the rhythm
-do: hummed the tune
-do: swallowed the syrup / got a vaccine / rested the broken leg / waited for the x-ray / described the pain
-do: took off the plaster
-do: changed to another line / missed the connection / leaned out of the compartment
-do: asked for the next departure / found a window seat / crossed the border
+do: copied the answers / played a sonata / tuned the guitar / sang the chorus / practiced the scales
+do: clapped to the rhythm / hummed the tune / swallowed the syrup / got a vaccine / rested the broken leg
+do: waited for the x-ray / described the pain / took off the plaster / changed to another line / missed the connection
+do: leaned out of the compartment / asked for the next departure / found a window seat / crossed the border
 do: typed a report / signed the letter / answered the phone / filed the receipts / wrote the minutes
 do: planned the budget
 """
@@ -129,12 +118,8 @@ def choices(text):
 
 def parse(text):
     """Paragraphs of lines `key: entry / entry` -> a list of (places, things to see, things to do)."""
-    worlds = []
-    for paragraph in text.strip().split('\n\n'):
-        lines = [line.split(': ', 1) for line in paragraph.split('\n')]
-        worlds.append(tuple([entry for key, entries in lines if key == wanted for entry in choices(entries)]
-                            for wanted in ('place', 'see', 'do')))
-    return worlds
+    return [tuple(choices('\n'.join(re.findall(f'^{key}: (.*)', paragraph, re.MULTILINE)))
+                  for key in ('place', 'see', 'do')) for paragraph in text.split('\n\n')]
 
 
 def pick(rng, items):
