@@ -17,17 +17,17 @@ train.py computes the same numbers through fast.py; `train.py --plain` runs this
 `TransformerModel` below, with dropout and loss of fast.py.
 """
 
-import errno
 import json
 import math
 import os
-import secrets
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+
+from utils import how_to_get, write_whole
 
 
 class dotdict(dict):
@@ -377,12 +377,6 @@ BLOCK_PARAMS = ('attn.c_attn.w', 'attn.c_attn.b', 'attn.c_proj.w', 'attn.c_proj.
                 'mlp.c_fc.w', 'mlp.c_fc.b', 'mlp.c_proj.w', 'mlp.c_proj.b', 'ln_2.g', 'ln_2.b')
 
 
-def how_to_get(path: str) -> str:
-    """What to do about weights in a folder that cannot be used."""
-    return (f'python model/download.py --model_path {path} fetches the released files; without them, --model_path '
-            'model/books/ is a small network')
-
-
 def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list[int]]:
     """Shapes of the arrays in the order of the release; convolutions have a leading axis of width 1."""
     block = [[1, C, 3 * C], [3 * C], [1, C, C], [C], [C], [C], [1, C, 4 * C], [4 * C], [1, 4 * C, C], [C], [C], [C]]
@@ -535,27 +529,12 @@ def save_openai_pretrained_model(model, path, n_special=0):
         raise ValueError(f'the weights hold numbers that are not finite, so nothing was written to {path}')
     shapes = released_shapes(model.n_ctx, *arrays[1].shape, len(model.h))
     lengths = shard_lengths(sum(array.numel() for array in arrays))
-    os.makedirs(path, exist_ok=True)
     for i, offset, piece in pieces([array.reshape(-1) for array in arrays], lengths):
         if offset == 0:
             shard = np.empty(lengths[i], dtype=np.float32)
         shard[offset:offset + len(piece)] = piece.float().cpu()
         if offset + len(piece) == lengths[i]:
-            write_file(os.path.join(path, f'params_{i}.npy'), lambda f, shard=shard: np.save(f, shard))
-    write_file(os.path.join(path, 'params_shapes.json'), lambda f: f.write(json.dumps(shapes).encode()))
-
-
-def write_file(name, write):
-    """Call `write` on a new file beside `name`, put it on the disk, then give it that name."""
-    part = f'{name}.{secrets.token_hex(8)}.part'
-    try:
-        with open(part, 'xb') as f:  # x: refuses a link that was put in its place
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, name)
-    except OSError as e:  # numpy names neither the file nor the reason
-        raise OSError(e.errno or errno.ENOSPC, e.strerror or 'the disk took only a part', name) from None
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+            with write_whole(os.path.join(path, f'params_{i}.npy'), 'wb') as f:
+                np.save(f, shard)
+    with write_whole(os.path.join(path, 'params_shapes.json')) as f:
+        json.dump(shapes, f)

@@ -21,7 +21,7 @@ from itertools import groupby
 
 from tqdm import tqdm
 
-from utils import MAX_JSON, read_json, read_text
+from utils import MAX_JSON, how_to_get, read_json, read_text
 
 # Affixes of spacy/lang/punctuation.py and char_classes.py; every entry is a regular expression.
 PUNCT = r'… …… , : ; ! \? ¿ ؟ ¡ \( \) \[ \] { } < > _ # \* & 。 ？ ！ ， 、 ； ： ～ · । ، ؛ ٪'.split()
@@ -96,8 +96,6 @@ PLAIN = re.compile(r"""(?:[\n\r -%'-~‘’“”—…]++|&(?!\#?\w{0,8};)
                        |(?<![^\n\r -~])[ß-öø-ÿ](?=[\n\r!-~]|\ [\n\r -~]|\ ?\Z))*+""", re.VERBOSE).fullmatch
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')
 ASCII_WORD = re.compile('[A-Za-z]+').fullmatch
-HOW_TO_GET = (': python model/download.py --model_path {} fetches the released files; without them, --model_path '
-              'model/books/ is a small network')
 MAX_CACHED, MAX_CACHED_LEN = 2 ** 19, 40  # chunks in the cache, and characters of each, at most: about 200 MB
 
 
@@ -256,7 +254,7 @@ def has_tokens(text) -> bool:
 
 def load_vocabulary(path):
     """{token: id} from a json file. Raises OSError, or ValueError if the ids are not 0 to n-1."""
-    encoder = read_json(path, hint=HOW_TO_GET.format(os.path.dirname(path) or '.'))
+    encoder = read_json(path, hint=f": {how_to_get(os.path.dirname(path) or '.')}")
     ids = [i for i in encoder.values() if type(i) is int]
     if not encoder or len(ids) < len(encoder) or sorted(ids) != list(range(len(encoder))):
         raise ValueError(f'{path}: not one json object {{token: id}} with the ids 0, 1, 2, ...: download it again')
@@ -265,7 +263,7 @@ def load_vocabulary(path):
 
 def load_merges(path):
     """[(symbol, symbol)] in the order in which they were learned, from a file of subword-nmt. OSError or ValueError."""
-    hint = HOW_TO_GET.format(os.path.dirname(path) or '.')
+    hint = f": {how_to_get(os.path.dirname(path) or '.')}"
     header, *lines = re.split('\r\n?|\n', read_text(path, MAX_JSON, hint))
     if not header.startswith('#version'):
         raise ValueError(f'{path}, line 1: no header "#version: ..." as in a file of merges: download it again')

@@ -181,6 +181,12 @@ def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
     return value
 
 
+def how_to_get(folder) -> str:
+    """What to do about weights or a vocabulary in a folder that cannot be used."""
+    return (f'python model/download.py --model_path {folder} fetches the released files; without them, --model_path '
+            'model/books/ is a small network')
+
+
 class TimeLeft:
     """Estimates how long work of `total` steps still takes. done: steps that were done before."""
 

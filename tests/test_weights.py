@@ -29,7 +29,6 @@ from model_pytorch import (
     load_openai_pretrained_model,
     read_shapes,
     save_openai_pretrained_model,
-    write_file,
 )
 
 TOY = GOLDENS / 'loader' / 'model'
@@ -233,26 +232,6 @@ def test_a_model_built_for_other_positions_is_refused():
 def test_no_check_vanishes_under_python_O():
     for module in (model_pytorch, opt):
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(Path(module.__file__).read_text())))
-
-
-def test_a_file_is_written_whole_and_follows_no_link(tmp_path, monkeypatch):
-    def fill_the_disk(f):
-        raise OSError('40 requested and 0 written')  # numpy's error on a full disk
-
-    name, victim = tmp_path / 'params_0.npy', tmp_path / 'victim'
-    victim.write_text('theirs')
-    monkeypatch.setattr(model_pytorch.secrets, 'token_hex', lambda n: 'guessed')
-    Path(f'{name}.guessed.part').symlink_to(victim)
-    with pytest.raises(FileExistsError):
-        write_file(str(name), lambda f: f.write(b'ours'))
-    assert victim.read_text() == 'theirs'
-    monkeypatch.undo()
-    with pytest.raises(OSError, match='params_0.npy') as error:
-        write_file(str(name), fill_the_disk)
-    assert error.value.errno == errno.ENOSPC
-    write_file(str(name), lambda f: f.write(b'ours'))
-    assert name.read_bytes() == b'ours' and name.stat().st_mode & 0o777 == victim.stat().st_mode & 0o777
-    assert {path.name for path in tmp_path.iterdir()} == {'params_0.npy', 'victim'}
 
 
 FULL_SIZE = '''
