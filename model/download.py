@@ -19,6 +19,11 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from common.shell import printable
+
 FILES = {
     'params_shapes.json': '29fac299ae848d7e447be84a33345edcf1b5353c',
     'encoder_bpe_40000.json': '9dc3f0af5a80956e57dc8d9401e16dfadcade7c2',
@@ -38,7 +43,6 @@ LARGEST = 4 * 11_653_479 + 1_024  # bytes of a params_*.npy: a tenth of 116,534,
 REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm/master/model'
 PAUSES = (1, 2, 4)  # seconds to wait before each new try
 TIMEOUT, BLOCK = 30, 2 ** 16  # a try ends if the answer, or any BLOCK bytes of the file, take more seconds
-ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / 'model' / 'released.npz'  # what OpenAI's code gave; `about` in it says by whom, and the licence
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # errors of a disk without room
 TOLERANCE = 3e-5  # of hidden states, which are up to 3; another implementation was within 1.5e-5
@@ -139,7 +143,6 @@ def compare(folder):
     Returns the largest difference of the states. Raises ValueError where something differs too much, and what
     `open_trained` raises.
     """
-    sys.path.insert(0, str(ROOT))
     import numpy as np
     import torch
 
@@ -218,7 +221,7 @@ def main(args):
             e = f'{path}: {e.strerror}; {what} or name another folder with --model_path, then run again'
         elif isinstance(e, ImportError):
             e = f'{e}, so the network was not compared: pip install -r requirements.txt, then run again with --check'
-        print('download.py:', *str(e).split(), file=sys.stderr)  # a server may put line ends into its words
+        print(printable(f'download.py: {" ".join(str(e).split())}', sys.stderr), file=sys.stderr)  # a server's words
         return 2
 
 

@@ -251,6 +251,8 @@ HOSTILE = {
     'fast continue': (b'', CONTINUE * 1000, 0, 'too slow'),
     'redirect with endless body': (b'HTTP/1.1 302 Found\r\nLocation: /model/params_0.npy\r\n\r\n', BLOCK, 0,
                                    'HTTP Error 302'),
+    'words for the terminal': (b'HTTP/1.1 404 \x1b[2J\x1b]0;x\x07\r\nContent-Length: 0\r\n\r\n', b'', 0,
+                               '404: \\x1b[2J\\x1b]0;x\\x07'),
 }
 
 
