@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from common.options import Parser, number
 from common.shell import begin_script, is_out_of_memory, run_script
 
-SECTION_NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'generate', 'curves')
+SECTION_NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'small', 'generate', 'curves')
 
 
 def parse_args(argv=None):
@@ -49,8 +49,11 @@ import torch
 
 import fast
 import generate
+from model_pytorch import dotdict
 from scripts import contenders, report
 from utils import read_text
+
+SMALL = dict(n_embd=256, n_head=4, n_layer=4, n_tokens=8192)  # as model/books
 
 METHOD = (
     'Each section, and each peak of memory, is measured in its own process. In each round all contenders of a '
@@ -87,7 +90,7 @@ def step_cost(args, name, B, n_ctx, rounds, n_parts=1, pretraining=False):
         stories = contenders.drawn_stories(B, cfg.n_tokens, n_ctx, full=n_ctx != contenders.T_DATA)
         batch = partial(contenders.get_batch, stories, B)
     seconds = report.take_turns({name: steps[name]()}, batch, rounds, device)[name]
-    return float(np.median(seconds)), peak_of(device)
+    return float(np.median(seconds[1:])), peak_of(device)
 
 
 # Sections: each returns lines of BENCHMARKS.md
@@ -106,7 +109,7 @@ def bench_memory(args, cfg, device):
             ('fine-tuning', contenders.T_DATA, False, contenders.training_steps(args, cfg, contenders.T_DATA, device)),
             ('pre-training', n_ctx, True, contenders.lm_steps(args, cfg, n_ctx, device, 8))):
         mib = {}
-        for name in names:
+        for name in (name for name in names if 'compiled' not in name):
             n_parts = 1 if name in contenders.WITHOUT_TOWERS else 2  # in the second there are gradients of the first
             mib[name] = run_apart(step_cost, args, name, 8 * n_parts, T, 1, n_parts, pretraining)[1]
         rows += [[f'{what}: {name}', f'{peak / mib["plain"]:.2f}', f'{peak:.0f}'] for name, peak in mib.items()]
@@ -118,6 +121,8 @@ def bench_memory(args, cfg, device):
 
 def bench_pretrain(args, cfg, device):
     B, n_ctx, n_batch = (4, 32, 2) if args.toy else (64, 512, 8) if device.type == 'cuda' else (4, 512, 4)
+    if cfg.n_embd == SMALL['n_embd']:
+        B, n_ctx, n_batch = 32, 256, 16
     steps = {name: make() for name, make in contenders.lm_steps(args, cfg, n_ctx, device, n_batch).items()}
     seconds = report.take_turns(steps, partial(contenders.drawn_tokens, cfg, B, n_ctx), args.rounds, device)
     return [f'{B} sequences of {n_ctx} random tokens, {n_batch} at a time, with dropout, clipping and Adam.', '',
@@ -129,6 +134,13 @@ def bench_evaluate(args, cfg, device):
     runs = contenders.evaluators(contenders.build(cfg, stories.n_ctx, device), stories, 96, 32, device)
     seconds = report.take_turns(runs, lambda _: (), args.rounds, device)
     return ['The logits of both endings of 96 stories.', '', *report.ratio_table(seconds, 96, 'examples')]
+
+
+def bench_small(args, cfg, device):
+    """The sections train, pretrain and evaluate for a network of the size of model/books."""
+    small = cfg if args.toy else dotdict(cfg, **SMALL)
+    parts = {'Fine-tuning': bench_train, 'Pre-training': bench_pretrain, 'Evaluation': bench_evaluate}
+    return [line for what, bench in parts.items() for line in (f'### {what}', '', *bench(args, small, device), '')]
 
 
 def bench_generate(args, cfg, device):
@@ -166,6 +178,7 @@ SECTIONS = {
     'memory': ('Peak memory in training', bench_memory),
     'pretrain': ('Pre-training step', bench_pretrain),
     'evaluate': ('Evaluation at batch 32', bench_evaluate),
+    'small': ('A small network, 4 blocks, 256 wide', bench_small),
     'generate': ('Generation, 100 tokens after 128', bench_generate),
     'curves': ('Costs as the work grows', bench_curves),
 }

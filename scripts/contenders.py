@@ -81,9 +81,12 @@ def variants(device):
     return {'plain': ('float32', True)} | {f'train.py, {dtype}': (dtype, False) for dtype in dtypes_of(device)}
 
 
-def can_compile(device):
-    """torch.compile makes code for CUDA with triton, which needs a C compiler."""
-    return device.type == 'cuda' and bool(shutil.which('cc') and importlib.util.find_spec('triton'))
+def compiled_dtypes(args, device):
+    """The dtypes in which compiled contenders are measured: none where torch.compile lacks a compiler, which is of C
+    (and triton) for CUDA and of C++ for a CPU."""
+    compiler = shutil.which('cc' if device.type == 'cuda' else 'c++')
+    can_compile = compiler and (device.type == 'cpu' or device.type == 'cuda' and importlib.util.find_spec('triton'))
+    return dtypes_of(device) if can_compile and not args.toy else []
 
 
 def build(cfg, n_ctx, device, module=model_pytorch):
@@ -153,8 +156,8 @@ def training_steps(args, cfg, n_ctx, device, n_towers=1):
     a batch in n_towers parts; `WITHOUT_TOWERS` are the names of those that cannot."""
     ours = partial(our_step, cfg, n_ctx, device, n_towers)
     builders = {name: partial(ours, *how) for name, how in variants(device).items()}
-    if can_compile(device):
-        builders['plain, compiled'] = partial(ours, dtypes_of(device)[-1], True, compiled=True)
+    builders |= {f'plain, compiled, {dtype}': partial(ours, dtype, True, compiled=True)
+                 for dtype in compiled_dtypes(args, device)}
     if has_transformers():
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
     if args.port:
@@ -172,7 +175,7 @@ def our_lm_step(cfg, n_ctx, device, n_batch, dtype):
     return lm_step(runner, opt, device, n_batch, dtype)
 
 
-def plain_lm_step(cfg, n_ctx, device, n_batch, dtype, compiled=False):
+def plain_lm_step(cfg, n_ctx, device, n_batch, dtype):
     """model_pytorch.py as it is written, with whole logits and torch's cross entropy."""
     torch.manual_seed(42)
     model = LMModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx).to(device)
@@ -181,7 +184,7 @@ def plain_lm_step(cfg, n_ctx, device, n_batch, dtype, compiled=False):
     def loss_of(model, x, targets):
         logits = model(with_positions(model.transformer, x))  # (n_batch, n_ctx, V)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    return lm_step(MeanLoss(model, loss_of, compiled), adam, device, n_batch, dtype)
+    return lm_step(MeanLoss(model, loss_of), adam, device, n_batch, dtype)
 
 
 def nanogpt_step(cfg, n_ctx, device, n_batch, dtype, path, compiled=False):
@@ -207,7 +210,7 @@ class MeanLoss(nn.Module):
     loss_of: a function of the model, x and targets, both (n_batch, n_ctx), to their mean loss.
     """
 
-    def __init__(self, model, loss_of, compiled):
+    def __init__(self, model, loss_of, compiled=False):
         super().__init__()
         self.model, self.loss_of = torch.compile(model, dynamic=False) if compiled else model, loss_of
 
@@ -227,11 +230,10 @@ def lm_steps(args, cfg, n_ctx, device, n_batch):
     builders = {'plain': partial(plain_lm_step, *shape, 'float32')}
     builders |= {f'pretrain.py, {dtype}': partial(our_lm_step, *shape, dtype) for dtype in dtypes}
     if args.nanogpt:
-        builders |= {f'nanoGPT, {dtype}': partial(nanogpt_step, *shape, dtype, args.nanogpt) for dtype in dtypes}
-    if can_compile(device):
-        builders['plain, compiled'] = partial(plain_lm_step, *shape, dtypes[-1], compiled=True)
-        if args.nanogpt:
-            builders['nanoGPT, compiled'] = partial(nanogpt_step, *shape, dtypes[-1], args.nanogpt, compiled=True)
+        theirs = partial(nanogpt_step, *shape, path=args.nanogpt)
+        builders |= {f'nanoGPT, {dtype}': partial(theirs, dtype) for dtype in dtypes}
+        builders |= {f'nanoGPT, compiled, {dtype}': partial(theirs, dtype, compiled=True)
+                     for dtype in compiled_dtypes(args, device)}
     return builders
 
 

@@ -19,7 +19,8 @@ CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}  # the nam
 
 
 def take_turns(contenders, inputs, rounds, device):
-    """Seconds of each contender in each round: name -> list. One more round at the beginning is not counted.
+    """Seconds of each contender in each round: name -> list. There is one more round at the beginning, in which caches
+    are filled and compiled contenders are compiled.
 
     contenders: name -> function. inputs: number of the round -> arguments of the functions; not measured.
     """
@@ -31,7 +32,7 @@ def take_turns(contenders, inputs, rounds, device):
             run(*arguments)
             wait_for(device)
             seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}
+    return seconds
 
 
 def wait_for(device):
@@ -54,14 +55,16 @@ def table(header, rows):
 
 
 def ratio_table(seconds, n, unit, bases=('plain',)):
-    """A table of the speed relative to each of `bases`, of the seconds for `n` units, and of the units per second.
+    """A table of the speed relative to each of `bases`, of the seconds for `n` units, of the units per second, and of
+    the seconds of the first round, which counts in no other column.
 
     seconds: name -> list with a time for each round, see `take_turns`. A ratio compares two times of the same round.
     """
     bases = [base for base in bases if base in seconds]
+    first, seconds = ({name: values[part] for name, values in seconds.items()} for part in (0, slice(1, None)))
     rows = [[name, *(spread(np.divide(seconds[base], values)) for base in bases), spread(values, '.3g'),
-             f'{n / np.median(values):,.2f}'] for name, values in seconds.items()]
-    return table(['', *(f'times as fast as {base}' for base in bases), 'seconds', f'{unit}/s'], rows)
+             f'{n / np.median(values):,.2f}', f'{first[name]:.3g}'] for name, values in seconds.items()]
+    return table(['', *(f'times as fast as {base}' for base in bases), 'seconds', f'{unit}/s', 'first round'], rows)
 
 
 def provenance(command, device):
