@@ -138,6 +138,7 @@ class Data(NamedTuple):
     per_epoch: int  # updates
     hashes: dict
     digest: str  # of all that a run goes on with only if it is the same
+    trivial: float  # score of the best constant answer on the validation examples
     tfidf: float | None  # own data: what a linear model on TF-IDF scores on the validation examples
     warnings: list
 
@@ -175,6 +176,7 @@ def encode_splits(args, task, splits, text_encoder, hashes) -> Data:
     return Data(train, valid, test, parts=[split.parts for split in splits], scale=scale, hashes=hashes, digest=digest,
                 n_vocab=text_encoder.n_vocab, n_ctx=n_ctx, positions=later_positions(args, n_ctx),
                 clf_token=encoder['_classify_'], per_epoch=n_train // n_batch,
+                trivial=trivial_score(task.metrics[0], valid.labels, len(task.classes), task.positive),
                 tfidf=tfidf_score(task, *splits[:2]) if args.dataset == 'own' else None,
                 warnings=warnings_of(args, task, splits, examples) + unfamiliar(ids[0].ids, text_encoder.encoder))
 
@@ -354,8 +356,7 @@ def evaluate_and_log(run, task, data, model, n_epochs):
                                      ('va', data.valid, len(data.valid), data.parts[1])):
         logits = evaluate(run, model, examples, n, check)
         line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}
-    line |= dict(va_constant=is_constant(task.predictions(logits)),
-                 va_trivial=trivial_score(task.metrics[0], data.valid.labels, len(task.classes), task.positive))
+    line |= dict(va_constant=is_constant(task.predictions(logits)), va_trivial=data.trivial)
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
@@ -416,7 +417,7 @@ def finish(run, task, data, model):
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
-                   valid_trivial=best['va_trivial'], valid_tfidf=data.tfidf,
+                   valid_trivial=data.trivial, valid_tfidf=data.tfidf,
                    best=best, test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
                    n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
                    data=data.digest, log_path=run.log_path, best_path=best_path,
