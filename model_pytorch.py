@@ -383,11 +383,6 @@ def released_shapes(n_ctx: int, n_vocab: int, C: int, n_layer: int) -> list[list
     return [[n_ctx, C], [n_vocab, C]] + block * n_layer
 
 
-def read_shapes(path: str) -> list[list[int]]:
-    """The array shapes of the released model in a folder. Raises as `open_release` does where there is none."""
-    return open_release(path)[0]
-
-
 def open_release(path: str) -> tuple[list[list[int]], list[Tensor]]:
     """The array shapes in `path`/params_shapes.json, and the ten shards beside it, mapped and not read. Raises
     FileNotFoundError or ValueError where they are not one model, before anything of its size is allocated."""

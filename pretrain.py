@@ -4,8 +4,8 @@ The defaults are those of the paper (section 4.1), with clipping at norm 1, whic
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
 With --snapshots N, so are save/DESC/snapshots/0, 1, ...: the network after so many updates (for figure 2 of the paper).
 With --model_path training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
-va_loss va_ppl tokens/s; and each minute how fast it is and how long it still takes. Interrupted, it goes on with the
-same command and --resume. Under torchrun processes share each update.
+va_loss va_ppl tokens/s; and on stderr the progress. Interrupted, it goes on with the same command and --resume. Under
+torchrun processes share each update.
 """
 
 import os
@@ -76,7 +76,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 import fast
 from common.checkpoint import Run, sha256
@@ -84,10 +83,11 @@ from common.corpus import load_tokens
 from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.examples import unfamiliar
 from common.trained import hash_model, shapes_for
+from common.workers import progress
 from model_pytorch import TransformerModel, load_openai_pretrained_model, save_openai_pretrained_model
 from opt import OpenAIAdam
 from text_utils import load_vocabulary
-from utils import TimeLeft, write_sealed, write_whole
+from utils import write_sealed, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
 SHOW_EVERY = 20  # updates between two losses beside the bar on a GPU, which is waited for
@@ -220,13 +220,13 @@ def train(run):
         return SimpleNamespace(path=run.folder, log=results['log'], model=None)
     data, module, runner, opt, scaler = begin(run)
     state, n_total = run.state, run.state['n_total']
-    snapshots, time_left = snapshots_of(args.snapshots, n_total), TimeLeft(n_total, state['n_updates'])
+    snapshots = snapshots_of(args.snapshots, n_total)
     if 0 in snapshots and state['n_updates'] == 0:
         write_network(run, module.model, 'snapshots/0/')
     since, n_tokens = time.time(), 0
 
-    bar = tqdm(range(state['n_updates'] + 1, n_total + 1), initial=state['n_updates'], total=n_total, ncols=80,
-               disable=True if ranks.rank else None)
+    bar = progress('updates', range(state['n_updates'] + 1, n_total + 1), n_total, initial=state['n_updates'],
+                   disable=ranks.rank > 0)
     for n_updates in bar:
         batch = fast.move(data.batch(n_updates - 1), device)
         run.begin_update()
@@ -236,9 +236,6 @@ def train(run):
         n_tokens += data.n_batch * args.n_ctx
         if device.type == 'cpu' or n_updates % SHOW_EVERY == 0:
             bar.set_postfix(loss=f'{state["losses"][-1].item():.3f}', refresh=False)
-        if left := time_left.say(n_updates):
-            run.print(f'update {n_updates} of {n_total}: loss {state["losses"][-1].item():.3f}, '
-                      f'{n_tokens / (time.time() - since):.0f} tokens/s, {left}')
         if n_updates % args.log_every == 0 or n_updates == n_total:
             tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
             va_loss = validate(run, module, data)

@@ -102,7 +102,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 import analysis
 import fast
@@ -111,13 +110,14 @@ from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler,
 from common.examples import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts, unfamiliar
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
 from common.trained import add_special, hash_model, shapes_for
+from common.workers import progress
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
 from model_pytorch import DoubleHeadModel, load_openai_pretrained_model, open_release, pieces
 from opt import OpenAIAdam
 from tasks.baseline import N_BEFORE, tfidf_score
 from tasks.metrics import is_constant, trivial_score
 from text_utils import TextEncoder
-from utils import TimeLeft, write_sealed
+from utils import write_sealed
 
 FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
 TABLE = ('transformer.embed.weight', 'lm_head.decoder.weight')  # one tensor: tokens, special tokens, positions
@@ -376,8 +376,7 @@ def fine_tune(run, task, data):
         return summary(run, results)
     args, n_batch, per_epoch = run.args, run.args.n_batch * run.args.n_gpu, data.per_epoch
     model, runner, opt, scaler = begin(run, task, data)
-    state, time_left = run.state, TimeLeft(run.state['n_total'], run.state['n_updates'])
-    fetch_every = 1 if run.device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
+    state, fetch_every = run.state, 1 if run.device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
     pending = []  # losses that are still on the device
 
     for epoch in range(state['n_epochs'], args.n_iter):
@@ -386,8 +385,8 @@ def fine_tune(run, task, data):
             np.random.shuffle(order)  # as scikit-learn's shuffle in the original
             state['order'] = torch.from_numpy(order)
         n_done = state['n_updates'] - epoch * per_epoch
-        for i in tqdm(range(n_done, per_epoch), f'epoch {epoch + 1}/{args.n_iter}', initial=n_done, total=per_epoch,
-                      ncols=80, leave=False, disable=True if run.ranks.rank else None):
+        for i in progress(f'epoch {epoch + 1}/{args.n_iter}', range(n_done, per_epoch), per_epoch, initial=n_done,
+                          disable=run.ranks.rank > 0):
             if is_early(state):
                 fetch_losses(run, data, pending)
                 evaluate_and_log(run, task, data, model, 0)
@@ -398,8 +397,6 @@ def fine_tune(run, task, data):
             if len(pending) == fetch_every:  # until then a GPU is not waited for
                 fetch_losses(run, data, pending)
                 run.save_or_stop()
-                if left := time_left.say(state['n_updates']):
-                    run.print(f'update {state["n_updates"]} of {state["n_total"]}, {left}')
         fetch_losses(run, data, pending)
         if is_early(state):  # then the original evaluates twice at the end of the epoch
             evaluate_and_log(run, task, data, model, 0)

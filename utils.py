@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-SAY_EVERY = 60  # seconds between two lines about the progress of long work
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30  # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 HIDDEN = ('.', '~$')  # macOS, editors and Excel create files whose names begin like this
 UTF_16 = 'UTF-16: save it as UTF-8'
@@ -185,24 +184,6 @@ def how_to_get(folder) -> str:
     """What to do about weights or a vocabulary in a folder that cannot be used."""
     return (f'python model/download.py --model_path {folder} fetches the released files; without them, --model_path '
             'model/books/ is a small network')
-
-
-class TimeLeft:
-    """Estimates how long work of `total` steps still takes. done: steps that were done before."""
-
-    def __init__(self, total, done=0):
-        self.total, self.first = total, done
-        self.begun = self.said = time.monotonic()
-
-    def say(self, done) -> str:
-        """'1 h 20 min left' once a minute, for a line of a log file; at other times an empty string."""
-        now = time.monotonic()
-        if now - self.said < SAY_EVERY:
-            return ''
-        self.said = now
-        seconds = (now - self.begun) / (done - self.first) * (self.total - done)
-        hours, minutes = divmod(round(seconds / 60), 60)
-        return f'{hours} h {minutes} min left'
 
 
 class ResultLogger:

@@ -242,7 +242,7 @@ class Run:
         """Print a line, on one process. A reader that is gone (`| head`) counts as a signal to stop."""
         if self.ranks.rank == 0:
             try:
-                tqdm.write(printable(text))  # above a progress bar, if there is one
+                (tqdm.write if sys.stderr.isatty() else print)(printable(text))  # above a progress bar
                 sys.stdout.flush()
             except BrokenPipeError:
                 sys.stdout = open(os.devnull, 'w')  # so that Python does not complain at its end

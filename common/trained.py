@@ -12,7 +12,7 @@ import torch
 
 from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state, sha256
 from common.examples import SPECIAL
-from model_pytorch import N_SHARDS, DoubleHeadModel, LMModel, load_openai_pretrained_model, read_shapes
+from model_pytorch import N_SHARDS, DoubleHeadModel, LMModel, load_openai_pretrained_model, open_release
 from tasks.base import head_type
 from text_utils import TextEncoder
 from utils import read_sealed
@@ -98,7 +98,7 @@ def add_special(text_encoder):
 
 def shapes_for(folder, encoder_path, n_vocab) -> list[list[int]]:
     """The shapes of the weights in a model folder. Raises ValueError if they are not for n_vocab tokens."""
-    shapes = read_shapes(folder)
+    shapes, _ = open_release(folder)
     if shapes[1][0] != n_vocab:
         raise ValueError(f'{encoder_path} has {n_vocab} tokens, the weights in {folder} are for {shapes[1][0]}: they '
                          'do not belong together')

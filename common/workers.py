@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils import SAY_EVERY, errors_named, make_path, remove_parts
+from utils import errors_named, make_path, remove_parts
 
+SAY_EVERY = 60  # seconds between two lines about the progress of long work in a log file
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of network file systems
 
 # the program of a new process, which finds modules in the same folders as this one
@@ -57,12 +58,12 @@ def make_once(path, make):
             make()
 
 
-def progress(desc, items=None, total=None):
+def progress(desc, items=None, total=None, **options):
     """A tqdm bar, over the items if there are any; in a log file, a line about once a minute instead."""
     if sys.stderr.isatty():
-        return tqdm(items, desc, total, unit='', unit_scale=True, ncols=80, leave=False)
+        return tqdm(items, desc, total, leave=False, unit='', unit_scale=items is None, ncols=80, **options)
     return tqdm(items, desc, total, leave=False, mininterval=SAY_EVERY, maxinterval=SAY_EVERY, delay=SAY_EVERY,
-                bar_format='{desc}: {percentage:.0f} %, {remaining} left\n')
+                bar_format='{desc}: {percentage:.0f} %, {remaining} left{postfix}\n', **options)
 
 
 def share_out(work, jobs, n_proc, desc) -> list:

@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from common.options import Parser, number
 from common.shell import one_line_errors
-from utils import write_whole
+from utils import read_text, write_whole
 
 SEED = 2018
 N_LABELLED, N_TEST = 1080, 400
@@ -42,40 +42,7 @@ HE = 'Ben David Frank Henry Jack Leo Max Oscar Paul Peter Simon Tom'.split()
 KIN = 'mother father sister brother uncle aunt cousin grandmother grandfather'.split()
 DAYS = 'Monday Tuesday Wednesday Thursday Friday Saturday Sunday'.split()
 
-# The two worlds: places, things to see, things to do.
-WORLDS = """
-place: in the country / at the cottage / in a small village / far from any town / at the foot of the hills
-see: a calf / the hay / two piglets / a tractor / the hens / a rusty plow / the scarecrow / a foal / the milk cans
-see: a rooster / the corn / an old donkey / the waves / a crab / some shells / the sand / a sailor / the lighthouse
-see: two gulls / a surfboard / the tide / an anchor / a jellyfish / the foam / the roses / a shovel / some tulips
-see: the weeds / a worm / the hedge / two seeds / a watering can / the lawn / a bee / the compost / a ladybug
-see: the snow / a steep rock / two skis / the summit / an avalanche / the rope / a sled / the icicles / a snowman
-see: the valley below / a chairlift / the blizzard / the moss / an owl / two squirrels / a fox / the mushrooms
-see: a hollow trunk / the pine cones / a deer / the ferns / a hedgehog / the acorns / a woodpecker
-do: fed the geese / milked the cows / brushed the horse / collected the eggs / pulled the cart / chased the goats
-do: built a castle of pebbles / swam to the raft / rowed to the island / looked for pearls / dived under the pier
-do: caught shrimps / planted a lily / raked the leaves / trimmed the bushes / picked the strawberries
-do: dug up the roots / pruned the vines / climbed the ridge / skied down the slope / threw snowballs
-do: skated on the frozen lake / melted some ice / followed the trail up / gathered firewood / carved a stick
-do: followed the footprints / listened to the cuckoo / slept in a tent / picked the blueberries
-
-place: in town / in the big city / in the busy streets / in the capital / near the main square
-see: the blackboard / a piece of chalk / the teacher / two pencils / the homework / a ruler / the alphabet / an eraser
-see: the grammar book / a hard exam / the globe / a pupil / a violin / the drums / a singer / two flutes / the organ
-see: a slow waltz / the orchestra / a trumpet / the melody / a choir / the cello / the conductor / a nurse
-see: the bandage / two pills / a fever / the surgeon / a thermometer / the ambulance / a sore throat / the wheelchair
-see: a patient / the medicine / a deep wound / the stationmaster / a ticket / two suitcases / the rails / a locomotive
-see: the timetable / a tunnel / the passengers / a sleeping car / the waiting room / an express / the porter
-see: the printer / a memo / two emails / the boss / a spreadsheet / the stapler / an invoice / the keyboard / a client
-see: the contract / a folder / the fax
-do: spelled a long word / learned a poem by heart / added the numbers / raised a hand / passed the test
-do: copied the answers / played a sonata / tuned the guitar / sang the chorus / practiced the scales
-do: clapped to the rhythm / hummed the tune / swallowed the syrup / got a vaccine / rested the broken leg
-do: waited for the x-ray / described the pain / took off the plaster / changed to another line / missed the connection
-do: leaned out of the compartment / asked for the next departure / found a window seat / crossed the border
-do: typed a report / signed the letter / answered the phone / filed the receipts / wrote the minutes
-do: planned the budget
-"""
+WORLDS = read_text(Path(__file__).with_name('sample_worlds.txt'))  # places, things to see, things to do
 
 # Sentence frames, the same for both worlds. Each {see} and {do} is replaced by a word of the world not used before.
 FIRST = """

@@ -101,7 +101,7 @@ import numpy as np
 import train
 from common.checkpoint import environment
 from common.device import choose_device
-from model_pytorch import read_shapes
+from model_pytorch import open_release
 from scripts.report import machine, table
 from tasks.baseline import tfidf_score
 from utils import read_json, write_whole
@@ -145,7 +145,7 @@ def read_all(args):
              for task in args.datasets for row in rows_of(args)}
     for task, options in first.items():
         if options.n_transfer >= 0:
-            read_shapes(options.model_path)  # before hours of other rows
+            open_release(options.model_path)  # before hours of other rows
         try:
             splits[task] = TASKS[task].load(options)
         except FileNotFoundError as e:

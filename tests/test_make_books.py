@@ -54,7 +54,8 @@ def collection(tmp_path, monkeypatch):
         path = tmp_path / 'collection' / f'{name}.md'
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(BOOK, encoding='utf-8')
-    monkeypatch.setattr(make_books, 'LEFT_OUT', {'verse': ['Bob Bard/Poems']})
+    (tmp_path / 'left_out.txt').write_text('# verse\nBob Bard/Poems\n')
+    monkeypatch.setattr(make_books, 'LEFT_OUT', tmp_path / 'left_out.txt')
     monkeypatch.setattr(make_books, 'HELD_OUT', ('Carl Clerk',))
     monkeypatch.setattr(make_books, 'LAST_AUTHOR', 'Carl Clerk')
     return tmp_path / 'collection'

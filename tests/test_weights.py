@@ -27,7 +27,7 @@ from model_pytorch import (
     TransformerModel,
     dotdict,
     load_openai_pretrained_model,
-    read_shapes,
+    open_release,
     save_openai_pretrained_model,
 )
 
@@ -218,7 +218,7 @@ def test_sizes_that_the_shards_do_not_have_are_refused_at_once(copied, n_vocab):
     shapes = json.loads((copied / 'params_shapes.json').read_text())
     (copied / 'params_shapes.json').write_text(json.dumps([shapes[0], [n_vocab, 16], *shapes[2:]]))
     with pytest.raises(ValueError, match='params_0.npy holds float32 .* do not belong together'):
-        read_shapes(copied)
+        open_release(copied)
 
 
 def test_a_model_built_for_other_positions_is_refused():
