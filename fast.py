@@ -36,6 +36,7 @@ from loss import task_losses, train_loss
 from model_pytorch import gelu
 
 LM_CHUNK = 256  # rows of language-model logits in memory at a time
+SHORT = 128  # tokens; for sequences up to this length torch's fused attention is slower than `attend` on a CPU
 
 
 class Packing(NamedTuple):
@@ -174,6 +175,36 @@ class Conv1D(nn.Module):
         return product(x.flatten(0, -2), self.w, self.b).view(*x.shape[:-1], -1)
 
 
+class Attention(model_pytorch.Attention):
+    """The layer `model_pytorch.Attention` with the same parameters, which calls `attend`."""
+
+    def __init__(self, attn: model_pytorch.Attention):
+        nn.Module.__init__(self)
+        self.__dict__.update(attn.__dict__)
+
+    def attend(self, q, k, v):
+        return attend(self, q, k, v)
+
+
+def attend(attn, q, k, v, visible=None):
+    """`Attention.attend` of a layer with scale, in fewer passes over the scores. visible: see `Packing`.
+
+    Torch's fused attention keeps no scores, but on a CPU it is faster only in float32, for long sequences and without
+    dropout. In bfloat16 its backward pass takes two to four times as long as this.
+    """
+    drops, L = attn.training and attn.attn_dropout.p > 0, q.size(2)
+    if drops and q.device.type != 'cpu':
+        return model_pytorch.Attention.attend(attn, q, k, v)
+    if not drops and (q.device.type != 'cpu' or q.dtype == torch.float32 and L > SHORT):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=visible is None)
+    if visible is None:
+        visible = torch.ones(L, L, dtype=torch.bool).tril()
+    low = max(-1e9, torch.finfo(q.dtype).min)  # as in `Attention.attend`
+    hidden = torch.zeros(visible.shape, dtype=q.dtype).masked_fill_(~visible, low)  # adding is faster than filling
+    w = (q / math.sqrt(q.size(-1)) @ k.transpose(-2, -1)).add_(hidden).softmax(-1)  # (G, H, L, L)
+    return attn.attn_dropout(w) @ v
+
+
 class MLP(nn.Module):
     """The layer `model_pytorch.MLP` with gelu and the same parameters."""
 
@@ -207,8 +238,8 @@ class GeluProduct(torch.autograd.Function):
 
 
 def use_fast_layers(model):
-    """Replace each nn.Dropout, each convolution and each MLP with gelu in a model by one of this file, with the same
-    rate, mode and parameters; returns the model."""
+    """Replace each nn.Dropout, convolution, attention with scale and MLP with gelu in a model by one of this file, with
+    the same rate, mode and parameters; returns the model."""
     for parent in reversed(list(model.modules())):  # an MLP after its own layers
         for name, child in list(parent.named_children()):
             layer = None
@@ -216,6 +247,8 @@ def use_fast_layers(model):
                 layer = Dropout(child.p)
             elif type(child) is model_pytorch.Conv1D:
                 layer = Conv1D(child)
+            elif type(child) is model_pytorch.Attention and child.scale:
+                layer = Attention(child)
             elif type(child) is model_pytorch.MLP and child.act is gelu:
                 layer = MLP(child)
             if layer:
@@ -227,10 +260,7 @@ def use_fast_layers(model):
 def attention(attn, rows, packing):
     """`Attention.forward` on rows (R, C)."""
     q, k, v = attn.split_heads(packing.to_slots(attn.c_attn(rows)))  # each (G, H, L, C/H)
-    if packing.visible is None:
-        a = attn.attend(q, k, v)  # (G, H, L, C/H)
-    else:
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=packing.visible)
+    a = attend(attn, q, k, v, packing.visible)  # (G, H, L, C/H)
     return attn.resid_dropout(attn.c_proj(packing.to_rows(attn.merge_heads(a))))
 
 

@@ -199,8 +199,9 @@ def add_computing_args(parser):
     group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
     group.add_argument('--dtype', default='float32', choices=['auto', 'float32', 'tf32', 'bfloat16', 'float16'],
                        help='dtype of matrix products; parameters, softmax and losses stay float32. float16 is for '
-                       'GPUs without bfloat16, and scales the loss. On most CPUs without AMX both are slower than '
-                       'float32. auto: bfloat16 where it is fast (GPUs since Ampere, CPUs with AMX), otherwise float32')
+                       'GPUs without bfloat16, and scales the loss. On CPUs without AMX or AVX512-BF16 both are slower '
+                       'than float32. auto: bfloat16 on CPUs with one of these and on GPUs since Ampere, otherwise '
+                       'float32')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
                        'bits each time (slower); a CPU does with as many threads')
     return group

@@ -210,7 +210,8 @@ def test_a_device_that_is_not_there_is_named():
         choose_device('tpu9', 'float32')
 
 
-@pytest.mark.parametrize('flags, chosen', [(['avx512_bf16'], 'float32'), (['amx_bf16'], 'bfloat16')])
+@pytest.mark.parametrize('flags, chosen', [
+    (['avx512f'], 'float32'), (['avx512f', 'avx512_bf16'], 'bfloat16'), (['amx_bf16'], 'bfloat16')])
 def test_the_automatic_dtype_is_fast(monkeypatch, capsys, flags, chosen):
     monkeypatch.setattr(device, 'cpu_info', lambda field: flags)
     args = train.parse_args(['--device', 'cpu', '--dtype', 'auto'])
