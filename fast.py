@@ -1,14 +1,15 @@
 """The results of `model_pytorch.py` and `loss.py` with less arithmetic: train.py trains and evaluates with this file.
 
 `model_pytorch.py` is the network to read, and `train.py --plain` runs it. This file leaves out only work on which no
-result depends, so it has the same numbers up to rounding, and tests hold the two together:
+result depends, so without dropout it has the same numbers up to rounding, and tests hold the two together:
 
-- No real token sees padding. Only attention computes on it.
+- No real token attends to padding. Only attention computes on it.
 - The loss needs the logits of the language model at real tokens alone. They are made there, a few rows at a time.
 - A prediction needs the last block at the classify token alone.
-- What several choices of an example begin with is evaluated once: without dropout, causal attention gives it the same
-  states in each choice.
+- The common beginning of the choices of an example is evaluated once: without dropout, causal attention gives it the
+  same states in each choice.
 - Dropout draws only the positions of its zeros: other random numbers than torch's, with the same distribution.
+- On a CPU attention makes fewer passes over its scores.
 
 A *row* is one real token: all layers but attention work on rows (R, C). A *slot* is a cell of a padded grid (G, L):
 attention works on slots, on each line of the grid separately. There are two layouts, here for one example, the story
@@ -77,12 +78,12 @@ def pack(X: Tensor, M: Tensor, clf_token: int) -> Packing:
 
 
 def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
-    """The layout for evaluation: what several choices of an example begin with is in the rows once, and each example is
-    a line of the grid. A choice sees its own tokens and no others. Arguments and errors as in `pack`.
+    """The layout for evaluation: the common beginning of several choices is in the rows once, and each example is a
+    line of the grid. A choice sees its own tokens and no others. Arguments and errors as in `pack`.
     """
     X, real, clf_step = cut_to_longest(X, M, clf_token)  # (B, K, T, 2), (B, K, T), (B, K, 1)
     alike = (X[:, :, None] == X[:, None]).all(-1) & (real[:, :, None] == real[:, None])  # (B, K, K, T)
-    first = alike.int().cumprod(-1).argmax(2)  # (B, K, T)  the first choice that begins so
+    first = alike.int().cumprod(-1).argmax(2)  # (B, K, T)  the first choice with this beginning
     has_row = real & (first == torch.arange(X.size(1), device=X.device)[:, None])  # (B, K, T)
     row_of = row_numbers(has_row).gather(1, first)  # (B, K, T)
     example, choice, step = has_row.nonzero().unbind(1)  # each (R,)
@@ -90,8 +91,8 @@ def pack_shared(X: Tensor, M: Tensor, clf_token: int) -> Packing:
     filled = torch.arange(int(n_rows.max()), device=X.device) < n_rows[:, None]  # (B, L)
     grid = row_numbers(filled)  # (B, L)
     line = torch.arange(len(X), device=X.device)[:, None]  # (B, 1)
-    sees = row_of.transpose(1, 2)[line, step[grid]] == grid[:, :, None]  # (B, L, K)  slots of a choice
-    visible = sees.transpose(1, 2)[line, choice[grid]]  # (B, L, L)  of the choice of each slot
+    sees = row_of.transpose(1, 2)[line, step[grid]] == grid[:, :, None]  # (B, L, K)  the choices that have the slot
+    visible = sees.transpose(1, 2)[line, choice[grid]]  # (B, L, L)  by the choice of each slot
     return Packing(X[has_row], row_of.flatten(0, 1), row_of.gather(-1, clf_step).flatten(), grid,
                    filled.flatten().nonzero().squeeze(1), visible.tril()[:, None])
 
@@ -299,7 +300,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
         dtype = product_dtype(h)
         wide = torch.promote_types(h.dtype, torch.float32)
         h_, we_ = h.to(dtype), we.to(dtype)  # (R, C), (V, C)
-        # the size of the weights is applied in the backward pass: times small weights, float16 gradients become 0
+        # the size of the weights is applied in the backward pass: times small weights, float16 gradients underflow
         scale = weights.abs().max().clamp(min=1e-30) if len(weights) else weights.new_ones(())
         shares = (weights / scale)[:, None]  # (R, 1)
         weighted_h = (h_ * shares).to(dtype)  # (R, C)
@@ -311,7 +312,7 @@ class WeightedCrossEntropy(torch.autograd.Function):
             logits = product(h_[lo:hi], we_.T)  # (chunk, V)
             probs = logits.softmax(1, dtype=wide)  # (chunk, V)
             at_target = torch.arange(hi - lo, device=h.device), targets[lo:hi]
-            # - log p of the target, from the largest p of the row: that of the target may be rounded to 0
+            # - log p of the target by way of the largest p of its row, because the target's may underflow
             losses[lo:hi] = logits.amax(1).to(wide) - logits[at_target] - probs.amax(1).log()
             if not wants_gradients:  # as in validation
                 continue

@@ -1,7 +1,7 @@
 """From logits to per-example losses, to the training loss, to an update.
 
-`train.py --plain` and notebooks use the class. Otherwise train.py calls fast.py, which uses the functions and computes
-the loss of the language model itself, in chunks.
+Training calls `fast.double_head_losses`, which uses the functions and computes the language model's loss in chunks.
+`train.py --plain` and notebooks use the class.
 """
 
 import torch
@@ -35,7 +35,7 @@ def train_loss(clf_losses: Tensor, lm_losses: Tensor | None, lm_coef: float) -> 
 
 
 class MultipleChoiceLossCompute:
-    """Losses of the two heads and, unless only they are wanted, a backward pass and an update.
+    """Losses of the two heads; without only_return_losses, then a backward pass and an update.
 
     lm_criterion, clf_criterion: losses of (n, classes) logits and (n,) targets, not reduced. lm_coef: weight of the
     language-model loss. opt: optimizer to step after each call; without one, gradients add up.
@@ -70,7 +70,7 @@ class MultipleChoiceLossCompute:
         targets = X.reshape(-1, T, 2)[:, 1:, 0].long()  # (N, T-1)  the next token
         mask = M.reshape(-1, T)[:, 1:]  # (N, T-1)  1 on real tokens
         losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
-        return (losses * mask).sum(1) / mask.sum(1).where(mask.any(1), 1)
+        return (losses * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class ClassificationLossCompute(MultipleChoiceLossCompute):

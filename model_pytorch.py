@@ -161,7 +161,7 @@ def check_ids(x: Tensor, fits: bool, shape: str):
 def look_up(x: Tensor, we: Tensor) -> Tensor:
     """The rows of the table we (V, C) at token and position ids x (..., 2), added up: (..., C).
 
-    Raises ValueError for an id that is no row, where this can be seen without waiting: not on a GPU.
+    Raises ValueError for an id outside the table; on a GPU this would need a wait, and CUDA's own error comes later.
     """
     try:
         return F.embedding(x, we).sum(dim=-2)
@@ -238,8 +238,8 @@ def states_at(token: int, h: Tensor, x: Tensor) -> Tensor:
 
 
 class TaskHead(nn.Module):
-    """The one new layer of fine-tuning, with dropout: the `score` of the states (N, C) at the classify tokens of h
-    (N, T, C)."""
+    """The one new layer of fine-tuning, with dropout: `score` maps the states (N, C) at the classify tokens of h
+    (N, T, C) to logits."""
     shape = '(B, K, T, 2)'
 
     def __init__(self, clf_token: int, cfg, n_class: int = 1):
@@ -429,7 +429,7 @@ def open_shard(path: str, i: int, length: int) -> Tensor:
 
 
 def pieces(shards, sizes):
-    """Cut the shards where arrays end: yields (which array, offset in it, view of the shard), in order."""
+    """Cut arrays where those of other `sizes` end: yields (which of these, offset in it, piece), in order."""
     i, offset = 0, 0
     for shard in shards:
         while len(shard):
@@ -480,7 +480,7 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
     model: a TransformerModel, or what has one inside (heads, nn.DataParallel, torch.compile). n_ctx: how many positions
     to keep (-1: all that are stored); must be the model's n_ctx. n_special: rows between tokens and positions (-1:
     none), drawn N(0, 0.02) from NumPy's global generator. n_transfer: blocks to initialise, besides the embeddings
-    (more than there are: all; -1: nothing at all, though the special rows are still drawn, so that batches are the
+    (more than there are: all; -1: nothing, but the special rows are drawn, so that the shuffles after it are the
     same). path: the folder of the shards. n_embd, path_names: ignored; kept so that calls written for the port work.
 
     Shards are mapped, not read, so no second copy of the model is ever in memory. Raises ValueError or
@@ -507,7 +507,7 @@ def load_openai_pretrained_model(model, n_ctx=-1, n_special=-1, n_transfer=12, n
     for i, offset, piece in pieces(shards, sizes):
         if i == len(targets):
             break
-        target = targets[i].view(-1)[offset:offset + len(piece)]  # shorter: the positions after n_ctx stay out
+        target = targets[i].view(-1)[offset:offset + len(piece)]  # without the positions after n_ctx
         target.copy_(piece[:len(target)])
 
 

@@ -37,7 +37,7 @@ class OpenAIAdam(torch.optim.AdamW):
         lrt = lr * schedule(t / t_total) * sqrt(1 - b2^k) / (1 - b1^k)
         p -= lrt * (m / (sqrt(v) + e) + l2 p)            l2 on tensors of more than one dimension, or all (vector_l2)
 
-    So the first update has rate 0 with a warm-up. In OpenAI's code the schedule and the increment of t race: on a CPU
+    So with a warm-up the first update has rate 0. In OpenAI's code the schedule and the increment of t race: on a CPU
     92 or 93 of the first 200 updates saw t + 1. The goldens were made with the order fixed, so that it sees t, as here.
 
     Torch's AdamW does p -= lr' / (1 - b1^k) * m / (sqrt(v / (1 - b2^k)) + eps) + lr' wd p, which is the same for
@@ -48,7 +48,7 @@ class OpenAIAdam(torch.optim.AdamW):
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
     kwargs: ignored with a warning, because the port accepts any. `grad_norm`: the norm of the last step's gradients
     before clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
-    Raises ValueError, with the value in it, for an argument out of range, and for an update past t_total.
+    Raises ValueError, with the value in it, for an argument out of range, and once t is past t_total.
     """
 
     def __init__(self, params, lr, schedule, warmup, t_total, b1=0.9, b2=0.999, e=1e-8, l2=0, vector_l2=False,

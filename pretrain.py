@@ -2,7 +2,7 @@
 
 The defaults are those of the paper (section 4.1), with clipping at norm 1, which the paper does not mention. The
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
-With --snapshots N, so are save/DESC/snapshots/0, 1, ...: the network after so many updates (for figure 2 of the paper).
+With --snapshots N, save/DESC/snapshots/0, 1, ... are too: the network after 0, 1, ... updates (figure 2 of the paper).
 With --model_path training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
 va_loss va_ppl tokens/s; and on stderr the progress. Interrupted, it goes on with the same command and --resume. Under
 torchrun processes share each update.
@@ -78,7 +78,7 @@ import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fast
-from common.checkpoint import Run, sha256
+from common.checkpoint import Run
 from common.corpus import load_tokens
 from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.examples import unfamiliar
@@ -87,10 +87,10 @@ from common.workers import progress
 from model_pytorch import TransformerModel, load_openai_pretrained_model, save_openai_pretrained_model
 from opt import OpenAIAdam
 from text_utils import load_vocabulary
-from utils import write_sealed, write_whole
+from utils import sha256, write_sealed, write_whole
 
 MAX_VALID = 1000  # sequences held out, at most
-SHOW_EVERY = 20  # updates between two losses beside the bar on a GPU, which is waited for
+SHOW_EVERY = 20  # updates between two losses beside the bar on a GPU: to show one, the CPU waits for it
 
 
 class LMLoss(nn.Module):
@@ -151,7 +151,7 @@ class Sequences:
 
 
 def build(args, n_vocab, n_total, device, ranks):
-    """The network in its `LMLoss`; the same, with several processes in DistributedDataParallel; and the optimizer."""
+    """The network in its `LMLoss`; what training calls, this or DistributedDataParallel around it; the optimizer."""
     set_seed(args.seed)
     if args.model_path:  # before a network of any size is built
         shapes = shapes_for(args.model_path, args.encoder_path, n_vocab)

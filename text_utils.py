@@ -90,8 +90,8 @@ EXCEPTIONS_SHA256 = '632ebc7b339ce67eff45734820173ea79185cfaaa1c87265be5ce977d39
 LONGEST_EXCEPTION = 12
 
 # Text in which ftfy changes only line ends and quotes: printable ASCII without entities, typographic quotes, dashes and
-# dots, and small Latin letters that stand alone among ASCII. ftfy repairs UTF-8 that was decoded in another encoding.
-# In none of the encodings that it tries are these characters, in these places, the bytes of UTF-8.
+# dots, and small Latin letters that stand alone among ASCII. ftfy also repairs UTF-8 that was decoded in another
+# encoding; in none that it tries do these characters, in these places, look like that.
 PLAIN = re.compile(r"""(?:[\n\r -%'-~‘’“”—…]++|&(?!\#?\w{0,8};)
                        |(?<![^\n\r -~])[ß-öø-ÿ](?=[\n\r!-~]|\ [\n\r -~]|\ ?\Z))*+""", re.VERBOSE).fullmatch
 SYMBOL_RUNS = re.compile(r'([-~!";?+,)(/*[\]}{|_])\1*')

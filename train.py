@@ -1,7 +1,8 @@
 """Fine-tune the network on a task: `python train.py --dataset rocstories --submit --analysis`.
 
-Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_acc va_acc. Interrupted, it goes on with
-the same command and --resume. Under torchrun its towers are spread over the processes.
+Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_acc va_acc. Ctrl-C saves a checkpoint
+first (common/checkpoint.py), and the same command with --resume goes on. Under torchrun its towers are spread over the
+processes.
 """
 
 import os
@@ -47,8 +48,8 @@ def parse_args(argv=None):
     group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
                        'probabilities for the examples in FILE')
     group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002, epochs=number(int, 1))
-    group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower, which is computed at a '
-                       'time, with dropout of its own')
+    group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower: one forward pass, with '
+                       'dropout of its own')
     group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
                        'examples; one device computes one tower after the other')
     group.add_argument('--lr_schedule', default='warmup_linear', help='learning rate over time',
@@ -94,7 +95,6 @@ import hashlib
 import math
 import shlex
 from argparse import Namespace
-from itertools import takewhile
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -105,7 +105,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import analysis
 import fast
-from common.checkpoint import Run, environment, load_state, save_state, sha256
+from common.checkpoint import Run, environment, load_state, save_state
 from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.examples import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts, unfamiliar
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
@@ -117,7 +117,7 @@ from opt import OpenAIAdam
 from tasks.baseline import N_BEFORE, tfidf_score
 from tasks.metrics import is_constant, trivial_score
 from text_utils import TextEncoder
-from utils import write_sealed
+from utils import sha256, write_sealed
 
 FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
 TABLE = ('transformer.embed.weight', 'lm_head.decoder.weight')  # one tensor: tokens, special tokens, positions
@@ -129,15 +129,15 @@ class Data(NamedTuple):
     train: Examples
     valid: Examples
     test: Examples | None
-    parts: list  # of each of these {name: slice}, see Split
+    parts: list  # for each of these three {name: slice}, see Split
     scale: tuple | None  # mean and deviation of the training numbers; None: there are classes
     n_vocab: int
-    n_ctx: int  # tokens of the longest sequence
+    n_ctx: int  # tokens of the longest sequence; args.n_ctx is the limit
     positions: torch.Tensor  # (up to --n_ctx, n_embd)  those after n_ctx in the weights, for longer texts later
     clf_token: int
     per_epoch: int  # updates
     hashes: dict
-    digest: str  # of all that a run goes on with only if it is the same
+    digest: str  # of all that must be the same to resume
     trivial: float  # score of the best constant answer on the validation examples
     tfidf: float | None  # own data: what a linear model on TF-IDF scores on the validation examples
     warnings: list
@@ -196,8 +196,8 @@ def later_positions(args, n_ctx):
     if args.n_transfer < 0:
         return torch.empty(0, args.n_embd)
     shapes, shards = open_release(args.model_path)
-    of_positions = takewhile(lambda piece: piece[0] == 0, pieces(shards, list(map(math.prod, shapes))))
-    return torch.cat([piece for _, _, piece in of_positions]).view(shapes[0])[n_ctx:args.n_ctx]
+    of_positions = [piece for i, _, piece in pieces(shards, list(map(math.prod, shapes))) if i == 0]
+    return torch.cat(of_positions).view(shapes[0])[n_ctx:args.n_ctx]
 
 
 def overlaps(task, splits) -> list[str]:
@@ -250,11 +250,8 @@ class Losses(nn.Module):
             return fast.double_head_losses(self.model, X, M, Y, self.lm_coef)
         X, M, Y = (t.to(self.model.task_head.linear.weight.device) for t in (X, M, Y))
         lm_logits, clf_logits = self.model(X)
-        if self.lm_coef == 0:
-            clf_losses = self.compute(X, Y, M, clf_logits, only_return_losses=True)
-            return clf_losses.mean(), clf_losses, None
         clf_losses, lm_losses = self.compute(X, Y, M, clf_logits, lm_logits, only_return_losses=True)
-        return train_loss(clf_losses, lm_losses, self.lm_coef), clf_losses, lm_losses
+        return train_loss(clf_losses, lm_losses, self.lm_coef), clf_losses, lm_losses if self.lm_coef else None
 
 
 def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
@@ -266,8 +263,8 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
 
     def loss_of(tower):
         loss, clf_losses, lm_losses = runner(*tower)
-        clf_loss, lm_loss = (t if t is None else t.detach().mean() for t in (clf_losses, lm_losses))
-        losses.append(torch.stack([clf_loss, torch.zeros_like(clf_loss) if lm_loss is None else lm_loss]))
+        lm_loss = clf_losses.new_zeros(()) if lm_losses is None else lm_losses.detach().mean()
+        losses.append(torch.stack([clf_losses.detach().mean(), lm_loss]))
         return loss / n_towers
 
     towers = list(zip(*(t.chunk(n_towers) for t in batch), strict=True))
@@ -279,7 +276,7 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
 
 
 def build(run, task, data):
-    """The network with the released weights; its `Losses`, with several processes in DistributedDataParallel; and the
+    """The network with the released weights; its `Losses`, with several processes in DistributedDataParallel; the
     optimizer."""
     args, n_total = run.args, data.per_epoch * run.args.n_iter
     set_seed(args.seed)
@@ -338,7 +335,7 @@ def fetch_losses(run, data, pending):
 
 
 def merit(task, line) -> tuple:
-    """What makes one evaluation in a log better than another: the best epoch has the greatest."""
+    """The key by which the evaluations in a log are compared: the best epoch has the greatest."""
     return line['va_score'], (-line['va_cost'] if task.ties_by_cost else 0)
 
 
@@ -350,9 +347,9 @@ def is_early(state):
 
 def evaluate_and_log(run, task, data, model, n_epochs):
     """Evaluate, print and log; keep the parameters if they are the best so far on the validation examples."""
-    check = run.save_or_stop if run.ranks.size == 1 else None  # processes have different numbers of batches
-    line, n_train = dict(n_epochs=n_epochs, n_updates=run.state['n_updates']), run.args.n_valid or N_VALID
-    for name, examples, n, parts in (('tr', data.train, min(n_train, len(data.train)), {}),
+    check = run.save_or_stop if run.ranks.size == 1 else None  # all processes must call it equally often
+    line, n_scored = dict(n_epochs=n_epochs, n_updates=run.state['n_updates']), run.args.n_valid or N_VALID
+    for name, examples, n, parts in (('tr', data.train, min(n_scored, len(data.train)), {}),
                                      ('va', data.valid, len(data.valid), data.parts[1])):
         logits = evaluate(run, model, examples, n, check)
         line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}

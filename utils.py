@@ -117,13 +117,6 @@ def check_start(path, start):
         raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
 
 
-def read_bytes(path, max_bytes=MAX_TEXT, hint='') -> bytes:
-    """The content of a file. FileNotFoundError, with the hint, if it is not a regular file; ValueError if too long."""
-    check_file(path, max_bytes, hint)
-    with errors_named(path), open(path, 'rb') as f:
-        return f.read(max_bytes)
-
-
 def check_archive(path):
     """Raise ValueError for a zip archive that is damaged, or that unpacks to more than the file has."""
     with zipfile.ZipFile(path) as archive:
@@ -137,8 +130,11 @@ def check_archive(path):
 
 
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
-    """The text of a UTF-8 file, line ends unchanged. Raises errors as `read_bytes`, and ValueError if not UTF-8."""
-    data = read_bytes(path, max_bytes, hint)
+    """The text of a UTF-8 file, line ends unchanged. FileNotFoundError, with the hint, if it is not a regular file;
+    ValueError if it is too long, or not UTF-8."""
+    check_file(path, max_bytes, hint)
+    with errors_named(path), open(path, 'rb') as f:
+        data = f.read(max_bytes)
     check_start(path, data)
     try:
         return data.decode('utf-8-sig')
@@ -157,6 +153,18 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     if not isinstance(value, dict):
         raise ValueError(f'{path} is not a json object')
     return value
+
+
+def sha256(*paths) -> str:
+    """The hash of a file; of several, the hash of their hashes."""
+    digests = []
+    for path in paths:
+        check_file(path)
+        with open(path, 'rb') as f:
+            digests.append(hashlib.file_digest(f, 'sha256'))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b''.join(digest.digest() for digest in digests)).hexdigest()
 
 
 def seal(path, value: dict, default=None) -> str:

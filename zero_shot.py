@@ -284,9 +284,9 @@ def best_threshold(values, labels) -> float:
     n, positive = np.arange(1, len(values)), labels.sum()  # (N-1,): the first n are predicted to be 1
     hits = labels.cumsum()[:-1]
     # the correlation of two columns of 0 and 1 from their sums: N * sum(xy) - sum(x) * sum(y), over the deviations
-    above = len(values) * hits - n * positive
-    below = np.sqrt(n * (len(values) - n) * positive * (len(values) - positive))
-    matthews = np.where(values[:-1] > values[1:], above / np.maximum(below, 1), 0.)
+    numerator = len(values) * hits - n * positive
+    deviations = np.sqrt(n * (len(values) - n) * positive * (len(values) - positive))
+    matthews = np.where(values[:-1] > values[1:], numerator / np.maximum(deviations, 1), 0.)
     if not (matthews > 0).any():
         return -math.inf
     best = matthews.argmax()

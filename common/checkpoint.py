@@ -6,7 +6,6 @@ holds all that is needed to use it (config.json, best_params.pt, vocabulary and 
 """
 
 import errno
-import hashlib
 import importlib.metadata
 import math
 import os
@@ -30,7 +29,17 @@ from tqdm import tqdm
 from common.options import INCIDENTAL, ROOT
 from common.shell import printable
 from common.workers import lock
-from utils import ResultLogger, check_archive, check_file, read_sealed, remove_parts, seal, write_sealed, write_whole
+from utils import (
+    ResultLogger,
+    check_archive,
+    check_file,
+    read_sealed,
+    remove_parts,
+    seal,
+    sha256,
+    write_sealed,
+    write_whole,
+)
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 
@@ -61,7 +70,7 @@ class Signals:
     def receive(self, number, _):
         self.received = number
         self.release()
-        with suppress(OSError):  # print may not be called within itself
+        with suppress(OSError):  # the signal may have interrupted a print
             os.write(2, f'{os.path.basename(sys.argv[0])}: signal received: saving and stopping, a second one ends at '
                      'once\n'.encode())
 
@@ -338,18 +347,6 @@ def all_finite(state: dict) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
-def sha256(*paths) -> str:
-    """The hash of a file; of several, the hash of their hashes."""
-    digests = []
-    for path in paths:
-        check_file(path)
-        with open(path, 'rb') as f:
-            digests.append(hashlib.file_digest(f, 'sha256'))
-    if len(digests) == 1:
-        return digests[0].hexdigest()
-    return hashlib.sha256(b''.join(digest.digest() for digest in digests)).hexdigest()
-
-
 def commit_of_code() -> str | None:
     """The commit of this checkout, with -dirty if Python files were changed; None for a copy that is no checkout.
     Neither another repository around it nor git's variables, as within a hook, count."""
@@ -369,7 +366,7 @@ def environment() -> dict:
 
 
 def set_aside(paths) -> list[str]:
-    """Rename the files and folders that exist, all with the first number that is free, a.jsonl -> a.1.jsonl, or none.
+    """Rename all files and folders that exist, or none, with the first number free for all: a.jsonl -> a.1.jsonl.
 
     A folder that cannot be renamed, because a volume or a layer of Docker begins there, is copied and emptied.
     """

@@ -1,4 +1,4 @@
-"""From fields of text to ids, and from ids to the arrays that the network takes. The texts come from tasks/."""
+"""From texts, which come from tasks/, to ids (`encode_texts`), and to the arrays of the network (`to_arrays`)."""
 
 import hashlib
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 from tasks.stories import SPLIT_SEED, TEST_NAME, VAL_NAME, find_cloze_file, read_cloze, rocstories  # noqa: F401
 
 SPECIAL = ('_start_', '_delimiter_', '_classify_')  # added to the vocabulary, in this order
-MOST_UNKNOWN, MOST_A_WORD = 0.01, 2  # share of unknown tokens, and tokens a word, of text that the vocabulary fits
+MOST_UNKNOWN, MOST_A_WORD = 0.01, 2  # of text that the vocabulary fits: share of unknown tokens, tokens a word
 LARGEST_GROUP = 8  # examples with the same context that are evaluated together
 
 # How the fields of an example become the K sequences that the network reads (section 3.3 of the paper). A field is a
@@ -26,7 +26,7 @@ FORMS = {
 def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
     """The number of ids of each field, from its beginning, that sequences of n_ctx use: lengths (N, F) -> (N, F).
 
-    choices: each field is cut to max_len, as in the original; then the context, where a run had shorter examples.
+    choices: each field is cut to max_len, as in the original; then the context, where n_ctx was fitted to shorter ones.
     question: the context loses its end; question and answers only where they exceed half of n_ctx. Two texts: the
     longer loses its end first: with room for 6 ids, 9 and 2 become 4 and 2, and 9 and 8 become 3 and 3.
     """
@@ -44,7 +44,7 @@ def kept_lengths(form: str, lengths, n_ctx: int, max_len: int):
 
 
 def kept_of_two(first, second, room):
-    """Kept lengths of two texts that share `room`: lengths (N, 1), and (N, K) for one of K second texts."""
+    """Kept lengths of two texts that share `room`: lengths (N, 1), and (N, K): each of K texts with the first."""
     longest = second.max(1, keepdims=True)
     return (np.minimum(first, np.maximum(room - longest, room - room // 2)),
             np.minimum(second, np.maximum(room - first, room // 2)))

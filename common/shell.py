@@ -1,6 +1,7 @@
 """Scripts in a shell: options are read before torch is imported, and errors end in one line and an exit status.
 
-What they print goes through `Console`, so that no console, no closed output and no data can do harm.
+What they print goes through `Console`, so that no console, no closed output and no data can do harm. Ctrl-C while a run
+trains is the business of checkpoint.py.
 """
 
 import contextlib
@@ -33,6 +34,8 @@ class Console:
         self.stream, self.bars = stream, bars
 
     def write(self, text):
+        if self.bars and not self.stream.isatty():
+            text = text.strip('\r ')  # a log file shows no movements
         n = len(BAR_MOVES.match(text)[0]) if self.bars else 0
         return self.stream.write(text[:n] + printable(text[n:], self.stream))
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch
 
-from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state, sha256
+from common.checkpoint import MERGES, VOCABULARY, all_finite, load_state
 from common.examples import SPECIAL
 from model_pytorch import N_SHARDS, DoubleHeadModel, LMModel, load_openai_pretrained_model, open_release
 from tasks.base import head_type
 from text_utils import TextEncoder
-from utils import read_sealed
+from utils import read_sealed, sha256
 
 
 class Trained(NamedTuple):

@@ -23,8 +23,8 @@ PROGRAM = 'import sys; sys.path[:] = {path!r}; from common.workers import serve;
 
 @contextlib.contextmanager
 def lock(path, wait=''):
-    """Hold the file `path`, which goes at the end. ValueError if another process holds it; with `wait`, a line to
-    print, this one waits. Where the file system has no locks, a line says so, and nothing is held.
+    """Hold the lock file `path`, and remove it at the end. ValueError if another process holds it; with `wait`, a line
+    to print, this one waits. Where the file system has no locks, a line says so, and nothing is held.
     """
     held = FileLock(make_path(path), fallback_to_soft=False)
     try:
@@ -43,7 +43,7 @@ def lock(path, wait=''):
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.remove(path)  # while it is held: who waits for it takes a new file
+            os.remove(path)  # before its release: a process that waits locks a new file
         held.release()
 
 

@@ -1,6 +1,6 @@
 """The paper's tasks, a row each: where the examples lie, what form and which classes they have, how they are scored.
 
-To add a task, add a row to TASKS: files, form, classes, metrics, the names of submission files, and what these have for
+To add a task, add a row to TASKS: files, form, classes, metrics, the names of submission files, and what these say for
 each class; then further fields by name. `Task` in base.py says what each field means. Where files are not tables of
 texts and labels, a function beside the row reads them: `loader` all of them, `reader` one of them, as in stories.py,
 race.py and glue.py. `--dataset own` (own.py) needs no row.

@@ -58,7 +58,7 @@ class Files(NamedTuple):
 class Task(NamedTuple):
     """All that the programs know of a task: a row of the table in tasks/__init__.py."""
     files: Files | None  # None: `loader` and `reader` know them
-    form: str  # a name in datasets.FORMS
+    form: str  # a name in examples.FORMS
     classes: tuple  # names in the order of the logits, which is Hugging Face's too; empty: the label is a number
     metrics: tuple  # names in tasks/metrics.py; the first chooses the best epoch
     submission: dict  # part of the test examples, '' for all -> name of the file with their predictions
@@ -213,7 +213,7 @@ def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool 
         raise ValueError(f'{path} has no examples')
     class_of = task.files.labels or {name: i for i, of in enumerate(task.classes) for name in (of, str(i))}
     labels = [unscored(task) if label is None else label_of(task, class_of, label, where) for where, _, label in rows]
-    if {*labels} <= {None, unscored(task)}:
+    if {*labels} <= {None, unscored(task)}:  # math.nan is one object
         labels = [None] * len(labels)
     n_unlabelled = labels.count(None)
     if labelled and n_unlabelled == len(labels):
@@ -231,7 +231,7 @@ def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool 
 
 def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
     """The examples of a file or of its shards. labelled: each must have a label, and rows for which the file has none
-    are left out; otherwise there is an example for every row, so that predictions have the numbers of the rows.
+    are left out; otherwise there is an example for every row, so that prediction i is that of row i.
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """
@@ -249,7 +249,7 @@ def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
             lines = [*map(str, broken[:5]), '...'] if len(broken) > 5 else map(str, broken)
             notes.append(f'{path}: {len(broken)} rows with another number of columns than the header {how}: '
                          f'lines {", ".join(lines)}')
-        if n_without > len(broken):
+        if n_without > len(broken):  # broken rows are counted too
             notes.append(f'{path}: {n_without - len(broken)} examples without a gold label {how}')
     names = tuple(name if isinstance(name, str) else name[0] for name in files.columns)
     return build_split(task, names, rows, paths[0], labelled, notes)
@@ -279,7 +279,7 @@ def read_kind(task: Task, folder: str, kind: str, labelled: bool = False) -> Spl
 
 
 def with_labels(test: Split, answers: Split, path: str) -> Split:
-    """A test Split with the labels of the same texts in another file, if that has each, with one label."""
+    """A test Split with the labels of the same texts in another file, if it has each, and with one label only."""
     labels = {}
     for *texts, label in zip(*answers.texts, answers.labels, strict=True):
         labels.setdefault(tuple(texts), set()).add(label)

@@ -6,7 +6,7 @@ from tasks.base import Split, Task
 from tasks.metrics import scores
 
 MAX_ROWS = 20_000  # training examples; more change the score little and take minutes
-N_BEFORE = {'choices': 1, 'question': 2}  # texts before the answers, see datasets.FORMS
+N_BEFORE = {'choices': 1, 'question': 2}  # texts before the answers, see examples.FORMS
 
 
 def tfidf_score(task: Task, train: Split, split: Split) -> float:

@@ -16,7 +16,7 @@ from tasks.readers import doubled_quotes, read_rows
 from tasks.stories import N_VALID, SPLIT_SEED
 from text_utils import has_tokens
 
-# --form -> the form of datasets.FORMS, the least and the greatest number of columns, and what these are
+# --form -> the form of examples.FORMS, the least and the greatest number of columns, and what these are
 COLUMNS = {
     'text': ('text', 1, math.inf, 'one column, or several whose texts are joined'),
     'pair': ('pair', 2, 2, 'two columns: first text,second text'),
@@ -41,7 +41,7 @@ def columns_of(text: str) -> list[str]:
 
 
 def fields_of(form: str, texts: list[str]) -> list[str]:
-    """The fields of an example, from the texts of its columns; form: of datasets.FORMS."""
+    """The fields of an example, from the texts of its columns; form: of examples.FORMS."""
     return [' '.join(filter(None, texts))] if form == 'text' else texts
 
 
@@ -63,8 +63,8 @@ class Rows(NamedTuple):
 
 
 def read_own_rows(path: str, options: Namespace, labelled: bool = False, found=None) -> Rows:
-    """The rows of a file. labelled: each must have texts and a label, and blank rows are left out; otherwise all have a
-    label, or none, and all are predicted. found: what `read_rows` would give.
+    """The rows of a file. labelled: each needs texts and a label, and blank rows are left out; otherwise all or none
+    have a label, and all are predicted. found: rows as `read_rows` gives them, instead of those of the file.
 
     Raises ValueError or OSError with the file, and the line, of what is wrong.
     """

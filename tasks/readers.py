@@ -33,16 +33,16 @@ def read_lines(path):
 def table_rows(path, widths=()):
     """Line number and fields of each row of a table. The header, if it has one, is the first row.
 
-    A row of delimiters alone, or of one column and blank, has no fields, and is left out before the first and after the
-    last other row. Other blank lines are no rows. The delimiter of a .tsv file is a tab. Other files have the one of
-    comma, semicolon and tab that is most frequent in the first row, outside quotes, or a tab if that gives one of the
-    `widths`, the numbers of columns of a table without a header. Between tabs, quotes are part of the text; otherwise
-    the file is strict CSV. Raises what `read_lines` raises, and ValueError with file and line for wrong quotes.
+    A blank row (delimiters alone, or blank in a table of one column) has no fields; before the first and after the last
+    other row it is left out. Other blank lines are no rows. The delimiter of a .tsv file is a tab. Other files have the
+    one of comma, semicolon and tab that is most frequent in the first row, outside quotes, or a tab if that gives one
+    of the `widths`, the numbers of columns of a table without a header. Between tabs, quotes are part of the text;
+    otherwise the file is strict CSV. Raises what `read_lines` raises, and ValueError with the line of wrong quotes.
     """
     lines, start = read_lines(path), 1
     for first in lines:
         if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
-            return (yield from inner(excel[1], delimited(path, lines, excel[1], start + 1)))
+            return (yield from without_blank_ends(excel[1], delimited(path, lines, excel[1], start + 1)))
         if first.strip():
             break
         start += 1
@@ -50,11 +50,11 @@ def table_rows(path, widths=()):
         return
     tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
     delimiter = '\t' if tabs else max(',;\t', key=re.sub('"[^"]*("|$)', '', first).count)
-    yield from inner(delimiter, delimited(path, itertools.chain([first], lines), delimiter, start))
+    yield from without_blank_ends(delimiter, delimited(path, itertools.chain([first], lines), delimiter, start))
 
 
-def inner(delimiter, rows):
-    """Of rows (line number, last line, fields) the numbers and fields, without blank ones as `table_rows` says."""
+def without_blank_ends(delimiter, rows):
+    """Number and fields of each row (number, last line, fields); blank rows are as `table_rows` says."""
     width, blank = 0, array('q')  # columns of the first row; numbers of the last blank rows
     for number, line, fields in rows:
         if line.replace(delimiter, '').strip():
@@ -91,7 +91,7 @@ def delimited(path, lines, delimiter, start):
 
 
 def find_column(header, names) -> list:
-    """Indices in a header of the columns that are called as the first of the names, or as the one name, that it has.
+    """Indices in a header of the columns with this name; of several names, with the first that the header has.
 
     The exact name comes before one with blanks around it, and this before one in other letters, small or capital.
     """

@@ -1,4 +1,4 @@
-"""The files of the Story Cloze Test (ROCStories): their names, their rows, and the original's split into two sets."""
+"""The files of the Story Cloze Test (ROCStories): names, rows, the original's split. common/examples.py makes ids."""
 
 import os
 import re

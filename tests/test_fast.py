@@ -14,7 +14,7 @@ import fast
 from common import cpu
 from common.device import choose_device
 from loss import MultipleChoiceLossCompute, task_losses, train_loss
-from model_pytorch import DEFAULT_CONFIG, MLP, DoubleHeadModel, dotdict
+from model_pytorch import DEFAULT_CONFIG, MLP, Attention, DoubleHeadModel, dotdict
 
 TINY = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=2)
 STILL = dotdict(TINY, embd_pdrop=0., attn_pdrop=0., resid_pdrop=0., clf_pdrop=0.)
@@ -159,6 +159,27 @@ def test_an_mlp_is_that_of_the_plain_network_and_keeps_no_gelu(dtype, tolerance,
     for a, b in zip((out, y, x.grad, *(p.grad for p in layer.parameters())), (expected, expected, *gradients),
                     strict=True):
         assert a.shape == b.shape and (a - b).norm() < tolerance * b.norm()
+
+
+@pytest.mark.parametrize('dtype, L, tolerance', [(torch.float32, 7, 1e-6), (torch.float32, fast.SHORT + 5, 1e-6),
+                                                 (torch.bfloat16, fast.SHORT + 5, 0.02)])
+@pytest.mark.parametrize('shared', [False, True], ids=['causal', 'a mask'])
+@pytest.mark.parametrize('p', [0, 1e-12], ids=['without dropout', 'with it'])
+def test_attention_is_that_of_the_plain_network(dtype, L, tolerance, shared, p):
+    """Output and gradients, beside float64."""
+    torch.manual_seed(0)
+    attn = Attention(48, L, dotdict(n_head=3, attn_pdrop=p, resid_pdrop=0), scale=True).train()
+    qkv = torch.randn(3, 2, 3, L, 16, dtype=torch.float64, requires_grad=True)
+    visible = (torch.rand(2, 1, L, L) < 0.5).tril() | torch.eye(L, dtype=torch.bool) if shared else None
+    scores = (qkv[0] @ qkv[1].transpose(-2, -1) / 4).masked_fill(
+        ~(torch.ones(L, L).tril().bool() if visible is None else visible), -torch.inf)
+    expected = scores.softmax(-1) @ qkv[2]
+    weights = torch.randn_like(expected)
+    [gradient] = torch.autograd.grad((expected * weights).sum(), qkv)
+    out = fast.attend(attn, *qkv.to(dtype), visible)
+    [ours] = torch.autograd.grad((out.double() * weights).sum(), qkv)
+    for a, b in ((out.double(), expected), (ours, gradient)):
+        assert (a - b).norm() < tolerance * b.norm()
 
 
 def test_the_layouts_are_those_of_the_drawing():

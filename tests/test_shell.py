@@ -170,9 +170,13 @@ def test_a_console_gets_what_it_has_and_no_control_characters():
         out = io.TextIOWrapper(io.BytesIO(), encoding)
         print(text, file=Console(out), flush=True)
         assert out.buffer.getvalue().decode(encoding) == shown + '\n'
-    err = io.StringIO()
+    err, log = io.StringIO(), io.StringIO()
+    err.isatty = lambda: True
     for text in ('\r 5%|x\x1b', '\n\x1b[A', '\x1b[A', '\r', 'evil\x1b[A', '\x1b[Aevil'):    # tqdm's, and two others
         print(text, file=Console(err, bars=True), end='|')
+    for text in ('\repoch 1/3: 5 %, 02:00 left\n', '\r           ', '\r'):  # in a log file
+        print(text, file=Console(log, bars=True), end='')
+    assert log.getvalue() == 'epoch 1/3: 5 %, 02:00 left\n'
     assert err.getvalue() == '\r 5%|x\\x1b|\n\x1b[A|\x1b[A|\r|evil\\x1b[A|\\x1b[Aevil|'
 
 
