@@ -62,7 +62,7 @@ def progress(desc, items=None, total=None, **options):
     """A tqdm bar, over the items if there are any; in a log file, a line about once a minute instead."""
     if sys.stderr.isatty():
         return tqdm(items, desc, total, leave=False, unit='', unit_scale=items is None, ncols=80, **options)
-    return tqdm(items, desc, total, leave=False, mininterval=SAY_EVERY, maxinterval=SAY_EVERY, delay=SAY_EVERY,
+    return tqdm(items, desc, total, leave=False, mininterval=SAY_EVERY, miniters=1, delay=SAY_EVERY,
                 bar_format='{desc}: {percentage:.0f} %, {remaining} left{postfix}\n', **options)
 
 

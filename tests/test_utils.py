@@ -27,7 +27,6 @@ from utils import (
     encode_dataset,
     iter_data,
     make_path,
-    read_bytes,
     read_json,
     read_sealed,
     read_text,
@@ -142,7 +141,7 @@ def test_a_log_on_a_full_disk_keeps_whole_lines_and_says_where(tmp_path):
         assert len(path.read_text().splitlines()) == 1
 
 
-READERS = [read_bytes, read_text, read_json, lambda path: list(table_rows(path))]
+READERS = [read_text, read_json, lambda path: list(table_rows(path))]
 
 
 @pytest.mark.parametrize('read', READERS)
