@@ -34,10 +34,11 @@ def cells(tmp_path, monkeypatch):
 def test_the_notebook_runs(cells, which, tmp_path, monkeypatch, capsys):
     import matplotlib.pyplot as plt
     plt.switch_backend('agg')
-    shutil.copytree(TOY if which == 'toy' else ROOT / 'model' / 'sample', tmp_path / 'model' / 'sample')
-    if which == 'toy':
-        sizes = dict(n_embd=16, n_head=4, n_layer=3, n_ctx=24)
-        (tmp_path / 'model' / 'sample' / 'hparams.json').write_text(json.dumps(sizes))
+    for name in 'books', 'sample':
+        shutil.copytree(TOY if which == 'toy' else ROOT / 'model' / 'sample', tmp_path / 'model' / name)
+        if which == 'toy':
+            sizes = dict(n_embd=16, n_head=4, n_layer=3, n_ctx=24)
+            (tmp_path / 'model' / name / 'hparams.json').write_text(json.dumps(sizes))
     figures, names = [], {}
     monkeypatch.setattr(plt, 'show', lambda: figures.append(plt.gcf().axes))
     with plt.rc_context():
@@ -85,7 +86,7 @@ def test_the_stored_outputs_are_what_the_cells_print_now(tmp_path, monkeypatch, 
     """All words, and the numbers but for rounding on another processor."""
     import matplotlib.pyplot as plt
     plt.switch_backend('agg')
-    for name in ('data/sample', 'model/sample'):
+    for name in ('data/sample', 'model/sample', 'model/books'):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     names = {}
