@@ -8,6 +8,7 @@ processes.
 import os
 
 from common.options import (
+    INCIDENTAL,
     Parser,
     add_computing_args,
     add_files_args,
@@ -304,8 +305,9 @@ def begin(run, task, data):
                       environment={**environment(), **data.hashes, 'device': name, 'processes': run.ranks.size})
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
     if run.ranks.rank == 0:
+        options = {name: value for name, value in vars(args).items() if name not in INCIDENTAL}
         write_sealed(run.path('config.json'), dict(
-            options=vars(args), form=task.form, classes=task.classes, positive=task.positive, scale=data.scale,
+            options=options, form=task.form, classes=task.classes, positive=task.positive, scale=data.scale,
             n_vocab=data.n_vocab, n_ctx=data.n_ctx + len(data.positions), clf_token=data.clf_token, **data.hashes))
     n_test = 0 if data.test is None else len(data.test)
     metric = 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]

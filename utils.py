@@ -155,11 +155,11 @@ def read_json(path, max_bytes=MAX_JSON, hint='') -> dict:
     return value
 
 
-def sha256(*paths) -> str:
-    """The hash of a file; of several, the hash of their hashes."""
+def sha256(*paths, max_bytes=math.inf) -> str:
+    """The hash of a file, which must not be longer than max_bytes; of several, the hash of their hashes."""
     digests = []
     for path in paths:
-        check_file(path)
+        check_file(path, max_bytes)
         with open(path, 'rb') as f:
             digests.append(hashlib.file_digest(f, 'sha256'))
     if len(digests) == 1:

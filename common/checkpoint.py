@@ -130,9 +130,9 @@ class Run:
             return None
         results = read_sealed(self.results_path)
         self.refuse_other_options(results['options'], self.results_path)
-        for name, written in results.get('files', {}).items():
+        for name, (size, written) in results.get('files', {}).items():
             path = self.path(name)
-            if not os.path.isfile(path) or sha256(path) != written:
+            if not os.path.isfile(path) or os.path.getsize(path) != size or sha256(path) != written:
                 raise ValueError(f'{path} is not the file that the complete run wrote, or is missing: choose another '
                                  f'--desc, or delete {self.results_path} to train again')
         self.print(f'{self.args.desc} is complete')
@@ -270,8 +270,8 @@ class Run:
         results = dict(results, desc=self.args.desc, options=vars(self.args), seconds=self.seconds())
         if self.ranks.rank == 0:
             paths = [path for path in Path(self.folder).rglob('*') if path.is_file()]
-            results['files'] = {path.relative_to(self.folder).as_posix(): sha256(path) for path in paths
-                                if path.name not in ('checkpoint.pt', 'results.json')}
+            results['files'] = {path.relative_to(self.folder).as_posix(): (path.stat().st_size, sha256(path))
+                                for path in paths if path.name not in ('checkpoint.pt', 'results.json')}
             write_sealed(self.results_path, results)
             with suppress(FileNotFoundError):
                 os.remove(self.last_path)
@@ -315,7 +315,8 @@ def load_state(path: str) -> dict:
         with warnings.catch_warnings(action='ignore'):  # torch warns of some pickles before it refuses them
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # torch raises a dozen kinds for damaged files
-        if isinstance(e, OSError) and e.errno:  # it cannot be read
+        if isinstance(e, OSError) and e.errno not in (None, errno.EINVAL):  # it cannot be read; EINVAL: a wrong offset
+            e.filename = e.filename or path
             raise
         reason = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise ValueError(f'{path} is damaged, or not a torch file ({reason})') from None

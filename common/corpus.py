@@ -23,7 +23,7 @@ import numpy as np
 
 from common.workers import make_once, progress, share_out
 from text_utils import MAX_CACHED, MAX_CACHED_LEN, TextEncoder, clean, words_of_chunk
-from utils import HIDDEN, MAX_TEXT, is_there, read_sealed, sha256, write_sealed, write_whole
+from utils import HIDDEN, MAX_JSON, MAX_TEXT, is_there, read_sealed, sha256, write_sealed, write_whole
 
 PIECE = 2 ** 22  # bytes of a piece, which then continues to the end of its line
 LONGEST_LINE = 2 ** 22  # further bytes; a longer line is cut after a space
@@ -185,7 +185,7 @@ def open_tokens(path, n_vocab):
     with open(path, 'rb') as f:
         digest.update(header := f.read(N_HEADER))
         is_valid = header == header_of(n_tokens, dtype)
-        for start in range(0, n_tokens, PIECE):  # read, not mapped: pages of a memory map count as resident memory
+        for start in range(0, n_tokens, PIECE) if is_valid else ():  # pages of a memory map count as resident memory
             ids = np.fromfile(f, dtype, min(PIECE, n_tokens - start))
             digest.update(ids)
             is_valid = is_valid and ids.max() < n_vocab
@@ -235,6 +235,11 @@ def learn_vocabulary(words, vocab_size):
     return {token: i for i, token in enumerate(tokens)}, merges
 
 
+def hashes_of(args) -> list[str]:
+    """The hashes of vocabulary and merges."""
+    return [sha256(path, max_bytes=MAX_JSON) for path in (args.encoder_path, args.bpe_path)]
+
+
 def write_vocabulary(args, pieces, sums_path):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path, and their hashes."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
@@ -248,7 +253,7 @@ def write_vocabulary(args, pieces, sums_path):
         f.write(merges)
     with write_whole(args.encoder_path) as f:
         json.dump(encoder, f)
-    write_sealed(sums_path, dict(hashes=[sha256(args.encoder_path), sha256(args.bpe_path)]))
+    write_sealed(sums_path, dict(hashes=hashes_of(args)))
 
 
 def write_tokens(args, pieces, path, key, n_vocab):
@@ -274,13 +279,12 @@ def load_tokens(args):
         args.bpe_path = os.path.join(folder, 'vocab_40000.bpe')
         sums_path = os.path.join(folder, 'hashes.json')
         make_once(sums_path, lambda: write_vocabulary(args, pieces, sums_path))
-        if read_sealed(sums_path)['hashes'] != [sha256(args.encoder_path), sha256(args.bpe_path)]:
+        if read_sealed(sums_path)['hashes'] != hashes_of(args):
             raise ValueError(f'{folder}: vocabulary or merges are not those that were learned: remove that folder, and '
                              'they are learned again')
         shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)  # also if a kill came before this
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
-    hashes = text_hash, sha256(args.encoder_path), sha256(args.bpe_path)
-    key = hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:32]
+    key = hashlib.sha256(' '.join([text_hash, *hashes_of(args)]).encode()).hexdigest()[:32]
     path = os.path.join(args.token_dir, f'{key}.npy')
     make_once(path, lambda: write_tokens(args, pieces, path, key, n_vocab))
     shutil.rmtree(path.removesuffix('.npy'), ignore_errors=True)

@@ -49,12 +49,12 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
     for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
         if sha256(name) != config[kind]:
             raise ValueError(f'{name} is not the {kind} that {os.path.basename(folder)} was trained with')
-    written = written_hashes(folder)
+    written, state = written_hashes(folder), load_state(path)
     if not written:
         print(f'{folder} has no results.json: perhaps the run is not complete', file=sys.stderr)
-    elif sha256(path) != written['parameters']:
+    elif sha256(path) != written.get('parameters'):
         raise ValueError(f'{path} is not what the run wrote (results.json): it was damaged or replaced')
-    options, n_special, state = argparse.Namespace(**config['options']), len(SPECIAL), load_state(path)
+    options, n_special = argparse.Namespace(**config['options']), len(SPECIAL)
     model = DoubleHeadModel(options, config['clf_token'], head_type(config['form'], config['classes']),
                             vocab=config['n_vocab'] + n_special + config['n_ctx'], n_ctx=config['n_ctx'])
     try:
