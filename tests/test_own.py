@@ -427,6 +427,9 @@ def test_an_interrupted_run_continues_only_with_the_same_file(tmp_path, monkeypa
     same = write_rows(tmp_path / 'same.jsonl', made_up(60, 0))
     results = run(tmp_path, same, 'text', *argv, '--resume')
     assert results.losses == whole.losses and len(results.losses) == 12
+    renamed = [row | dict(mood=row['mood'].upper()) for row in made_up(60, 0)]  # the same numbers of classes
+    with pytest.raises(ValueError, match='other data'):
+        run(tmp_path, write_rows(tmp_path / 'other.csv', renamed), 'text', *argv, '--resume')
 
 
 def test_seeds_share_the_file_and_have_names_of_their_own(tmp_path):
