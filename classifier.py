@@ -6,6 +6,8 @@
     model.predict(['A quiet farm.'])                       # -> [('5', {'1': 0.02, ..., '5': 0.71})]
 """
 
+import csv
+import io
 import os
 from collections.abc import Mapping, Set
 
@@ -20,7 +22,7 @@ from common.predict import examples_of, logits_of, task_of_trained
 from common.trained import open_trained
 from tasks import own
 from tasks.base import Split
-from tasks.readers import find_columns, plain
+from tasks.readers import find_column, find_columns, plain
 
 # types of labels, and how a class gets its type back from its name
 LABELS = {'str': str, 'int': int, 'float': float, 'bool': lambda name: name.lower() == 'true'}
@@ -48,16 +50,17 @@ def fit(examples, labels=None, **options):
 def rows_of(examples, labels, options):
     """Examples as `read_rows` gives those of a file; the type of the labels; and options with the columns' names."""
     names, label_name = options.get('text'), options.get('label')
-    names = own.columns_of(names) if isinstance(names, str) else names
+    if names is not None:  # a column may have a number as its name
+        names = list(map(str, names)) if isinstance(names, (list, tuple)) else own.columns_of(str(names))
     if isinstance(examples, pandas.DataFrame):
-        if labels is None and label_name:
-            labels = [label for label, in columns_in(examples, [label_name])]
+        if labels is None and label_name is not None:
+            labels = [label for label, in columns_in(examples, [str(label_name)])]
         elif names is None:
             names = list(map(str, examples))
         examples = columns_in(examples, filter(None, names or ()))
     elif isinstance(examples, pandas.Series) and examples.name:
         names = [str(examples.name)]
-    label_name = label_name or str(getattr(labels, 'name', None) or 'label')
+    label_name = str(label_name if label_name is not None else getattr(labels, 'name', None) or 'label')
     examples = [texts_of(i, example) for i, example in enumerate(as_list('examples', examples))]
     labels = [label_of(i, label) for i, label in enumerate(as_list('labels', labels))]
     n = len(examples[0]) if examples else 0
@@ -102,10 +105,13 @@ class Classifier:
         columns, a tuple is joined too. A DataFrame has the columns of the training file, among others.
         Raises ValueError, with the index, for an example that is something else.
         """
-        if isinstance(examples, pandas.Series) and {*self.columns()} <= {*examples.index}:  # a row of a DataFrame
-            examples = examples.to_frame().T
-        if isinstance(examples, pandas.DataFrame):
-            examples = columns_in(examples, self.columns())
+        names = self.columns()
+        if isinstance(examples, pandas.Series) and names:
+            header = list(map(str, examples.index))
+            if all(find_column(header, name) for name in names if name):  # a row of a DataFrame
+                examples = examples.to_frame().T
+        if isinstance(examples, pandas.DataFrame) and names:
+            examples = columns_in(examples, names)
         fields = [self.checked(i, texts_of(i, example)) for i, example in enumerate(as_list('examples', examples))]
         if not fields:
             return []
@@ -183,7 +189,8 @@ def argv_of(**options):
     argv = []
     for name, value in options.items():
         if isinstance(value, (list, tuple)):
-            value = ','.join(f'"{one}"' if ',' in str(one) else str(one) for one in value)
+            csv.writer(out := io.StringIO()).writerow(value)
+            value = out.getvalue().removesuffix('\r\n')
         if value is not None and value is not False:
             argv.append(f'--{name}' if value is True else f'--{name}={value}')
     return argv

@@ -78,8 +78,8 @@ import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fast
-from common.checkpoint import Run
-from common.corpus import load_tokens
+from common.checkpoint import MERGES, VOCABULARY, Run
+from common.corpus import cut, key_of, load_tokens
 from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
 from common.examples import unfamiliar
 from common.trained import hash_model, shapes_for
@@ -217,6 +217,12 @@ def train(run):
     """Train from the beginning, or from the checkpoint; returns the folder of the result, the log and the model."""
     args, ranks, device = run.args, run.ranks, run.device
     if results := run.complete_results():
+        if args.vocab_size:  # it was learned from the text
+            args.encoder_path, args.bpe_path = run.path(VOCABULARY), run.path(MERGES)
+        key = key_of(args, cut(args.data_dir)[1])
+        if results.get('data', key) != key:
+            raise ValueError(f'{run.results_path}: the complete run had other text or another vocabulary: choose '
+                             'another --desc')
         return SimpleNamespace(path=run.folder, log=results['log'], model=None)
     data, module, runner, opt, scaler = begin(run)
     state, n_total = run.state, run.state['n_total']
@@ -297,7 +303,7 @@ def finish(run, model):
     """Write the network and results.json; the run is complete."""
     run.save()  # refuses parameters that are not finite
     hashes = write_network(run, model)
-    results = run.finish(dict(log=run.state['log'][1:], hashes=hashes))
+    results = run.finish(dict(log=run.state['log'][1:], hashes=hashes, data=run.data_hash))
     run.print(f'weights and vocabulary: {run.folder}')
     return SimpleNamespace(path=run.folder, log=results['log'], model=model)
 

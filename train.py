@@ -172,7 +172,8 @@ def encode_splits(args, task, splits, text_encoder, hashes) -> Data:
     if n_train < n_batch:
         raise ValueError(f'{n_train} training examples do not fill one batch of --n_batch {args.n_batch} x --n_gpu '
                          f'{args.n_gpu}')
-    digest = hashlib.sha256(repr([n_ctx, hashes, [split.labels for split in splits]]).encode()).hexdigest()
+    what = [n_ctx, hashes, [split.labels for split in splits], *([task.classes] if args.dataset == 'own' else ())]
+    digest = hashlib.sha256(repr(what).encode()).hexdigest()
     train, valid, test = [*examples, None][:3]
     return Data(train, valid, test, parts=[split.parts for split in splits], scale=scale, hashes=hashes, digest=digest,
                 n_vocab=text_encoder.n_vocab, n_ctx=n_ctx, positions=later_positions(args, n_ctx),

@@ -46,7 +46,6 @@ import os
 import re
 import sys
 from collections import defaultdict
-from glob import glob
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +63,7 @@ from tasks.metrics import scores, trivial_score
 from tasks.race import race_files, read_questions
 from tasks.readers import read_lines, read_rows
 from text_utils import has_tokens
-from utils import iter_data, read_text
+from utils import HIDDEN, iter_data, read_text
 
 N_BATCH = 16  # examples in a batch
 
@@ -304,7 +303,9 @@ def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
 
     data_dir: with a file *.jsonl for each paradigm, or above them. every: take each `every`-th pair.
     """
-    paths = [sorted(glob(os.path.join(data_dir, folder, '*.jsonl'))) for folder in ('', 'data', 'BLiMP/data')]
+    folders = filter(os.path.isdir, (os.path.join(data_dir, folder) for folder in ('', 'data', 'BLiMP/data')))
+    paths = [[os.path.join(folder, name) for name in sorted(os.listdir(folder))
+              if name.endswith('.jsonl') and not name.startswith(HIDDEN)] for folder in folders]
     if not any(paths):
         raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
     newline, of_phenomenon, found = encoder.encoder['\n</w>'], defaultdict(list), []

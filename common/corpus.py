@@ -240,6 +240,11 @@ def hashes_of(args) -> list[str]:
     return [sha256(path, max_bytes=MAX_JSON) for path in (args.encoder_path, args.bpe_path)]
 
 
+def key_of(args, text_hash) -> str:
+    """The hash of text and vocabulary, which ids depend on."""
+    return hashlib.sha256(' '.join([text_hash, *hashes_of(args)]).encode()).hexdigest()[:32]
+
+
 def write_vocabulary(args, pieces, sums_path):
     """Learn merges and vocabulary from the text and write them to --bpe_path and --encoder_path, and their hashes."""
     counts, words = os.path.join(os.path.dirname(args.encoder_path), 'counts'), Counter()
@@ -284,7 +289,7 @@ def load_tokens(args):
                              'they are learned again')
         shutil.rmtree(os.path.join(folder, 'counts'), ignore_errors=True)  # also if a kill came before this
     n_vocab = len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
-    key = hashlib.sha256(' '.join([text_hash, *hashes_of(args)]).encode()).hexdigest()[:32]
+    key = key_of(args, text_hash)
     path = os.path.join(args.token_dir, f'{key}.npy')
     make_once(path, lambda: write_tokens(args, pieces, path, key, n_vocab))
     shutil.rmtree(path.removesuffix('.npy'), ignore_errors=True)

@@ -15,7 +15,7 @@ from common.examples import SPECIAL
 from model_pytorch import N_SHARDS, DoubleHeadModel, LMModel, load_openai_pretrained_model, open_release
 from tasks.base import head_type
 from text_utils import TextEncoder
-from utils import read_sealed, sha256
+from utils import is_there, read_sealed, sha256
 
 
 class Trained(NamedTuple):
@@ -86,7 +86,7 @@ def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
 def read_config(folder) -> dict:
     """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
     path = os.path.join(folder, 'config.json')
-    if not os.path.isfile(path):
+    if not is_there(path):
         raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
     return read_sealed(path)
 

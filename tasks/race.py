@@ -6,7 +6,7 @@ import re
 import stat
 from argparse import Namespace
 
-from tasks.base import WORDS, Files, Split, Task, as_text, build_split, files_of, find_folder, join, no_files
+from tasks.base import WORDS, Files, Split, Task, as_text, build_split, files_of, find_folder, join, no_files, noted
 from tasks.readers import read_rows
 from utils import HIDDEN, is_there, read_json
 
@@ -74,8 +74,12 @@ def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
     train, valid, test = (race_files(folder, task.files, kind) for kind in ('train', 'validation', 'test'))
     if not valid:
         raise no_files(folder, task.files, 'validation')
-    return (read_questions(task, train, labelled=True)._replace(parts={}), read_questions(task, valid, labelled=True),
-            read_questions(task, test) if test else None)
+    splits = [read_questions(task, train, labelled=True)._replace(parts={}), read_questions(task, valid, labelled=True),
+              read_questions(task, test) if test else None]
+    if test and splits[2].texts != read_questions(task, test, in_parts=False).texts:
+        splits[2] = noted(splits[2], f'{test[0]}: predictions are of the questions of middle first, then of those of '
+                                     'high, not in the order of the file')
+    return tuple(splits)
 
 
 def read_race(task: Task, path: str, options: Namespace) -> Split:

@@ -427,6 +427,9 @@ def test_an_interrupted_run_continues_only_with_the_same_file(tmp_path, monkeypa
     same = write_rows(tmp_path / 'same.jsonl', made_up(60, 0))
     results = run(tmp_path, same, 'text', *argv, '--resume')
     assert results.losses == whole.losses and len(results.losses) == 12
+    renamed = [row | dict(mood=row['mood'].upper()) for row in made_up(60, 0)]  # the same numbers of classes
+    with pytest.raises(ValueError, match='other data'):
+        run(tmp_path, write_rows(tmp_path / 'other.csv', renamed), 'text', *argv, '--resume')
 
 
 def test_seeds_share_the_file_and_have_names_of_their_own(tmp_path):
@@ -484,6 +487,10 @@ def test_what_python_gives_wrongly_is_said(tmp_path, toy):
     assert list(stories.predict([('the cat sat', 'mom sad', 'mom happy')])[0][1]) == ['0', '1']
     with pytest.raises(ValueError, match='example 0 has 2 texts, not 3 as the examples of stories'):
         stories.predict([('the cat sat', 'mom sad')])
+    frame = pd.DataFrame([('the cat sat', 'mom sad', 'mom happy')] * 2)
+    assert len(stories.predict(pd.Series([*frame.itertuples(index=False)]))) == 2
+    with pytest.raises(ValueError, match='are of type DataFrame'):  # no columns are known by name
+        stories.predict(frame)
 
 
 def test_a_dataframe_is_read_by_the_names_of_its_columns(tmp_path):
@@ -506,6 +513,16 @@ def test_a_dataframe_is_read_by_the_names_of_its_columns(tmp_path):
     choices = classifier.fit(two, text='c,,"x, y",z', label='r', form='choices', label_base=0, desc='two', **options)
     assert choices.classes == ('x, y', 'z')
     assert choices.predict(two) == choices.predict([('the cat', '', 'sat', 'ran')] * 20)
+    shouted = frame.rename(columns={'title': 'TITLE', 'body': ' body'})[['TITLE', ' body']]
+    assert model.predict(shouted.iloc[3]) == expected[3:4]  # one example, not two
+
+
+@pytest.mark.parametrize('names', [['How do you "feel",\nreally?', '"q"'], [0, 1], ['a, b', ' c']])
+def test_columns_may_have_any_names(names, tmp_path):
+    frame = pd.DataFrame({names[0]: ['the cat', 'mom sad'] * 10, 'between': 1, names[1]: [*'ab'] * 10})
+    model = classifier.fit(frame, text=names[:1], label=names[1], desc='mine', **OPTIONS | in_folder(tmp_path))
+    assert model.classes == ('a', 'b') and model.columns() == [str(names[0])]
+    assert model.predict(frame)[:2] == model.predict(['the cat', 'mom sad'])
 
 
 @pytest.mark.parametrize('labels, classes', [

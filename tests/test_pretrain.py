@@ -301,6 +301,17 @@ def test_a_complete_run_names_a_file_that_is_missing_or_changed(run, tmp_path, n
         run(*argv, '--resume')
 
 
+@pytest.mark.parametrize('vocabulary', [VOCABULARY, ['--vocab_size', '60']])
+def test_a_complete_run_is_that_of_the_same_text_only(run, tmp_path, vocabulary):
+    put(tmp_path, a=random_text(60))
+    run(*vocabulary)
+    shutil.rmtree(tmp_path / 'tokens')  # it is not needed any more
+    assert run(*vocabulary, '--resume').model is None and not (tmp_path / 'tokens').exists()
+    put(tmp_path, a=random_text(61))
+    with pytest.raises(ValueError, match='results.json: the complete run had other text'):
+        run(*vocabulary, '--resume')
+
+
 def test_half_an_epoch_makes_half_the_updates(run, tmp_path):
     put(tmp_path, a=random_text())
     whole, half = (run(*VOCABULARY, '--n_iter', n_iter).log[-1] for n_iter in ('1', '0.5'))

@@ -12,6 +12,7 @@ from argparse import Namespace
 import pytest
 from toy import as_csv, without_rights
 
+from common.trained import read_config
 from tasks import TASKS
 from tasks.base import NO_LABEL
 from tasks.readers import find_columns, read_rows, table_rows
@@ -468,8 +469,10 @@ def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch)
                  for level, number in (('high', 3), ('middle', 2), ('middle', 10)) for k in range(2)]
     for kind in ('train', 'validation', 'test'):
         as_parquet(tmp_path / 'hf' / 'race' / 'all' / f'{kind}-00000-of-00001.parquet', questions)
-    assert load('race', tmp_path / 'hf') == (train, valid, test)
-    texts = load('race', tmp_path / 'hf')[1].texts
+    *others, again = load('race', tmp_path / 'hf')
+    assert others == [train, valid] and again[:3] == test[:3]
+    assert len(again.notes) == 1 and 'not in the order of the file' in again.notes[0]  # of RACE.tsv
+    texts = others[1].texts
     assert texts[0][0] is texts[0][1]
 
 
@@ -598,6 +601,9 @@ def test_what_may_not_be_read_is_not_missing(open_folder):
     for path in (as_parquet(open_folder / 'x.parquet', TWO), put(open_folder / 'x.jsonl', '{}')):
         with without_rights(path), pytest.raises(PermissionError, match=str(path)):
             read('rte', path)
+    put(open_folder / 'save' / 'x' / 'config.json', '{}')
+    with without_rights(open_folder / 'save' / 'x'), pytest.raises(PermissionError, match='save/x/config.json'):
+        read_config(open_folder / 'save' / 'x')
     (open_folder / 'RACE' / 'test').rename(open_folder / 'RACE' / 'away')
     assert load('race', open_folder)[2] is None
     (open_folder / 'RACE' / 'test').symlink_to(open_folder / 'disk')

@@ -394,7 +394,8 @@ def test_blimp_compares_sums_after_a_newline_by_phenomenon(toy, tmp_path, capsys
     def row(term, good, bad):
         return json.dumps(dict(linguistics_term=term, sentence_good=good, sentence_bad=bad)) + '\n'
 
-    (tmp_path / 'data').mkdir()
+    tmp_path /= 'BLiMP [1]'  # not a pattern
+    (tmp_path / 'data').mkdir(parents=True)
     pairs = {'a_1': [('agreement', 'the cat sat', 'the cat sat and dad'), ('agreement', 'dad and the cat sat', 'dad')],
              'a_2': [('agreement', 'mom sad', 'mom sad day'), ('agreement', 'old', 'old day')],
              'b': [('islands', 'the ball and the day', 'ball')]}
