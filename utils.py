@@ -173,10 +173,10 @@ def seal(path, value: dict, default=None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_sealed(path, value: dict):
+def write_sealed(path, value: dict, indent=None):
     """Write a json object with its hash, by which `read_sealed` notices any change."""
     with write_whole(path) as f:
-        json.dump({**value, 'sha256': seal(path, value)}, f)
+        json.dump({**value, 'sha256': seal(path, value)}, f, indent=indent)
 
 
 def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:

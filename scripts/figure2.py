@@ -33,7 +33,6 @@ def parse_args(argv=None):
 if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
 
-import json
 import os
 
 import numpy as np
@@ -42,7 +41,7 @@ import zero_shot
 from analysis import figure
 from common.checkpoint import environment
 from tasks.metrics import trivial_score
-from utils import read_json, write_whole
+from utils import read_sealed, write_sealed
 
 # dataset of zero_shot.py -> metric, and the file that is drawn, of those that it is scored on
 DRAWN = {'rocstories': ('accuracy', 1), 'winograd': ('accuracy', 1), 'sst2': ('accuracy', -1), 'cola': ('matthews', 0),
@@ -69,7 +68,7 @@ def score_of(dataset, data_dir, model_path):
 
 def measure(args):
     """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'scores': {updates: scores}}."""
-    results = read_json(args.results) if os.path.exists(args.results) else {'scores': {}}
+    results = read_sealed(args.results) if os.path.exists(args.results) else {'scores': {}}
     results['about'] = dict(environment(), snapshots=os.path.basename(os.path.dirname(os.path.abspath(args.snapshots))))
     results['constant'] = {dataset: constant_answer(dataset, args.data_dir) for dataset in DRAWN}
     for updates in sorted(filter(str.isdecimal, os.listdir(args.snapshots)), key=int):
@@ -78,8 +77,7 @@ def measure(args):
             if dataset not in scores:
                 print(f'after {updates} updates:')
                 scores[dataset] = score_of(dataset, args.data_dir, os.path.join(args.snapshots, updates))
-                with write_whole(args.results) as f:
-                    json.dump(results, f, indent=1)
+                write_sealed(args.results, results, indent=1)
     return results
 
 
@@ -128,7 +126,7 @@ def draw(results, transfer, path):
 
 
 def main(args):
-    transfer = read_json(args.transfer)  # its error comes before the work
+    transfer = read_sealed(args.transfer)  # its error comes before the work
     results = measure(args)
     draw(results, transfer, args.figure)
     return results

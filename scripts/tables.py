@@ -89,7 +89,6 @@ if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import itertools
-import json
 import os
 import shlex
 import zipfile
@@ -104,7 +103,7 @@ from common.device import choose_device
 from model_pytorch import open_release
 from scripts.report import machine, table
 from tasks.baseline import tfidf_score
-from utils import read_json, write_whole
+from utils import read_sealed, write_sealed, write_whole
 
 GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli')  # the tasks of GLUE's server
 DROPOUTS = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop', 'clf_pdrop')
@@ -290,7 +289,7 @@ def main(args):
         raise FileNotFoundError('there is no data for any of these tasks')
     name, runs = args.what if args.what == 'figure2' else f'table{args.what}', {}
     path = os.path.join(args.results, f'{name}.json')
-    results = read_json(path) if os.path.exists(path) else dict(tfidf={}, cells={})
+    results = read_sealed(path) if os.path.exists(path) else dict(tfidf={}, cells={})
     results['missing'] = list(missing)
     for task, of_task in splits.items():
         results['tfidf'][task] = tfidf_scores(task, of_task)
@@ -300,8 +299,7 @@ def main(args):
             if args.what == 'figure2':
                 variants = [chosen]
             results['cells'][f'{task} {row}'] = measured_cell(task, row, runs[task, row], chosen, tried)
-            with write_whole(path) as f:
-                json.dump(results, f, indent=1)
+            write_sealed(path, results, indent=1)
     options = options_of(args, task, row, chosen, args.seeds[0])
     lines, table_path = lines_of_table(results), os.path.join(options.log_dir, f'{name}.md')
     with write_whole(table_path) as f:

@@ -9,6 +9,7 @@ from toy import TOY, toy_stories, write
 import zero_shot
 from scripts import figure2
 from tasks.stories import TEST_NAME, VAL_NAME
+from utils import write_sealed
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_each_snapshot_is_scored_once_and_drawn(data, tmp_path, monkeypatch):
             json.dumps(dict(n_embd=16, n_head=4, n_layer=3, n_ctx=24)))
     cells = {f'cola {n}': dict(task='cola', options=dict(n_transfer=n, n_layer=3), trivial=dict(valid=0.),
                                scores=dict(valid={'': [n, n + 2., n + 4.]})) for n in (12, 0, 1)}
-    (tmp_path / 'transfer.json').write_text(json.dumps(dict(cells=cells)))
+    write_sealed(tmp_path / 'transfer.json', dict(cells=cells))
     drawn, draw_lines = [], figure2.draw_lines
     monkeypatch.setattr(figure2, 'draw_lines', lambda ax, *rest: (drawn.append(rest), draw_lines(ax, *rest)))
     args = figure2.parse_args(['--transfer', str(tmp_path / 'transfer.json'),

@@ -10,7 +10,7 @@ import pytest
 from toy import ROOT
 
 from scripts import tables
-from utils import read_json
+from utils import read_sealed
 
 README, PORT = ((ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'PORT.md'))
 EXAMPLES = re.findall('```python\n(.*?)```', README + PORT, re.S)
@@ -71,7 +71,7 @@ def test_the_first_run_prints_what_the_readme_has(tmp_path):
 
 def test_the_table_of_the_readme_is_made_from_the_results():
     for path in sorted((ROOT / 'results').glob('table*.json')):
-        assert '\n'.join(tables.lines_of_table(read_json(path))) in README
+        assert '\n'.join(tables.lines_of_table(read_sealed(path))) in README
 
 
 @pytest.mark.parametrize('command', COMMANDS)

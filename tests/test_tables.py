@@ -10,6 +10,7 @@ import pytest
 from toy import NO_DROPOUT, WORDS, toy_argv
 
 from scripts import tables
+from utils import read_sealed
 
 
 def write_tasks(folder, n=30):
@@ -72,7 +73,7 @@ def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
 def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run, tmp_path, capsys):
     results = run('5', '--datasets', 'cola', '--rows', 'full,no_pretraining', '--seeds', '1-3',
                   '--vary', 'lr=1e-9,1e-2', 'dropout=0,0.5')
-    kept = json.loads((tmp_path / 'results' / 'table5.json').read_text())
+    kept = read_sealed(tmp_path / 'results' / 'table5.json')
     for cell, runs in zip(kept['cells'].values(), results.values(), strict=True):
         assert list(cell['tried']) == ['lr=1e-9,dropout=0', 'lr=1e-9,dropout=0.5', 'lr=1e-2,dropout=0',
                                        'lr=1e-2,dropout=0.5']
@@ -92,7 +93,7 @@ def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run
 def test_the_results_of_other_tasks_stay(run, tmp_path):
     run('5', '--datasets', 'rte', '--rows', 'full,no_lm')
     run('5', '--datasets', 'cola', '--rows', 'full')
-    kept = json.loads((tmp_path / 'results' / 'table5.json').read_text())
+    kept = read_sealed(tmp_path / 'results' / 'table5.json')
     assert list(kept['cells']) == ['rte full', 'rte no_lm', 'cola full'] and kept['tfidf'].keys() == {'rte', 'cola'}
     assert [line.split('|')[5] for line in tables.lines_of_table(kept)[2:]][1] == '  '  # no_lm of cola: not run
 
@@ -129,7 +130,7 @@ def test_figure_2_transfers_more_and_more_blocks_with_the_choice_of_the_whole_ne
     results = run('figure2', '--datasets', 'cola', '--layers', '0,2', '--vary', 'lr=1e-9,1e-2')
     assert list(results) == [('cola', 'full'), ('cola', '0 blocks'), ('cola', '2 blocks')]
     assert [run.options['n_transfer'] for [run] in results.values()] == [12, 0, 2]
-    kept = json.loads((tmp_path / 'results' / 'figure2.json').read_text())
+    kept = read_sealed(tmp_path / 'results' / 'figure2.json')
     assert len({cell['chosen'] for cell in kept['cells'].values()}) == 1
     assert [len(cell['tried']) for cell in kept['cells'].values()] == [2, 0, 0]
 
