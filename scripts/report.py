@@ -15,7 +15,8 @@ from common.checkpoint import commit_of_code
 from common.cpu import cpu_info
 from utils import read_text, write_whole
 
-CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}  # the name in Linux: the usual one
+# the name in Linux: the usual one
+CPU_UNITS = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'avx512_bf16': 'AVX512-BF16', 'amx_tile': 'AMX'}
 
 
 def take_turns(contenders, inputs, rounds, device):
@@ -79,7 +80,8 @@ def machine(device):
     """The names of the GPU, if it is used, and of the processor with its units, and the number of threads."""
     names = [torch.cuda.get_device_name(device)] if device.type == 'cuda' else []
     units = [unit for flag, unit in CPU_UNITS.items() if flag in cpu_info('flags')]
-    names.append(f'{" ".join(cpu_info("model name")[3:]) or platform.machine()} ({", ".join(units) or "without AVX2"})')
+    kind = [f'{field.split()[-1]} {cpu_info(field)[-1]}' for field in ('cpu family', 'model') if cpu_info(field)]
+    names.append(f'{" ".join(cpu_info("model name")[3:]) or platform.machine()} ({", ".join(kind + units)})')
     return f'{", ".join(names)}, {torch.get_num_threads()} threads'
 
 

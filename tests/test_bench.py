@@ -219,11 +219,12 @@ def test_others_are_compiled_where_there_is_a_compiler(tmp_path, nanogpt, monkey
             f'{who}, compiled, {dtype}' for who in ('plain', 'nanoGPT') for dtype in dtypes]
 
 
-@pytest.mark.parametrize('flags, units', [('fpu avx2 avx512f amx_tile', 'AVX2, AVX-512, AMX'), ('fpu', 'without AVX2')])
-def test_the_units_of_the_processor_are_named(monkeypatch, flags, units):
-    fields = {'model name': 'model name : A CPU @ 2 GHz', 'flags': flags}
+@pytest.mark.parametrize('flags, units', [('fpu avx2 avx512f amx_tile', 'AVX2, AVX-512, AMX'), ('fpu avx2', 'AVX2')])
+def test_the_processor_and_its_units_are_named(monkeypatch, flags, units):
+    fields = {'model name': 'model name : A CPU @ 2 GHz', 'flags': flags, 'cpu family': 'cpu family : 25',
+              'model': 'model : 17'}
     monkeypatch.setattr(report, 'cpu_info', lambda field: fields[field].split())
-    assert report.machine(torch.device('cpu')).startswith(f'A CPU @ 2 GHz ({units}), ')
+    assert report.machine(torch.device('cpu')).startswith(f'A CPU @ 2 GHz (family 25, model 17, {units}), ')
 
 
 @pytest.mark.slow
