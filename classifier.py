@@ -38,6 +38,8 @@ def fit(examples, labels=None, **options):
     Raises ValueError, with the index, for an example or a label that is missing or something else.
     """
     rows, label_type = None, 'str'
+    if options.get('seeds'):
+        raise ValueError('seeds has no effect here: fit trains one network, whose seed is seed=')
     if labels is not None or not isinstance(examples, (str, os.PathLike)):
         rows, label_type, options = rows_of(examples, labels, options)
         examples = 'examples'

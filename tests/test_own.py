@@ -473,7 +473,8 @@ def test_what_python_gives_wrongly_is_said(tmp_path, toy):
     for arguments, more, message in (
             ((texts, labels[1:]), {}, '20 examples, 19 labels'), (([], []), {}, '0 examples'),
             ((texts[0], labels), {}, 'give a list'), (([1, 2], [0, 1]), {}, '1 is not a text'),
-            (([('a', 'b'), 'c'], [0, 1]), {}, 'all as many texts'), ((texts, labels), dict(foo=3), '--foo=3')):
+            (([('a', 'b'), 'c'], [0, 1]), {}, 'all as many texts'), ((texts, labels), dict(foo=3), '--foo=3'),
+            ((texts, labels), dict(seeds='1-3'), 'fit trains one network')):
         with pytest.raises(ValueError, match=message):
             classifier.fit(*arguments, **options, **more)
     assert not (tmp_path / 'save').exists()

@@ -148,8 +148,11 @@ def test_a_complete_run_is_left_alone(folder, stopped, capsys):
     # a run killed between its last two steps is complete too, and a new run of that name can begin
     (folder / 'save' / 'stopped' / 'checkpoint.pt').write_bytes(b'')
     stopped()
+    capsys.readouterr()
     train.main(train.parse_args(toy_argv(folder, '--desc', 'stopped')))
     assert (folder / 'save' / 'stopped.1' / 'results.json').exists()
+    stopped('--submit')  # is not trained again for it
+    assert '--desc stopped --predict FILE predicts' in capsys.readouterr().out
 
 
 def test_resuming_what_was_never_begun_begins_it_and_says_so(folder, capsys):
