@@ -373,8 +373,8 @@ def fine_tune(run, task, data):
         if results['data'] != data.digest:
             raise ValueError(f'{run.results_path}: the complete run had other data, another vocabulary or other '
                              'weights: choose another --desc')
-        if args.submit and data.test is not None and 'submission' not in results:
-            run.print(f'it was trained without --submit: --desc {args.desc} --predict FILE predicts')
+        if run.args.submit and data.test is not None and 'submission' not in results:
+            run.print(f'it was trained without --submit: --desc {run.args.desc} --predict FILE predicts')
         return summary(run, results)
     args, n_batch, per_epoch = run.args, run.args.n_batch * run.args.n_gpu, data.per_epoch
     model, runner, opt, scaler = begin(run, task, data)
