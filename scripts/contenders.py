@@ -175,7 +175,7 @@ def our_lm_step(cfg, n_ctx, device, n_batch, dtype):
     return lm_step(runner, opt, device, n_batch, dtype)
 
 
-def plain_lm_step(cfg, n_ctx, device, n_batch, dtype):
+def plain_lm_step(cfg, n_ctx, device, n_batch, dtype, compiled=False):
     """model_pytorch.py as it is written, with whole logits and torch's cross entropy."""
     torch.manual_seed(42)
     model = LMModel(cfg, vocab=cfg.n_tokens + n_ctx, n_ctx=n_ctx).to(device)
@@ -184,7 +184,7 @@ def plain_lm_step(cfg, n_ctx, device, n_batch, dtype):
     def loss_of(model, x, targets):
         logits = model(with_positions(model.transformer, x))  # (n_batch, n_ctx, V)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    return lm_step(MeanLoss(model, loss_of), adam, device, n_batch, dtype)
+    return lm_step(MeanLoss(model, loss_of, compiled), adam, device, n_batch, dtype)
 
 
 def nanogpt_step(cfg, n_ctx, device, n_batch, dtype, path, compiled=False):
@@ -229,6 +229,8 @@ def lm_steps(args, cfg, n_ctx, device, n_batch):
     shape, dtypes = (cfg, n_ctx, device, n_batch), dtypes_of(device)
     builders = {'plain': partial(plain_lm_step, *shape, 'float32')}
     builders |= {f'pretrain.py, {dtype}': partial(our_lm_step, *shape, dtype) for dtype in dtypes}
+    builders |= {f'plain, compiled, {dtype}': partial(plain_lm_step, *shape, dtype, compiled=True)
+                 for dtype in compiled_dtypes(args, device)}
     if args.nanogpt:
         theirs = partial(nanogpt_step, *shape, path=args.nanogpt)
         builders |= {f'nanoGPT, {dtype}': partial(theirs, dtype) for dtype in dtypes}

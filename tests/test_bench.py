@@ -216,7 +216,7 @@ def test_others_are_compiled_where_there_is_a_compiler(tmp_path, nanogpt, monkey
         names = [name for of_kind in names_of_contenders(args, cpu) for name in of_kind]
         dtypes = contenders.dtypes_of(cpu) if compiler else []
         assert [name for name in names if 'compiled' in name] == [
-            f'{who}, compiled, {dtype}' for who in ('plain', 'nanoGPT') for dtype in dtypes]
+            f'{who}, compiled, {dtype}' for who in ('plain', 'plain', 'nanoGPT') for dtype in dtypes]
 
 
 @pytest.mark.parametrize('flags, units', [('fpu avx2 avx512f amx_tile', 'AVX2, AVX-512, AMX'), ('fpu avx2', 'AVX2')])
