@@ -202,7 +202,7 @@ def attend(attn, q, k, v, visible=None):
         visible = torch.ones(L, L, dtype=torch.bool).tril()
     low = max(-1e9, torch.finfo(q.dtype).min)  # as in `Attention.attend`
     hidden = torch.zeros(visible.shape, dtype=q.dtype).masked_fill_(~visible, low)  # adding is faster than filling
-    w = (q / math.sqrt(q.size(-1)) @ k.transpose(-2, -1)).add_(hidden).softmax(-1)  # (G, H, L, L)
+    w = (q @ k.transpose(-2, -1)).div_(math.sqrt(q.size(-1))).add_(hidden).softmax(-1)  # (G, H, L, L)
     return attn.attn_dropout(w) @ v
 
 
