@@ -25,7 +25,6 @@ if __name__ == '__main__':
 import csv
 import json
 import os
-import sys
 from contextlib import contextmanager, suppress
 from itertools import combinations, product
 
@@ -205,13 +204,7 @@ def comparisons(runs):
 def figure(path, size):
     """A matplotlib figure of this size in inches, which is written to `path` at the end. Text may have dollar signs."""
     try:
-        try:
-            import matplotlib
-        except ValueError:  # Jupyter, of another environment, has named a backend that is not here; none is needed
-            os.environ.pop('MPLBACKEND', None)
-            for name in [name for name in sys.modules if name.split('.')[0] == 'matplotlib']:  # half imported
-                del sys.modules[name]
-            import matplotlib
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError('figures need matplotlib: pip install matplotlib, or give --no_figures') from None
