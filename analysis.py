@@ -31,7 +31,7 @@ from itertools import combinations, product
 import numpy as np
 
 from common.examples import find_cloze_file, read_cloze
-from utils import read_text, write_whole
+from utils import read_text, shown, write_whole
 
 PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'))
 # These options may differ between runs of one configuration. Files are compared by the hashes of their contents.
@@ -116,16 +116,15 @@ def read_run(path: str) -> tuple[dict, list[dict]]:
         configuration[f'{key} of'] = train if train and HASHES[key] == 'data_dir' else options.get(HASHES[key])
     if train:
         task = os.path.basename(str(train))
-    result = next((line for line in lines[::-1] if score(line, 'test') is not None), {})
-    shown = os.fsencode(path).decode(errors='backslashreplace')  # pandas takes no name that is not UTF-8
+    result, name = next((line for line in lines[::-1] if score(line, 'test') is not None), {}), shown(path)
     try:
-        evaluations = [dict(path=shown, n_epochs=line['n_epochs'], n_updates=line['n_updates'], va_cost=line['va_cost'],
+        evaluations = [dict(path=name, n_epochs=line['n_epochs'], n_updates=line['n_updates'], va_cost=line['va_cost'],
                             metric=metric_of(line), score=score(line), trivial=line.get('va_trivial'))
                        for line in lines if score(line) is not None]
         last = evaluations[-1] if evaluations else dict(n_epochs=-1, metric='score', trivial=None)
         # ascii() removes line breaks and characters that a console may not have
         return {ascii(key)[1:-1]: ascii(value).strip('\'"') for key, value in configuration.items()} | dict(
-            path=shown, task=ascii(task).strip('\'"'), metric=last['metric'], seed=options['seed'],
+            path=name, task=ascii(task).strip('\'"'), metric=last['metric'], seed=options['seed'],
             time=options['time'],
             validation=max((line['score'] for line in evaluations), default=None), test=score(result, 'test'),
             validation_trivial=last['trivial'], test_trivial=result.get('test_trivial'),
@@ -310,7 +309,7 @@ def draw_pretraining(curves, folder):
     with figure(os.path.join(folder, 'pretraining.png'), (9, 4.5)) as fig:
         ax = fig.subplots()
         for i, (path, (n_updates, training, validation)) in enumerate(curves.items()):
-            name, best = os.path.splitext(os.path.basename(path))[0], np.exp(validation.min())
+            name, best = os.path.splitext(os.path.basename(shown(path)))[0], np.exp(validation.min())
             style = line_style(i) | dict(linestyle='-', markevery=-(-len(n_updates) // 25))
             ax.plot(n_updates, training, **style | dict(linestyle='--', marker='.', linewidth=1))
             ax.plot(n_updates, validation, **style, label=f'{name}, best perplexity {best:.2f}')

@@ -38,8 +38,12 @@ def fit(examples, labels=None, **options):
     Raises ValueError, with the index, for an example or a label that is missing or something else.
     """
     rows, label_type = None, 'str'
-    if options.get('seeds'):
-        raise ValueError('seeds has no effect here: fit trains one network, whose seed is seed=')
+    for name in ('seeds', 'dataset', 'train'):
+        if options.get(name) is not None:
+            raise ValueError(f'{name} has no effect here: fit trains one network, on the examples that it is given')
+    for name in ('valid', 'test'):
+        if not isinstance(options.get(name) or '', (str, os.PathLike)):
+            raise ValueError(f'{name} is of type {type(options[name]).__name__}: give the path of a file')
     if labels is not None or not isinstance(examples, (str, os.PathLike)):
         rows, label_type, options = rows_of(examples, labels, options)
         examples = 'examples'
@@ -62,7 +66,7 @@ def rows_of(examples, labels, options):
         examples = columns_in(examples, filter(None, names or ()))
     elif isinstance(examples, pandas.Series) and examples.name:
         names = [str(examples.name)]
-    label_name = str(label_name if label_name is not None else getattr(labels, 'name', None) or 'label')
+    series_name = str(getattr(labels, 'name', None) or 'label')
     examples = [texts_of(i, example) for i, example in enumerate(as_list('examples', examples))]
     labels = [label_of(i, label) for i, label in enumerate(as_list('labels', labels))]
     n = len(examples[0]) if examples else 0
@@ -73,9 +77,11 @@ def rows_of(examples, labels, options):
     names, types = names or [f'text_{i}' for i in range(1, n + 1)], {type(label).__name__ for label in labels}
     if len([*filter(None, names)]) != n:
         raise ValueError(f'text= names {len(names)} columns, but an example has {n} texts')
+    if label_name is None:
+        label_name = 'label' if series_name in names else series_name  # labels made of the texts keep their name
     rows = [(f'example {i}', [*texts, plain(label)])
             for i, (texts, label) in enumerate(zip(examples, labels, strict=True))]
-    return rows, types.pop() if len(types) == 1 else 'str', dict(options, text=names, label=label_name)
+    return rows, types.pop() if len(types) == 1 else 'str', dict(options, text=names, label=str(label_name))
 
 
 def load(folder, **options):
@@ -111,6 +117,8 @@ class Classifier:
         if isinstance(examples, pandas.Series) and names:
             header = list(map(str, examples.index))
             if all(find_column(header, name) for name in names if name):  # a row of a DataFrame
+                if pandas.api.types.is_integer_dtype(examples.index):
+                    raise ValueError('the Series may be a row or a column: give a DataFrame or a list')
                 examples = examples.to_frame().T
         if isinstance(examples, pandas.DataFrame) and names:
             examples = columns_in(examples, names)

@@ -64,7 +64,7 @@ from model_pytorch import (
     save_openai_pretrained_model,
 )
 from text_utils import load_merges
-from utils import check_file, errors_named, read_json, read_text, write_whole
+from utils import check_file, errors_named, read_json, read_text, shown, write_whole
 
 CONFIG = dict(model_type='openai-gpt', layer_norm_epsilon=1e-5)  # every config.json of this network has these
 DEFAULTS = dict(vocab_size=40478, n_positions=512, n_embd=768, n_layer=12, n_head=12, afn='gelu')  # of the library
@@ -274,7 +274,7 @@ def to_transformers(folder: str, args):
     texts['tokenizer_config.json'] = dict(
         tokenizer_class='PreTrainedTokenizerFast', unk_token=unknown, pad_token=unknown, model_max_length=n_ctx,
         model_input_names=['input_ids', 'attention_mask'], clean_up_tokenization_spaces=False)
-    name, source = (os.path.basename(os.path.abspath(path)) for path in (folder, args.desc or args.model_path))
+    name, source = (shown(os.path.basename(os.path.abspath(path))) for path in (folder, args.desc or args.model_path))
     texts['README.md'] = CARD.format(architecture=architecture, name=name, source=source)
     contents = {os.path.join(folder, name): (text if isinstance(text, str) else json.dumps(text, indent=1)).encode()
                 for name, text in texts.items()}

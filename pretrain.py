@@ -310,10 +310,7 @@ def finish(run, model):
 
 def main(args):
     """Train, or go on; returns the folder of the result, the log and the model."""
-    ranks, folder = Ranks.of_torchrun(), os.path.join(args.save_dir, args.desc)
-    for what, path in (('weights of --model_path', args.model_path), ('tokens of --token_dir', args.token_dir)):
-        if path and os.path.realpath(path) == os.path.realpath(folder):
-            raise ValueError(f'the result would replace the {what} in {folder}: choose another --desc')
+    ranks = Ranks.of_torchrun()
     device, autocast = device_of(args, ranks)
     ranks.join(device)
     try:

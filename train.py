@@ -118,8 +118,9 @@ from opt import OpenAIAdam
 from tasks.baseline import N_BEFORE, tfidf_score
 from tasks.metrics import is_constant, trivial_score
 from text_utils import TextEncoder
-from utils import sha256, write_sealed
+from utils import check_file, sha256, write_sealed
 
+MAX_LOGITS = 2 ** 20  # of the test, in results.json, which is read up to 32 MiB
 FETCH_EVERY = 20  # updates between two looks at losses and signals on a GPU
 TABLE = ('transformer.embed.weight', 'lm_head.decoder.weight')  # one tensor: tokens, special tokens, positions
 EARLY_LOGS = (1000, 2000, 4000, 8000, 16000, 32000)  # updates of the first epoch after which the original logs too
@@ -301,9 +302,11 @@ def begin(run, task, data):
     model, runner, opt = build(run, task, data)
     scaler = grad_scaler(device, args.dtype)
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
-    state = dict(n_updates=0, n_total=data.per_epoch * args.n_iter, n_epochs=0, order=None, losses=[])
+    state = dict(n_updates=0, n_total=data.per_epoch * args.n_iter, n_epochs=0, order=None, losses=[], parameters=None)
     state = run.begin(dict(model=model, opt=opt, scaler=scaler), data.digest, state,
                       environment={**environment(), **data.hashes, 'device': name, 'processes': run.ranks.size})
+    if state.get('parameters') and run.ranks.rank == 0:
+        check_file(run.path('best_params.pt'), hint=f', and the run cannot go on without it: delete {run.folder}')
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
     if run.ranks.rank == 0:
         options = {name: value for name, value in vars(args).items() if name not in INCIDENTAL}
@@ -364,6 +367,7 @@ def evaluate_and_log(run, task, data, model, n_epochs):
         state = model.state_dict()
         table = torch.cat([state[TABLE[0]].cpu(), data.positions])
         save_state(run.path('best_params.pt'), {**state, **dict.fromkeys(TABLE, table)})
+        run.state['parameters'] = sha256(run.path('best_params.pt'))
     run.print('{n_epochs} {n_updates} {tr_cost:.3f} {va_cost:.3f} {tr_score:.2f} {va_score:.2f}'.format(**line))
 
 
@@ -375,7 +379,7 @@ def fine_tune(run, task, data):
                              'weights: choose another --desc')
         if run.args.submit and data.test is not None and 'submission' not in results:
             run.print(f'it was trained without --submit: --desc {run.args.desc} --predict FILE predicts')
-        return summary(run, results)
+        return summary(run, task, results)
     args, n_batch, per_epoch = run.args, run.args.n_batch * run.args.n_gpu, data.per_epoch
     model, runner, opt, scaler = begin(run, task, data)
     state, fetch_every = run.state, 1 if run.device.type == 'cpu' or args.checkpoint_minutes == 0 else FETCH_EVERY
@@ -413,6 +417,9 @@ def finish(run, task, data, model):
     """Predict the test file with the best parameters; write and return the results of the run."""
     args, best_path, lines = run.args, run.path('best_params.pt'), run.state['log'][1:]
     best = max(lines, key=lambda line: merit(task, line))  # the first of equals, whose parameters are kept
+    if run.ranks.rank == 0 and sha256(best_path) != run.state.get('parameters'):
+        raise ValueError(f'{best_path} is not what this run wrote: it was damaged or replaced: delete {run.folder} to '
+                         'train again')
     results = dict(n_ctx=data.n_ctx, n_updates=run.state['n_updates'], log=lines, losses=run.state['losses'],
                    metric=task.metrics[0], best_epoch=best['n_epochs'], valid_score=best['va_score'],
                    valid_accuracy=best.get('va_acc'), degenerate=best['va_constant'],
@@ -420,12 +427,13 @@ def finish(run, task, data, model):
                    best=best, test_score=None, test_accuracy=None, test_trivial=None, test_logits=None, test=None,
                    n_examples=dict(train=len(data.train), valid=len(data.valid), test=len(data.test or ())),
                    data=data.digest, log_path=run.log_path, best_path=best_path,
-                   hashes=dict(parameters=sha256(best_path)) if run.ranks.rank == 0 else None)
+                   hashes=dict(data.hashes, parameters=run.state['parameters']))
     if args.submit and data.test is not None:
         state = load_state(best_path)
         model.load_state_dict({**state, **dict.fromkeys(TABLE, state[TABLE[0]][:len(model.transformer.embed.weight)])})
         logits = evaluate(run, model, data.test, len(data.test))
-        results['test_logits'] = logits.tolist()
+        if logits.numel() <= MAX_LOGITS:
+            results['test_logits'] = logits.tolist()
         results['submission'] = write_submission(run, task, data, logits)
         if data.test.labels is not None:
             scored = scores_of(task, logits, data.test.labels, data.parts[2])
@@ -434,10 +442,7 @@ def finish(run, task, data, model):
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes),
                                                        task.positive))
             run.log(**line, test_trivial=results['test_trivial'])
-    if args.analysis and run.ranks.rank == 0:
-        name = os.path.splitext(task.submission[''])[0] if '' in task.submission else args.dataset
-        analysis.report(name, best['va_score'], results['test_score'], task.metrics[0])
-    return summary(run, run.finish(results))
+    return summary(run, task, run.finish(results))
 
 
 def write_submission(run, task, data, logits):
@@ -451,8 +456,11 @@ def write_submission(run, task, data, logits):
     return ', '.join(paths)
 
 
-def summary(run, results):
+def summary(run, task, results):
     """Print the best score and the paths of all files; returns the results as a namespace."""
+    if run.args.analysis and run.ranks.rank == 0:
+        name = os.path.splitext(task.submission[''])[0] if '' in task.submission else run.args.dataset
+        analysis.report(name, results['valid_score'], results['test_score'], task.metrics[0])
     minutes, seconds = divmod(round(results['seconds']), 60)
     when = f'epoch {results["best_epoch"]}' if results['best_epoch'] else f'update {results["best"]["n_updates"]}'
     beside = f'the best constant answer: {results["valid_trivial"]:.2f}'

@@ -80,6 +80,11 @@ def write_whole(path, mode='w'):
             os.remove(part)
 
 
+def shown(path) -> str:
+    """The name of a file as text that any program can write: bytes that are not UTF-8 become codes like \\xfc."""
+    return os.fsencode(path).decode(errors='backslashreplace')
+
+
 def is_there(path, kind=stat.S_ISREG) -> bool:
     """Whether a path is a regular file, or with stat.S_ISDIR a folder. OSError if it may not be looked at, or is at the
     end of a link to nothing."""
@@ -190,8 +195,11 @@ def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
 
 def how_to_get(folder) -> str:
     """What to do about weights or a vocabulary in a folder that cannot be used."""
+    if os.path.exists(os.path.join(folder, 'config.json')):
+        return f'it is a run of train.py: give --desc {os.path.basename(os.path.abspath(folder))}'
+    books = Path(__file__).parent / 'model' / 'books'
     return (f'python model/download.py --model_path {folder} fetches the released files; without them, --model_path '
-            'model/books/ is a small network')
+            f'{books}/ is a small network')
 
 
 class ResultLogger:

@@ -44,6 +44,7 @@ import itertools
 import math
 import os
 import re
+import stat
 import sys
 from collections import defaultdict
 from typing import NamedTuple
@@ -63,7 +64,7 @@ from tasks.metrics import scores, trivial_score
 from tasks.race import race_files, read_questions
 from tasks.readers import read_lines, read_rows
 from text_utils import has_tokens
-from utils import HIDDEN, iter_data, read_text
+from utils import HIDDEN, is_there, iter_data, read_text
 
 N_BATCH = 16  # examples in a batch
 
@@ -259,7 +260,7 @@ def winograd(data_dir: str) -> list[Problems]:
     """Winograd schemas: the candidate for the pronoun after which the rest is more probable."""
     names = ('train.c.txt', 'test.c.txt', 'wsc273.txt')
     paths = [os.path.join(data_dir, folder, name) for folder in ('', 'DPRD', 'WSC273') for name in names]
-    files = [read_records(path) for path in paths if os.path.lexists(path)]
+    files = [read_records(path) for path in paths if is_there(path)]
     if not files:
         raise FileNotFoundError(f'{data_dir} has none of {", ".join(names)}, nor have its folders DPRD and WSC273')
     return files
@@ -303,11 +304,14 @@ def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
 
     data_dir: with a file *.jsonl for each paradigm, or above them. every: take each `every`-th pair.
     """
-    folders = filter(os.path.isdir, (os.path.join(data_dir, folder) for folder in ('', 'data', 'BLiMP/data')))
+    folders = [os.path.join(data_dir, folder) for folder in ('', 'data', 'BLiMP/data')]
     paths = [[os.path.join(folder, name) for name in sorted(os.listdir(folder))
-              if name.endswith('.jsonl') and not name.startswith(HIDDEN)] for folder in folders]
+              if name.endswith('.jsonl') and not name.startswith(HIDDEN)]
+             for folder in folders if is_there(folder, stat.S_ISDIR)]
     if not any(paths):
         raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
+    if '\n</w>' not in encoder.encoder:
+        raise ValueError('the vocabulary has no newline, after which the sentences are scored')
     newline, of_phenomenon, found = encoder.encoder['\n</w>'], defaultdict(list), []
     for path in tqdm(next(filter(None, paths)), ncols=80, leave=False, disable=None):
         rows = [row for _, row in read_rows(path, ('linguistics_term', 'sentence_good', 'sentence_bad'))]
@@ -338,10 +342,15 @@ def perplexity(transformer, encoder, data_dir: str) -> list[float]:
     for path in tqdm(text_files(data_dir), ncols=80, leave=False, disable=None):
         text = read_text(path)
         ids = [token for line in encoder.encode(text.split('\n'), verbose=False) if line for token in (*line, newline)]
+        if len(ids) < 2:
+            print(f'{os.path.basename(path)}: no tokens to score')
+            continue
         [scores] = score_texts(transformer, encoder.n_vocab, [ids])
         row = np.array([-scores.double().sum().item(), len(scores), len(text.split()), len(text.encode())])
         totals += row
         print_perplexity(os.path.basename(path), *row)
+    if not totals.all():
+        raise ValueError(f'{data_dir}: the texts are empty')
     return print_perplexity('all texts', *totals)
 
 

@@ -42,6 +42,7 @@ from utils import (
 )
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
+INPUTS = ('model_path', 'encoder_path', 'bpe_path', 'data_dir', 'token_dir', 'train', 'valid', 'test')  # options
 
 
 class Stopped(Exception):
@@ -111,6 +112,11 @@ class Run:
         return os.path.join(self.folder, name)
 
     def __enter__(self):
+        for name in INPUTS:
+            path = getattr(self.args, name, None)
+            if path and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder)):
+                raise ValueError(f'--{name} {path} lies in {self.folder}, which the run would replace: choose another '
+                                 '--desc')
         folders = {os.path.realpath(folder) for folder in (self.args.log_dir, self.args.save_dir)}
         with self.stack as stack:  # an error below releases the locks
             for folder in sorted(folders) if self.ranks.rank == 0 else ():

@@ -48,7 +48,7 @@ def text_files(data_dir):
     def cannot_be_read(error):
         raise error
 
-    texts, others = [], []
+    texts, others, seen = [], [], set()
     for folder, subfolders, names in os.walk(Path(data_dir), onerror=cannot_be_read, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(HIDDEN)]
         for path in (os.path.join(folder, name) for name in subfolders):
@@ -58,6 +58,10 @@ def text_files(data_dir):
         for path in (os.path.join(folder, name) for name in names if not name.startswith(HIDDEN)):
             (texts if is_there(path) and path.lower().endswith('.txt') else others).append(path)
     texts.sort()
+    for path in texts:
+        if (target := os.path.realpath(path)) in seen:
+            raise ValueError(f'{path} is a link to another text of this folder, which would be read twice: remove it')
+        seen.add(target)
     if not texts:
         raise FileNotFoundError(f'{data_dir} and its subfolders have no *.txt file')
     if others := sorted(others):

@@ -64,7 +64,7 @@ def standardised(labels, scale):
         return labels
     with np.errstate(over='ignore'):
         numbers = (np.array(labels) - scale[0]) / scale[1]
-    far = np.abs(numbers).argmax()
+    far = np.nan_to_num(np.abs(numbers)).argmax()  # NaN: no label
     if abs(numbers[far]) > FARTHEST:
         raise ValueError(f'number {labels[far]:g} is too far from those of the training examples, whose mean is '
                          f'{scale[0]:g} and deviation {scale[1]:g}')

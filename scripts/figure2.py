@@ -39,7 +39,8 @@ import numpy as np
 
 import zero_shot
 from analysis import figure
-from common.checkpoint import environment
+from common.checkpoint import MERGES, VOCABULARY, environment
+from common.trained import hash_model
 from tasks.metrics import trivial_score
 from utils import read_sealed, write_sealed
 
@@ -71,29 +72,37 @@ def measure(args):
     results = read_sealed(args.results) if os.path.exists(args.results) else {'scores': {}}
     results['about'] = dict(environment(), snapshots=os.path.basename(os.path.dirname(os.path.abspath(args.snapshots))))
     results['constant'] = {dataset: constant_answer(dataset, args.data_dir) for dataset in DRAWN}
-    for updates in sorted(filter(str.isdecimal, os.listdir(args.snapshots)), key=int):
-        scores = results['scores'].setdefault(updates, {})
+    snapshots = sorted(filter(str.isdecimal, os.listdir(args.snapshots)), key=int)
+    results['scores'] = {updates: results['scores'].get(updates, {}) for updates in snapshots}
+    for updates, scores in results['scores'].items():
+        folder = os.path.join(args.snapshots, updates)
+        weights = hash_model(folder, *(os.path.join(folder, name) for name in (VOCABULARY, MERGES)))['weights']
+        if scores.get('weights') != weights:  # of another network
+            scores.clear()
+            scores['weights'] = weights
         for dataset in DRAWN:
             if dataset not in scores:
                 print(f'after {updates} updates:')
-                scores[dataset] = score_of(dataset, args.data_dir, os.path.join(args.snapshots, updates))
+                scores[dataset] = score_of(dataset, args.data_dir, folder)
                 write_sealed(args.results, results, indent=1)
     return results
 
 
-def draw_lines(ax, x, scores, constant):
+def draw_lines(ax, scores, constant):
     """A line through the medians of each task, their spread as a band, and its best constant answer, dashed.
 
-    x: positions (n,). scores: {dataset: n lists with the scores of the seeds}. constant: {dataset: score}.
+    scores: {dataset: {place on the axis: the scores of the seeds}}. constant: {dataset: score}.
     """
-    for dataset, values in scores.items():
-        color = COLORS[dataset]
+    for dataset, of_dataset in scores.items():
+        color, x = COLORS[dataset], sorted(of_dataset)
+        values = [of_dataset[place] for place in x]
         ax.plot(x, list(map(np.median, values)), color=color, linewidth=2, marker='o', markersize=4, clip_on=False)
         ax.fill_between(x, list(map(min, values)), list(map(max, values)), color=color, alpha=0.15, linewidth=0)
         ax.axhline(constant[dataset], color=color, linestyle='--', linewidth=1)
-    ax.set_xlim(x[0], x[-1])
+    places = set().union(*scores.values())
+    ax.set_xlim(min(places), max(places))
     place, low, high = -np.inf, *ax.get_ylim()
-    ends = sorted((np.median(values[-1]), dataset) for dataset, values in scores.items())
+    ends = sorted((np.median(of_dataset[max(of_dataset)]), dataset) for dataset, of_dataset in scores.items())
     for score, dataset in ends:  # names of lines that end close together stand one above another
         place = max(score, place + 0.05 * (high - low))
         ax.annotate(NAMES[dataset], (1.02, place), xycoords=('axes fraction', 'data'), color=COLORS[dataset],
@@ -111,14 +120,12 @@ def draw(results, transfer, path):
             n = min(options['n_transfer'], options['n_layer'])
             scores.setdefault(cell['task'], {})[n] = cell['scores']['valid']['']
             constant[cell['task']] = cell['trivial']['valid']
-        blocks = sorted(next(iter(scores.values())))
-        draw_lines(left, blocks, {task: [of_task[n] for n in blocks] for task, of_task in scores.items()}, constant)
+        draw_lines(left, scores, constant)
         left.set(xlabel='blocks taken from the pre-trained network', ylabel='score on dev (%)', title='Fine-tuned',
-                 xticks=blocks)
-        updates = sorted(map(int, results['scores']))
+                 xticks=sorted(set().union(*scores.values())))
         right.set_xscale('symlog', linthresh=1)  # with a place for 0
-        draw_lines(right, updates, {dataset: [[results['scores'][str(n)][dataset]] for n in updates]
-                                    for dataset in DRAWN}, results['constant'])
+        draw_lines(right, {dataset: {int(n): [of_snapshot[dataset]] for n, of_snapshot in results['scores'].items()}
+                           for dataset in DRAWN}, results['constant'])
         right.set(xlabel='updates of pre-training', title='Not fine-tuned')
         right.xaxis.set_major_formatter('{x:,.0f}')
         fig.supxlabel('dashed: the best constant answer; CoLA: Matthews, STS-B: Pearson, others: accuracy',

@@ -103,7 +103,7 @@ from common.device import choose_device
 from model_pytorch import open_release
 from scripts.report import machine, table
 from tasks.baseline import tfidf_score
-from utils import read_sealed, write_sealed, write_whole
+from utils import read_sealed, shown, write_sealed, write_whole
 
 GLUE = ('cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli')  # the tasks of GLUE's server
 DROPOUTS = ('embd_pdrop', 'attn_pdrop', 'resid_pdrop', 'clf_pdrop')
@@ -194,15 +194,24 @@ def tfidf_scores(task, splits):
 def measured_cell(task, row, runs, chosen, tried):
     """A cell as the results file keeps it: all but the texts."""
     first = runs[0]
-    return dict(task=task, row=row, command=shlex.join(['python', 'scripts/tables.py', *sys.argv[1:]]),
+    return dict(task=task, row=row, command=shown(shlex.join(['python', 'scripts/tables.py', *sys.argv[1:]])),
                 about=dict(environment(), machine=machine(choose_device(first.options['device'], 'float32')[0])),
-                metric=first.metric, seeds=[one.options['seed'] for one in runs], chosen=chosen,
-                tried=tried, options={name: first.options[name] for name in sorted(first.options)
+                weights=first.hashes.get('weights'), metric=first.metric, seeds=[one.options['seed'] for one in runs],
+                chosen=chosen, tried=tried, options={name: first.options[name] for name in sorted(first.options)
                                       if name not in (*INCIDENTAL, 'desc', 'seed')},
                 n=first.n_examples, degenerate=sum(one.degenerate for one in runs),
                 seconds=[round(one.seconds) for one in runs],
                 trivial=dict(valid=first.valid_trivial, test=first.test_trivial),
                 scores={kind: scores_of_runs(runs, kind) for kind in ('valid', 'test')})
+
+
+def stand_together(cell, other) -> bool:
+    """True if two cells of a task may stand in one line: their networks began with the same weights, if any, and their
+    options differ only in what rows and --vary set."""
+    varied = {pair.partition('=')[0] for one in (cell, other) for pair in one['chosen'].split(',')}
+    varied |= {'n_transfer', 'lm_coef', *(DROPOUTS if 'dropout' in varied else ())}
+    same_options = all(cell['options'][name] == other['options'].get(name) for name in cell['options'].keys() - varied)
+    return same_options and len({cell['weights'], other.get('weights'), None}) <= 2
 
 
 def p_value(cell, full, kind, part):
@@ -298,7 +307,12 @@ def main(args):
             runs[task, row], chosen, tried = run_cell(args, task, row, variants)
             if args.what == 'figure2':
                 variants = [chosen]
-            results['cells'][f'{task} {row}'] = measured_cell(task, row, runs[task, row], chosen, tried)
+            cell = measured_cell(task, row, runs[task, row], chosen, tried)
+            for key, other in list(results['cells'].items()):
+                if other['task'] == task and not stand_together(cell, other):
+                    print(f'{path}: "{key}" leaves: its runs had other options, or another network')
+                    del results['cells'][key]
+            results['cells'][f'{task} {row}'] = cell
             write_sealed(path, results, indent=1)
     options = options_of(args, task, row, chosen, args.seeds[0])
     lines, table_path = lines_of_table(results), os.path.join(options.log_dir, f'{name}.md')

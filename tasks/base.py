@@ -275,7 +275,10 @@ def read_kind(task: Task, folder: str, kind: str, labelled: bool = False) -> Spl
     splits = {part: read_tables(task, of_part, labelled) for part, of_part in paths.items() if of_part}
     if not splits:
         return None
-    return splits[''] if task.files.parts == ('',) else join(splits)
+    if task.files.parts == ('',):
+        return splits['']
+    missing = [part for part in task.files.parts if part not in splits]
+    return noted(join(splits), f'{folder} has no {kind} examples of {missing[0]}') if missing else join(splits)
 
 
 def with_labels(test: Split, answers: Split, path: str) -> Split:

@@ -6,6 +6,7 @@ from tasks.base import Split, Task
 from tasks.metrics import scores
 
 MAX_ROWS = 20_000  # training examples; more change the score little and take minutes
+MAX_WEIGHTS = 2 ** 21  # of the linear model: features times classes, for which the solver needs half a gigabyte
 N_BEFORE = {'choices': 1, 'question': 2}  # texts before the answers, see examples.FORMS
 
 
@@ -25,7 +26,8 @@ def tfidf_predictions(task: Task, train: Split, split: Split):
     from sklearn.linear_model import LogisticRegression, Ridge
 
     texts, labels = [field[:MAX_ROWS] for field in train.texts], np.array(train.labels[:MAX_ROWS])
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r'(?u)\w+|[^\w\s]')
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r'(?u)\w+|[^\w\s]',
+                                 max_features=MAX_WEIGHTS // max(len(task.classes), 1))
     vectorizer.fit(text for field in texts for text in field)
     model = LogisticRegression(C=10, max_iter=1000) if task.classes else Ridge()
     if task.form not in N_BEFORE:

@@ -29,6 +29,7 @@ DEFAULTS = dict(n_batch=32, n_gpu=1, n_valid=None)  # of train.py's options
 VALID_PART = 5  # without --valid, a fifth of the examples, at most N_VALID, are for validation
 FEW, MANY = 10, 50  # a class with fewer examples, and more classes than this, look wrong
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+WHOLE = re.compile(r'[+-]?\d+(\.0+)?')
 ID = re.compile(r'(?=.*\d)\S{1,40}')  # a text without blanks, with a digit
 
 
@@ -72,7 +73,8 @@ def read_own_rows(path: str, options: Namespace, labelled: bool = False, found=N
     columns, blank, empties = [name for name in names if name], [], []
     found = found or read_rows(path, [*columns, options.label] if labelled else columns, options.label)
     for place, values in found:
-        texts, label = [str(value) for value in values[:len(columns)]], ' '.join(as_text(values[len(columns)]).split())
+        texts, label = [str(value) for value in values[:len(columns)]], values[len(columns)]
+        label = ' '.join((label if isinstance(label, str) else as_text(label)).split())
         if is_blank := not (label or any(texts)):
             blank.append(f'{path}, {place}')
             if labelled:
@@ -155,14 +157,15 @@ def label_of(task: Task, base: int | None, texts: list[str], label: str) -> int 
         return float(label)
     if task.form == 'question':
         return right_answer(base, task.classes, texts[2:], label)
-    if label not in task.classes:
+    name = label if label in task.classes else as_text(label)
+    if name not in task.classes:
         raise ValueError(f'{label[:40]!r} is not a class of the training examples, which are {listed(task.classes)}')
-    return task.classes.index(label)
+    return task.classes.index(name)
 
 
 def right_answer(base: int | None, names: tuple, answers: list[str], label: str) -> int:
     """The index of the right answer, which the label gives by its number, its column or its text."""
-    last = len(answers) - 1
+    last, label = len(answers) - 1, as_text(label)
     if base is not None:
         if label not in [str(base + i) for i in range(last + 1)]:
             raise ValueError(f'{label[:40]!r} is not a number of an answer, {base} to {base + last}')
@@ -208,6 +211,8 @@ def load(options: Namespace, train_rows=None) -> tuple[Task, tuple[Split, Split,
     train_rows: what `read_rows` gives for the training file, if the examples do not come from a file.
     """
     rows = read_own_rows(options.train, options, True, train_rows)
+    if train_rows is None and all(map(WHOLE.fullmatch, rows.labels)):  # 1.0 is 1, but version 2.0 is not 2
+        rows = rows._replace(labels=[as_text(label) for label in rows.labels])
     classes, counts = classes_of(rows, options), Counter(rows.labels)
     if options.metric == 'f1' and len(classes) != 2:
         raise ValueError(f'--metric f1 is for two classes: {rows.path} has {len(classes)}')

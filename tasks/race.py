@@ -74,8 +74,12 @@ def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
     train, valid, test = (race_files(folder, task.files, kind) for kind in ('train', 'validation', 'test'))
     if not valid:
         raise no_files(folder, task.files, 'validation')
-    splits = [read_questions(task, train, labelled=True)._replace(parts={}), read_questions(task, valid, labelled=True),
+    splits = [read_questions(task, train, labelled=True), read_questions(task, valid, labelled=True),
               read_questions(task, test) if test else None]
+    for i, (paths, split) in enumerate(zip((train, valid, test), splits, strict=True)):
+        if split and len(split.parts) == 1:
+            splits[i] = noted(split, f'{paths[0]}: there are questions of {next(iter(split.parts))} alone')
+    splits[0] = splits[0]._replace(parts={})
     if test and splits[2].texts != read_questions(task, test, in_parts=False).texts:
         splits[2] = noted(splits[2], f'{test[0]}: predictions are of the questions of middle first, then of those of '
                                      'high, not in the order of the file')

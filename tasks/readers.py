@@ -182,7 +182,7 @@ def parquet_rows(path, columns, label):
                 for values in zip(*(fields.get(name, [None] * len(batch)) for name in names), strict=True):
                     number += 1
                     yield f'row {number}', names, list(values)
-    except (ArrowException, OSError) as e:
+    except (ArrowException, OSError, UnicodeDecodeError) as e:
         raise ValueError(f'{path}, row {number + 1}: damaged, or no parquet file: {str(e).splitlines()[0]}') from None
 
 

@@ -110,7 +110,8 @@ def test_text_files_in_capitals_are_read_and_others_are_named(tmp_path, capsys):
 @pytest.mark.parametrize('link, target, message', [
     ('b/link', '..', 'b/link is a link to a folder that it is in'), ('link', '.', 'link is a link to a folder'),
     ('b/to_c', '../c', 'b/to_c/to_b is a link to a folder'), ('gone.txt', 'nothing', 'gone.txt is a link to nothing'),
-    ('part1', '/no/disk', 'part1 is a link to nothing')])
+    ('part1', '/no/disk', 'part1 is a link to nothing'),
+    ('z.txt', 'a.txt', 'c/to_b/c.txt is a link to another text of this folder, which would be read twice')])
 def test_links_that_lead_back_or_nowhere_are_named(tmp_path, link, target, message):
     put(tmp_path, a='the cat', b__c='the end', c__d='the end')
     (tmp_path / 'text' / 'c' / 'to_b').symlink_to('../b' if 'to_c' in link else '../../text/b')

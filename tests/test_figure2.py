@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from toy import TOY, toy_stories, write
 
@@ -38,6 +39,8 @@ def test_each_snapshot_is_scored_once_and_drawn(data, tmp_path, monkeypatch):
             json.dumps(dict(n_embd=16, n_head=4, n_layer=3, n_ctx=24)))
     cells = {f'cola {n}': dict(task='cola', options=dict(n_transfer=n, n_layer=3), trivial=dict(valid=0.),
                                scores=dict(valid={'': [n, n + 2., n + 4.]})) for n in (12, 0, 1)}
+    cells['sst2 2'] = dict(task='sst2', options=dict(n_transfer=2, n_layer=3), trivial=dict(valid=51.),
+                           scores=dict(valid={'': [50.]}))
     write_sealed(tmp_path / 'transfer.json', dict(cells=cells))
     drawn, draw_lines = [], figure2.draw_lines
     monkeypatch.setattr(figure2, 'draw_lines', lambda ax, *rest: (drawn.append(rest), draw_lines(ax, *rest)))
@@ -45,11 +48,16 @@ def test_each_snapshot_is_scored_once_and_drawn(data, tmp_path, monkeypatch):
                                '--snapshots', str(tmp_path / 'snapshots'), '--data_dir', str(data),
                                '--results', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png')])
     results = figure2.main(args)
-    assert results['scores'].keys() == {'0', '3'} and results['scores']['0'].keys() == {*figure2.DRAWN}
+    assert results['scores'].keys() == {'0', '3'} and results['scores']['0'].keys() == {'weights', *figure2.DRAWN}
     assert results['constant'] == dict(rocstories=50, winograd=100, sst2=50, cola=0, blimp=50)
     left, right = drawn
-    assert left == ([0, 1, 3], {'cola': [[0, 2, 4], [1, 3, 5], [12, 14, 16]]}, {'cola': 0})
-    assert right[0] == [0, 3] and right[1]['sst2'] == [[results['scores'][n]['sst2']] for n in ('0', '3')]
+    assert left == ({'cola': {3: [12, 14, 16], 0: [0, 2, 4], 1: [1, 3, 5]}, 'sst2': {2: [50]}}, {'cola': 0, 'sst2': 51})
+    assert right[0]['sst2'] == {n: [results['scores'][str(n)]['sst2']] for n in (0, 3)}
     assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
     monkeypatch.setattr(zero_shot, 'main', None)  # nothing is measured again
     assert figure2.main(args)['scores'] == results['scores']
+    weights = np.load(tmp_path / 'snapshots' / '3' / 'params_0.npy')
+    np.save(tmp_path / 'snapshots' / '3' / 'params_0.npy', -weights)
+    monkeypatch.setattr(zero_shot, 'main', lambda *_, **__: [77, 77, 77])  # but of another network it is
+    again = figure2.main(args)['scores']
+    assert again['0'] == results['scores']['0'] and again['3']['cola'] == again['3']['blimp'] == 77

@@ -514,6 +514,7 @@ def test_a_dataframe_is_read_by_the_names_of_its_columns(tmp_path):
     choices = classifier.fit(two, text='c,,"x, y",z', label='r', form='choices', label_base=0, desc='two', **options)
     assert choices.classes == ('x, y', 'z')
     assert choices.predict(two) == choices.predict([('the cat', '', 'sat', 'ran')] * 20)
+    assert model.predict(pd.Series({0: 'x', 'title': rows[3]['title'], 'body': rows[3]['body']})) == expected[3:4]
     shouted = frame.rename(columns={'title': 'TITLE', 'body': ' body'})[['TITLE', ' body']]
     assert model.predict(shouted.iloc[3]) == expected[3:4]  # one example, not two
 
@@ -524,12 +525,17 @@ def test_columns_may_have_any_names(names, tmp_path):
     model = classifier.fit(frame, text=names[:1], label=names[1], desc='mine', **OPTIONS | in_folder(tmp_path))
     assert model.classes == ('a', 'b') and model.columns() == [str(names[0])]
     assert model.predict(frame)[:2] == model.predict(['the cat', 'mom sad'])
+    if names == [0, 1]:  # the labels of the column's rows are the numbers of columns too
+        assert model.predict(frame.loc[3]) == model.predict(['mom sad'])
+        with pytest.raises(ValueError, match='the Series may be a row or a column: give a DataFrame or a list'):
+            model.predict(frame[0])
 
 
 @pytest.mark.parametrize('labels, classes', [
     ([0, 1], (0, 1)), (np.array([10, 9]), (10, 9)), (np.array([0., 2.5]), (0., 2.5)), ([True, False], (False, True)),
     (np.array([True, False]), (False, True)), (torch.tensor([3, -1]), (-1, 3)), (['b', 'a'], ('a', 'b')),
     (pd.Series([1, 2], dtype='Int64'), (1, 2)), ([torch.tensor(1), np.int8(2)], (1, 2)), ([0, 'a'], ('0', 'a')),
+    (['1.0', '2.0'], ('1.0', '2.0')), (pd.Series(['a', 'b'], name='text_1'), ('a', 'b')),
     (pd.Series([False, True], dtype='boolean'), (False, True)), (np.array(['b', 'a'], object), ('a', 'b'))])
 def test_classes_have_the_type_of_the_labels(labels, classes, tmp_path):
     texts = [f'{word} of' for word in WORDS[:17]] + ['the end']
@@ -539,6 +545,16 @@ def test_classes_have_the_type_of_the_labels(labels, classes, tmp_path):
         [(found, probabilities)] = one.predict(texts[:1])
         assert one.classes == tuple(probabilities) == classes and found in classes
         assert [type(name) for name in (*one.classes, found)] == [type(classes[0])] * 3
+
+
+@pytest.mark.parametrize('labels, classes, later', [
+    (['1.0', '2'], ('1', '2'), ['2.0', '1']), (['2.0', '2.10'], ('2.0', '2.10'), ['2.0', '2.0'])])
+def test_whole_numbers_have_one_spelling_and_versions_their_own(labels, classes, later, tmp_path):
+    reviews(tmp_path, labels * 10)
+    reviews(tmp_path, later * 10, 'later.csv')
+    (training, valid, _), task = task_of(tmp_path, '--valid', str(tmp_path / 'later.csv'))
+    assert task.classes == classes and training.labels == [0, 1] * 10
+    assert valid.labels == ([1, 0] if '1' in classes else [0, 0]) * 10
 
 
 @pytest.mark.parametrize('examples', [
@@ -634,6 +650,15 @@ def test_numbers_with_which_nothing_can_be_computed_are_refused_before_training(
     else:
         with pytest.raises(ValueError, match=message):
             train.load_data(args)
+
+
+def test_a_blank_row_does_not_hide_such_a_number(tmp_path):
+    reviews(tmp_path, ['0', '1', '2'] * 10)
+    table(tmp_path, 'later.csv', 'text,stars', 'the cat,1', ',', 'sad,1e300')
+    args = train.parse_args(['--dataset', 'own', '--train', str(tmp_path / 'train.csv'), '--text', 'text', '--label',
+                             'stars', '--number', '--test', str(tmp_path / 'later.csv'), *TINY])
+    with pytest.raises(ValueError, match='number 1e.300 is too far'):
+        train.load_data(args)
 
 
 def test_longer_texts_than_those_of_training_are_read_whole(tmp_path, capsys):

@@ -67,6 +67,7 @@ def tokens_of(folder, *argv):
     return corpus.load_tokens(pretrain.parse_args(argv_for(folder, *argv)))
 
 
+ENCODER = 'encoder_bpe_40000.json'
 VOCABULARY = ['--encoder_path', f'{TOY}/encoder_bpe_40000.json', '--bpe_path', f'{TOY}/vocab_40000.bpe']
 
 
@@ -320,9 +321,15 @@ def test_half_an_epoch_makes_half_the_updates(run, tmp_path):
 
 def test_names_that_collide_are_refused_before_anything_is_moved(run, tmp_path, whole):
     tokens = sorted((tmp_path / 'tokens').iterdir())
-    with pytest.raises(ValueError, match='would replace the tokens of --token_dir in .*tokens: choose another --desc'):
+    with pytest.raises(ValueError, match='--token_dir .*tokens.* lies in .*, which the run would replace'):
         run(*VOCABULARY, '--desc', 'tokens', '--save_dir', str(tmp_path))
     assert sorted((tmp_path / 'tokens').iterdir()) == tokens
+    before = shards(tmp_path)
+    for argv, name in ((['--model_path', f'{tmp_path}/save/toy'], 'model_path'),
+                       (['--encoder_path', f'{tmp_path}/save/toy/{ENCODER}', *VOCABULARY[2:]], 'encoder_path')):
+        with pytest.raises(ValueError, match=f'--{name} .* lies in .*/save/toy, which the run would replace'):
+            run(*argv)
+    assert shards(tmp_path) == before and not (tmp_path / 'save' / 'toy.1').exists()
 
 
 def test_parameters_that_are_not_finite_are_not_written(run, tmp_path, monkeypatch):

@@ -151,8 +151,21 @@ def test_a_complete_run_is_left_alone(folder, stopped, capsys):
     capsys.readouterr()
     train.main(train.parse_args(toy_argv(folder, '--desc', 'stopped')))
     assert (folder / 'save' / 'stopped.1' / 'results.json').exists()
-    stopped('--submit')  # is not trained again for it
-    assert '--desc stopped --predict FILE predicts' in capsys.readouterr().out
+    stopped('--analysis')  # is not trained again for it
+    out = capsys.readouterr().out
+    assert '--desc stopped --predict FILE predicts' in out and 'ROCStories Valid Accuracy: 100.00' in out
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda path: path.unlink(), 'best_params.pt is missing, .* the run cannot go on without it'),
+    (lambda path: path.write_bytes(path.read_bytes()[:-9] + b'damaged!!'), 'best_params.pt is not what this run')])
+def test_the_best_parameters_of_an_interrupted_run_are_those_that_it_wrote(folder, damage, message):
+    argv = ['--desc', 'stopped', '--lr', '0']  # so that those of the first epoch stay the best
+    run(folder, *argv, status=143, signal_at=(signal.SIGTERM, 'update', 13))
+    damage(folder / 'save' / 'stopped' / 'best_params.pt')
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train.main(train.parse_args(toy_argv(folder, *argv, '--resume')))
+    assert not (folder / 'save' / 'stopped' / 'results.json').exists()
 
 
 def test_resuming_what_was_never_begun_begins_it_and_says_so(folder, capsys):

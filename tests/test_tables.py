@@ -70,6 +70,18 @@ def test_a_table_is_made_of_runs_that_are_done_once(run, tmp_path, capsys):
     assert (tmp_path / 'log' / 'table5.md').read_text().splitlines() == lines and list(again) == list(results)
 
 
+def test_rows_of_another_network_or_of_other_options_leave(run, tmp_path, capsys):
+    argv = ['5', '--datasets', 'cola', '--seeds', '1-2']
+    run(*argv, '--rows', 'full', '--vary', 'lr=1e-3,1e-2')
+    run(*argv, '--rows', 'no_pretraining,no_lm', '--vary', 'lr=1e-3,1e-2')
+    path = tmp_path / 'results' / 'table5.json'
+    assert list(read_sealed(path)['cells']) == ['cola full', 'cola no_pretraining', 'cola no_lm']
+    capsys.readouterr()
+    run(*argv, '--rows', 'no_lm', '--l2', '0.1', '--save_dir', str(tmp_path / 'other'))
+    assert list(read_sealed(path)['cells']) == ['cola no_lm']
+    assert f'{path}: "cola full" leaves: its runs had other options, or another network' in capsys.readouterr().out
+
+
 def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run, tmp_path, capsys):
     results = run('5', '--datasets', 'cola', '--rows', 'full,no_pretraining', '--seeds', '1-3',
                   '--vary', 'lr=1e-9,1e-2', 'dropout=0,0.5')

@@ -427,3 +427,9 @@ def test_perplexity_of_a_folder_by_token_word_and_byte(tmp_path, capsys):
     found = zero_shot.main(task_args('perplexity', tmp_path))
     assert found == pytest.approx([nats / (len(ids) - 1), nats / 20, nats / math.log(2) / len(text)], rel=1e-5)
     assert f'a.txt: {len(ids) - 1} tokens' in capsys.readouterr().out
+    (tmp_path / 'b.txt').write_text('\n')
+    assert zero_shot.main(task_args('perplexity', tmp_path)) == found
+    assert 'b.txt: no tokens to score' in capsys.readouterr().out
+    (tmp_path / 'a.txt').write_text('')
+    with pytest.raises(ValueError, match='the texts are empty'):
+        zero_shot.main(task_args('perplexity', tmp_path))
