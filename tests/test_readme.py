@@ -9,6 +9,7 @@ import sys
 import pytest
 from toy import ROOT
 
+from opt import VERSION
 from scripts import tables
 from utils import read_sealed
 
@@ -49,6 +50,7 @@ def printed(script, *more):
     return expected.strip().split('\n'), run.stdout.strip().split('\n')
 
 
+@pytest.mark.skipif(VERSION < (2, 4), reason='with the same seed torch 2.0.1 draws other tokens')
 def test_the_language_model_writes_what_the_readme_has():
     expected, found = printed('generate.py')
     assert found == expected
