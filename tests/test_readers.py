@@ -432,6 +432,8 @@ def test_mnli_has_parts_in_order_and_the_diagnostic_examples(tmp_path):
     test = load('mnli', tmp_path)[2]
     assert test == (([*texts, 'AX.'], ['"n/a'] * 5 + ['Ax?']), None, {**parts, 'AX': slice(5, 6)}, ())
     assert {*test.parts} == {*TASKS['mnli'].submission}
+    (tmp_path / 'MNLI' / 'dev_mismatched.tsv').unlink()
+    assert load('mnli', tmp_path)[1].notes == (f'{tmp_path}/MNLI has no validation examples of mismatched',)
 
 
 def test_the_version_of_qnli_is_noted(tmp_path):
@@ -463,6 +465,8 @@ def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch)
     assert train == (valid.texts, valid.labels, {}, ())
     assert valid.texts[0][0] is valid.texts[0][1]  # one article in memory for its questions
     folder = tmp_path / 'RACE' / 'dev'
+    os.rename(tmp_path / 'RACE' / 'test' / 'high', tmp_path / 'away')
+    assert load('race', tmp_path)[2].notes == (f'{tmp_path}/RACE/test/middle/2.txt: there are questions of middle alone',)
     assert read('race', folder) == valid and read('race', folder / 'high' / '3.txt').labels == [3, 1]
     questions = [{'example_id': f'{level}{number}.txt', 'article': f'{level} {number}\nruns.',
                   'question': f'"Who {k} _ ?', 'options': ['Ann', '"Bo', 'n/a', '4'], 'answer': 'DB'[k]}
