@@ -466,7 +466,8 @@ def test_race_is_read_by_numbers_with_its_levels_as_parts(tmp_path, monkeypatch)
     assert valid.texts[0][0] is valid.texts[0][1]  # one article in memory for its questions
     folder = tmp_path / 'RACE' / 'dev'
     os.rename(tmp_path / 'RACE' / 'test' / 'high', tmp_path / 'away')
-    assert load('race', tmp_path)[2].notes == (f'{tmp_path}/RACE/test/middle/2.txt: there are questions of middle alone',)
+    [note] = load('race', tmp_path)[2].notes
+    assert note == f'{tmp_path}/RACE/test/middle/2.txt: there are questions of middle alone'
     assert read('race', folder) == valid and read('race', folder / 'high' / '3.txt').labels == [3, 1]
     questions = [{'example_id': f'{level}{number}.txt', 'article': f'{level} {number}\nruns.',
                   'question': f'"Who {k} _ ?', 'options': ['Ann', '"Bo', 'n/a', '4'], 'answer': 'DB'[k]}
