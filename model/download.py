@@ -5,10 +5,7 @@ with its git blob id there before it gets its final name, so it does not matter 
 continue a download that was interrupted. In a folder with copies of the files, --check tells whether they are right.
 In the end the network is run, and compared with hidden states that OpenAI's code gave with these weights.
 """
-import argparse
-import errno
 import hashlib
-import os
 import signal
 import sys
 import time
@@ -22,7 +19,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from common.shell import printable
+from common.options import Parser
+from common.shell import begin_script, run_script
+from utils import errors_named
 
 FILES = {
     'params_shapes.json': '29fac299ae848d7e447be84a33345edcf1b5353c',
@@ -44,7 +43,6 @@ REPOSITORY = 'https://raw.githubusercontent.com/openai/finetune-transformer-lm/m
 PAUSES = (1, 2, 4)  # seconds to wait before each new try
 TIMEOUT, BLOCK = 30, 2 ** 16  # a try ends if the answer, or any BLOCK bytes of the file, take more seconds
 RECORDED = ROOT / 'model' / 'released.npz'  # what OpenAI's code gave; `about` in it says by whom, and the licence
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # errors of a disk without room
 TOLERANCE = 3e-5  # of hidden states, which are up to 3; another implementation was within 1.5e-5
 
 
@@ -122,7 +120,8 @@ def fetch(url, part):
                     if offset != f.tell():  # the server ignores Range and sends the whole file
                         f.seek(offset)
                         f.truncate()
-                    f.write(block)
+                    with errors_named(str(part)):
+                        f.write(block)
                     bar.update(len(block))
             break
         except ConnectionError as e:
@@ -143,12 +142,16 @@ def compare(folder):
     Returns the largest difference of the states. Raises ValueError where something differs too much, and what
     `open_trained` raises.
     """
-    import numpy as np
-    import torch
+    try:
+        import numpy as np
+        import torch
 
-    from common.trained import open_trained
-    from generate import parse_args, sample
-    from zero_shot import with_positions
+        from common.trained import open_trained
+        from generate import parse_args, sample
+        from zero_shot import with_positions
+    except ImportError as e:
+        raise ValueError(f'{e}, so the network was not compared: pip install -r requirements.txt, then run again with '
+                         '--check') from None
     with np.load(RECORDED) as arrays:
         recorded = {name: arrays[name] for name in arrays.files}
     texts, prompt = [recorded['ids_0'], recorded['ids_1']], recorded['prompt'].tolist()
@@ -174,22 +177,6 @@ def compare(folder):
     return difference
 
 
-def check_or_fetch(to, source, only_check):
-    """Fetch the files that `to` lacks, or only print which ones; then compare the network. Returns the exit status."""
-    wrong = [name for name in FILES if not is_released(to / name, name)]
-    if only_check:
-        listed = ', '.join(f'{name} is {"wrong" if (to / name).is_file() else "missing"}' for name in wrong)
-        result = f'not the release: {listed}' if wrong else f'the release: {len(FILES)} blob ids are right'
-        print(f'{to} is {result}', flush=True)
-        if 'missing' in listed:
-            return 1
-    else:
-        fetch_all(wrong, to, source)
-    difference = compare(to)  # files with other bytes may hold the same network
-    print(f"the network in {to} gives the hidden states that OpenAI's code gave: largest difference {difference:.1g}")
-    return 1 if wrong and only_check else 0
-
-
 def fetch_all(names, to, source):
     """Fetch these files to the folder `to`. Raises what `fetch` raises."""
     if not source.startswith(('http://', 'https://')):
@@ -206,37 +193,33 @@ def fetch_all(names, to, source):
 
 
 def main(args):
-    """Returns the exit status: 0 all is right, 1 --check found a wrong file, 2 error, 130 and 141 interrupted."""
-    try:
-        return check_or_fetch(args.model_path, args.source, args.check)
-    except BrokenPipeError:  # the reader of the output has ended, for example | head -1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print('interrupted; the bytes received are kept: run the same command to continue', file=sys.stderr)
-        return 130
-    except (OSError, ValueError, ImportError) as e:
-        if isinstance(e, OSError) and e.errno:  # from the file system; `receive` words those of the network
-            path, what = e.filename2 or e.filename or args.model_path, 'make room' if e.errno in FULL else 'change this'
-            e = f'{path}: {e.strerror}; {what} or name another folder with --model_path, then run again'
-        elif isinstance(e, ImportError):
-            e = f'{e}, so the network was not compared: pip install -r requirements.txt, then run again with --check'
-        print(printable(f'download.py: {" ".join(str(e).split())}', sys.stderr), file=sys.stderr)  # a server's words
-        return 2
+    """Fetch the files that a folder lacks, or only print which ones; then compare the network. Exit status 1 if --check
+    finds a wrong file."""
+    to = args.model_path
+    wrong = [name for name in FILES if not is_released(to / name, name)]
+    if args.check:
+        listed = ', '.join(f'{name} is {"wrong" if (to / name).is_file() else "missing"}' for name in wrong)
+        result = f'not the release: {listed}' if wrong else f'the release: {len(FILES)} blob ids are right'
+        print(f'{to} is {result}', flush=True)
+        if 'missing' in listed:
+            sys.exit(1)
+    else:
+        fetch_all(wrong, to, args.source)
+    difference = compare(to)  # files with other bytes may hold the same network
+    print(f"the network in {to} gives the hidden states that OpenAI's code gave: largest difference {difference:.1g}")
+    if wrong and args.check:
+        sys.exit(1)
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser('model/download.py', __doc__)
     group = parser.add_argument_group('files')
-    group.add_argument('--model_path', type=Path, metavar='FOLDER', default=Path(__file__).resolve().parent,
-                       help='folder for the files (default: the folder of this script)')
-    group.add_argument('--from', dest='source', metavar='URL', default=REPOSITORY,
-                       help="address of a mirror's folder (default: OpenAI's repository)")
-    group.add_argument('--check', action='store_true',
-                       help='only print whether the folder is the release, and compare the network in it; exit status '
-                       '1 if it is not the release, 2 if the network gives something else')
+    group.add_argument('--model_path', type=Path, metavar='FOLDER', default=ROOT / 'model', help='folder for the files')
+    group.add_argument('--from', dest='source', metavar='URL', default=REPOSITORY, help="address of a mirror's folder")
+    group.add_argument('--check', action='store_true', help='only print whether the folder is the release, and compare '
+                       'the network in it; exit status 1 if it is not the release, 2 if the network is another one')
     return parser.parse_args(argv)
 
 
 if __name__ == '__main__':
-    sys.exit(main(parse_args()))
+    run_script(main, begin_script(parse_args))
