@@ -81,8 +81,6 @@ def parse_args(argv=None):
     args = parser.complete(given)
     if args.n_embd % args.n_head:
         raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
-    if args.n_ctx < 6:
-        raise ValueError(f'n_ctx={args.n_ctx}: must be at least 6, for three special tokens and the texts')
     args.desc = args.desc or args.dataset
     own.check_options(args)
     args.submit |= args.analysis
