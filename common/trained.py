@@ -25,7 +25,6 @@ class Trained(NamedTuple):
     options: argparse.Namespace  # n_embd, n_head, ..., of the network
     n_special: int  # rows between tokens and positions: 3 in a fine-tuned network, otherwise 0
     config: dict  # config.json of the run; empty for a model folder
-    encoder_path: str  # the vocabulary
     bpe_path: str  # the merges
 
 
@@ -64,7 +63,7 @@ def open_run(folder, encoder_path, bpe_path) -> Trained:
         raise ValueError(f'{path} holds the parameters of another network ({reason})') from None
     if not all_finite(state):
         raise ValueError(f'{path} holds parameters that are not finite: it is damaged, or the run diverged')
-    return Trained(model, encoder, options, n_special, config, encoder_path, bpe_path)
+    return Trained(model, encoder, options, n_special, config, bpe_path)
 
 
 def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
@@ -80,7 +79,7 @@ def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
     n_ctx = min(options.n_ctx, n_stored)
     model = LMModel(options, vocab=encoder.n_vocab + n_ctx, n_ctx=n_ctx)
     load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
-    return Trained(model, encoder, options, 0, {}, encoder_path, bpe_path)
+    return Trained(model, encoder, options, 0, {}, bpe_path)
 
 
 def read_config(folder) -> dict:
