@@ -135,8 +135,7 @@ def check_archive(path):
 
 
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:
-    """The text of a UTF-8 file, line ends unchanged. FileNotFoundError, with the hint, if it is not a regular file;
-    ValueError if it is too long, or not UTF-8."""
+    """The text of a UTF-8 file, line ends unchanged."""
     check_file(path, max_bytes, hint)
     with errors_named(path), open(path, 'rb') as f:
         data = f.read(max_bytes)

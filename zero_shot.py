@@ -89,8 +89,7 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
 
     examples: lists of K choices (ids, first), with the same K everywhere and at most n_ctx ids. ids[first:] are scored,
     first >= 1. Returns a list of K tensors (len(ids) - first,) for each example. The common beginning of an example's
-    choices is computed once, and logits only where needed, `fast.LM_CHUNK` rows at a time. Raises ArithmeticError if a
-    number is not finite.
+    choices is computed once, and logits only where needed, `fast.LM_CHUNK` rows at a time.
     """
     if transformer.n_ctx < 2:
         raise ValueError(f'n_ctx={transformer.n_ctx}: must be at least 2, because the first token has no score')
@@ -180,8 +179,7 @@ def cloze(data_dir: str) -> list[Problems]:
 
 
 def labelled_splits(name: str, data_dir: str) -> list:
-    """(name for messages, Split) of the validation and test examples of a task that have labels; prints their notes.
-    ValueError if there are none."""
+    """(name for messages, Split) of the validation and test examples of a task that have labels; prints their notes."""
     task = TASKS[name]
     if name == 'race':
         folder = find_folder(data_dir, task.files, 'validation', race_files)
@@ -225,8 +223,6 @@ def find_pronoun(sentence: str, pronoun: str, candidates) -> slice | None:
 
 def read_records(path: str) -> Problems:
     """The schemas of DPRD and WSC273: a line each for sentence, pronoun, candidates with a comma, answer; then a blank.
-
-    Raises ValueError with file and line of what is wrong.
     """
     problems, labels = [], []
     numbered = enumerate(read_lines(path), start=1)

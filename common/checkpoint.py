@@ -130,8 +130,7 @@ class Run:
         self.stack.close()
 
     def complete_results(self):
-        """With --resume, results.json of a run that is complete; otherwise None. ValueError names a file of the run
-        that was changed or is missing."""
+        """With --resume, results.json of a run that is complete; otherwise None."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
         results = read_sealed(self.results_path)
@@ -312,8 +311,7 @@ def save_state(path: str, state: dict):
 
 
 def load_state(path: str) -> dict:
-    """Read a file of `save_state`, to the CPU; nothing is unpickled but tensors and plain values. Raises ValueError if
-    damaged."""
+    """Read a file of `save_state`, to the CPU; nothing is unpickled but tensors and plain values."""
     check_file(path)
     try:
         if zipfile.is_zipfile(path):

@@ -87,10 +87,7 @@ def cut(data_dir):
 
 
 def blocks_of(path):
-    """The content of a file in blocks: (first byte, bytes, True if a line ends after them).
-
-    ValueError if it is not UTF-8, or has a line too long to be one block and without a space.
-    """
+    """The content of a file in blocks: (first byte, bytes, True if a line ends after them)."""
     start, line = 0, 1
     with open(path, 'rb') as f:
         while block := f.read(PIECE) + f.readline(LONGEST_LINE):

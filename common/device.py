@@ -25,8 +25,7 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context in which the forward passes of --dtype run.
 
     tf32 rounds the inputs of matrix products on CUDA; float32 does not. bfloat16 and float16 use autocast.
-    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a device or dtype
-    that torch does not have.
+    deterministic: torch refuses operations that may give other bits each time.
     """
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads the variable when it starts
@@ -114,8 +113,7 @@ class Ranks:
 
     @classmethod
     def of_torchrun(cls):
-        """The processes that torchrun has started; without it there is one. ValueError for variables that do not fit
-        together, as those that an earlier program has left."""
+        """The processes that torchrun has started; without it there is one."""
         given = [os.environ.get(name, default) for name, default in TORCHRUN.items()]
         if not (all(value.isdecimal() for value in given) and max(int(given[0]), int(given[2])) < int(given[1])):
             found = ', '.join(f'{name}={value}' for name, value in zip(TORCHRUN, given, strict=True))

@@ -135,8 +135,7 @@ def tokenizer_json(vocabulary: dict, merges: list, reads_classify: bool) -> str:
 
 
 def read_tokenizer_json(path) -> tuple[dict, list]:
-    """{token: id} with the added tokens, and the merges, of a file that the library wrote. ValueError for another one.
-    """
+    """{token: id} with the added tokens, and the merges, of a file that the library wrote."""
     content = read_json(path)
     try:
         model, added = content['model'], content.get('added_tokens') or []

@@ -241,10 +241,7 @@ def finish_paths(args):
 
 
 def parse_trained_args(parser, argv) -> tuple[argparse.Namespace, dict]:
-    """Add the options of `trained.open_trained`, and parse: the options, and those that were given.
-
-    Raises ValueError for an option without effect.
-    """
+    """Add the options of `trained.open_trained`, and parse: the options, and those that were given."""
     group = parser.add_argument_group('a trained run')
     group.add_argument('--desc', type=run_name, help='name of a run of train.py, to take instead of --model_path')
     group.add_argument('--save_dir', default='save/', metavar='FOLDER', help='the --save_dir of that run')

@@ -61,10 +61,7 @@ def paragraphs(markdown: str) -> list[str]:
 
 
 def make_books(collection: str, folder: str) -> tuple[dict, str]:
-    """Write the books; returns {'train': (books, bytes), 'held_out': ...} and the hash of all names and texts.
-
-    Raises ValueError where a book that LEFT_OUT or HELD_OUT names is missing: then it is another collection.
-    """
+    """Write the books; returns {'train': (books, bytes), 'held_out': ...} and the hash of all names and texts."""
     paths = sorted(Path(collection).glob('*/*.md'), key=lambda path: path.relative_to(collection).as_posix())
     names = {re.sub(r'\s+', ' ', path.relative_to(collection).as_posix().removesuffix('.md')).strip(): path
              for path in paths if path.parent.name <= LAST_AUTHOR}

@@ -105,10 +105,7 @@ def receive(url, have):
 
 
 def fetch(url, part):
-    """Download `url` to the file `part`, after the bytes that it has, until it is the released file.
-
-    Raises what `receive` raises, ValueError if the content is wrong, OSError if the file cannot be written.
-    """
+    """Download `url` to the file `part`, after the bytes that it has, until it is the released file."""
     for pause in (*PAUSES, None):
         have = part.stat().st_size if part.exists() else 0
         try:
@@ -139,8 +136,7 @@ def fetch(url, part):
 def compare(folder):
     """Compare the network in a folder with RECORDED: the states of the last tokens, and the greedy continuation.
 
-    Returns the largest difference of the states. Raises ValueError where something differs too much, and what
-    `open_trained` raises.
+    Returns the largest difference of the states.
     """
     try:
         import numpy as np

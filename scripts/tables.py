@@ -135,10 +135,7 @@ def options_of(args, task, row, variant, seed):
 
 
 def read_all(args):
-    """The examples of each task, the shortest first: task -> Splits; and for each task without data the reason.
-
-    FileNotFoundError if weights are missing.
-    """
+    """The examples of each task, the shortest first: task -> Splits; and for each task without data the reason."""
     splits, missing = {}, {}
     first = {task: options_of(args, task, row, next(iter(variants_of(args))), args.seeds[0])
              for task in args.datasets for row in rows_of(args)}

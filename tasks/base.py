@@ -206,8 +206,7 @@ def label_of(task: Task, class_of: dict, label: str, where: str):
 def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool = False, notes=()) -> Split:
     """The Split of rows (place in files, texts, label as text or None for NO_LABEL), with notes of what looks wrong.
 
-    names: of the fields, for messages. ValueError for an unknown label, where there are no rows, or where some rows or,
-    with `labelled`, all rows have no label.
+    names: of the fields, for messages.
     """
     if not rows:
         raise ValueError(f'{path} has no examples')
@@ -231,10 +230,7 @@ def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool 
 
 def read_tables(task: Task, paths: list[str], labelled: bool = False) -> Split:
     """The examples of a file or of its shards. labelled: each must have a label, and rows for which the file has none
-    are left out; otherwise there is an example for every row, so that prediction i is that of row i.
-
-    Raises ValueError or OSError with the file, and the line, of what is wrong.
-    """
+    are left out; otherwise there is an example for every row, so that prediction i is that of row i."""
     files, rows, notes = task.files, [], []
     how = 'are left out' if labelled else 'are predicted but not scored'
     for path in paths:

@@ -65,10 +65,7 @@ class Rows(NamedTuple):
 
 def read_own_rows(path: str, options: Namespace, labelled: bool = False, found=None) -> Rows:
     """The rows of a file. labelled: each needs texts and a label, and blank rows are left out; otherwise all or none
-    have a label, and all are predicted. found: rows as `read_rows` gives them, instead of those of the file.
-
-    Raises ValueError or OSError with the file, and the line, of what is wrong.
-    """
+    have a label, and all are predicted. found: rows as `read_rows` gives them, instead of those of the file."""
     names, form, rows = columns_of(options.text), COLUMNS[options.form][0], Rows(path, [], [], [], [])
     columns, blank, empties = [name for name in names if name], [], []
     found = found or read_rows(path, [*columns, options.label] if labelled else columns, options.label)
@@ -116,10 +113,7 @@ def all_numbers(texts) -> bool:
 # From labels to classes and numbers
 
 def classes_of(rows: Rows, options: Namespace) -> tuple:
-    """The names of the classes: the labels of the training examples, or the columns of the answers.
-
-    ValueError where nothing can be learned from them.
-    """
+    """The names of the classes: the labels of the training examples, or the columns of the answers."""
     if options.number:
         return ()
     if options.form == 'choices':

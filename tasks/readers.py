@@ -16,8 +16,6 @@ BATCH = 4096  # rows of a parquet file that are in memory at a time
 
 def read_lines(path):
     """The lines of a UTF-8 file, each with its line end. Only a line feed ends a line, as texts may hold other breaks.
-
-    Raises FileNotFoundError if it is not a regular file; ValueError if it is too long, or not UTF-8, with the line.
     """
     check_file(path, MAX_TEXT)
     with errors_named(path), open(path, 'rb') as f:
@@ -103,10 +101,7 @@ def find_column(header, names) -> list:
 
 
 def find_columns(path, place, header, columns, label=()) -> list:
-    """Indices in a header of the columns, each given by its name or by several, and of the label; None: no label.
-
-    Raises ValueError, with the place of the header, if a column is missing, or if several have its name.
-    """
+    """Indices in a header of the columns, each given by its name or by several, and of the label; None: no label."""
     found = [find_column(header, names) for names in (*columns, label)]
     missing = [names if isinstance(names, str) else ' or '.join(names)
                for names, indices in zip(columns, found, strict=False) if not indices]
