@@ -15,15 +15,8 @@ logits; a network that was trained on numbers gives them in the unit of its labe
 both orders of two texts: of such a network the language model alone is written.
 """
 
-from common.options import (
-    NETWORK,
-    Parser,
-    add_dropout_args,
-    add_network_args,
-    finish_paths,
-    parse_trained_args,
-    refuse_options,
-)
+from common import options
+from common.options import NETWORK, Parser, finish_paths, parse_trained_args, refuse_options
 from common.shell import begin_script, run_script
 
 
@@ -32,8 +25,8 @@ def parse_args(argv=None):
     group = parser.add_argument_group('what to do').add_mutually_exclusive_group(required=True)
     group.add_argument('--from_transformers', metavar='FOLDER', help='convert this checkpoint to --model_path')
     group.add_argument('--to_transformers', metavar='FOLDER', help='convert --model_path, or the run --desc, to here')
-    group = add_network_args(parser, 'model/', 'the folder in the released layout')
-    add_dropout_args(group)  # config.json of the library has them
+    group = options.add_network_args(parser, 'model/', 'the folder in the released layout')
+    options.add_dropout_args(group)  # config.json of the library has them
     args, given = parse_trained_args(parser, argv)
     if args.from_transformers:
         refuse_options(given, ('desc', 'n_ctx', *NETWORK), 'with --from_transformers')

@@ -8,15 +8,8 @@ tokens of the vocabulary are drawn and scored, never special or position rows. T
 stands for a newline, and the first token of a text has no probability. Logarithms are natural (nats).
 """
 
-from common.options import (
-    Parser,
-    add_computing_args,
-    add_dropout_args,
-    add_network_args,
-    number,
-    parse_trained_args,
-    refuse_options,
-)
+from common import options
+from common.options import Parser, number, parse_trained_args, refuse_options
 from common.shell import begin_script, printable, run_script
 
 
@@ -37,9 +30,9 @@ def parse_args(argv=None):
     group.add_argument('--seed', type=number(int, 0, 2**32), default=42, help='seed of the random draws')
     group = parser.add_argument_group('scores')
     group.add_argument('--per_token', action='store_true', help='with --score, also print a line for each token')
-    add_network_args(parser, 'model/', 'the weights, in the released layout')
-    add_dropout_args(parser, hidden=True)
-    add_computing_args(parser)
+    options.add_network_args(parser, 'model/', 'the weights, in the released layout')
+    options.add_dropout_args(parser, hidden=True)
+    options.add_computing_args(parser)
     args, given = parse_trained_args(parser, argv)
     if args.score:
         draws = ('gen_len', 'temperature', 'topk', 'topp', 'greedy', 'n_samples', 'seed')

@@ -10,20 +10,8 @@ torchrun processes share each update.
 
 import os
 
-from common.options import (
-    Parser,
-    add_computing_args,
-    add_files_args,
-    add_network_args,
-    add_regularisation_args,
-    add_run_args,
-    add_training_args,
-    finish_paths,
-    n_cores,
-    number,
-    take_defaults_of_model,
-    warmup_of,
-)
+from common import options
+from common.options import Parser, finish_paths, n_cores, number, take_defaults_of_model, warmup_of
 from common.shell import begin_script, run_script
 
 
@@ -37,19 +25,19 @@ def parse_args(argv=None):
                        "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
                        ' instead of --encoder_path with --bpe_path or --model_path')
     group.add_argument('--n_proc', type=number(int, 1), default=n_cores(), help='processes that encode text')
-    group = add_run_args(parser, '')
+    group = options.add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep the network '
                        'after 0, 1 and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
-    group = add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
+    group = options.add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
                        'time, with dropout of their own; for the memory there is')
-    add_network_args(parser, None, 'weights to start from, in the released layout (default: random ones)')
-    add_regularisation_args(parser)
-    add_computing_args(parser)
-    group = add_files_args(parser)
+    options.add_network_args(parser, None, 'weights to start from, in the released layout (default: random ones)')
+    options.add_regularisation_args(parser)
+    options.add_computing_args(parser)
+    group = options.add_files_args(parser)
     group.add_argument('--token_dir', default='save/tokens/', metavar='FOLDER', help='encoded text is kept here')
     given = parser.read(argv)
     if given.get('model_path'):

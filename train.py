@@ -7,21 +7,8 @@ processes.
 
 import os
 
-from common.options import (
-    INCIDENTAL,
-    Parser,
-    add_computing_args,
-    add_files_args,
-    add_network_args,
-    add_regularisation_args,
-    add_run_args,
-    add_training_args,
-    finish_paths,
-    number,
-    seed_list,
-    take_defaults_of_model,
-    warmup_of,
-)
+from common import options
+from common.options import INCIDENTAL, Parser, finish_paths, number, seed_list, take_defaults_of_model, warmup_of
 from common.shell import begin_script, printable, run_script
 from tasks import TASKS, own
 from tasks.stories import N_VALID
@@ -39,7 +26,7 @@ def parse_args(argv=None):
     group.add_argument('--n_valid', type=number(int, 1), default=N_VALID, help='examples set aside for validation, '
                        'where the task has no file of them')
     own.add_options(parser)
-    group = add_run_args(parser, ' (default: that of --dataset)')
+    group = options.add_run_args(parser, ' (default: that of --dataset)')
     group.add_argument('--seeds', type=seed_list, metavar='LIST', help='several runs, each with files of its own, '
                        'DESC-SEED: 42-51, or 1,2,5')
     group.add_argument('--submit', action='store_true', help='predict the test file with the best parameters; the '
@@ -48,7 +35,7 @@ def parse_args(argv=None):
                        'validation and test examples (implies --submit)')
     group.add_argument('--predict', metavar='FILE', help='no training: load the run --desc and write predictions with '
                        'probabilities for the examples in FILE')
-    group = add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002, epochs=number(int, 1))
+    group = options.add_training_args(parser, n_iter=3, lr=6.25e-5, lr_warmup=0.002, epochs=number(int, 1))
     group.add_argument('--n_batch', type=number(int, 1), default=8, help='examples in a tower: one forward pass, with '
                        'dropout of its own')
     group.add_argument('--n_gpu', type=number(int, 1), default=4, help='towers: an update takes n_batch * n_gpu '
@@ -60,16 +47,16 @@ def parse_args(argv=None):
     group.add_argument('--b1', type=number(float, 0, 1), default=0.9, help="Adam's first decay rate")
     group.add_argument('--b2', type=number(float, 0, 1), default=0.999, help="Adam's second decay rate")
     group.add_argument('--e', type=number(float, 0), default=1e-8, help="Adam's epsilon")
-    group = add_network_args(parser, 'model/', 'the weights to start from, in the released layout')
+    group = options.add_network_args(parser, 'model/', 'the weights to start from, in the released layout')
     group.add_argument('--n_transfer', type=number(int, -1), default=12, help='blocks taken from these weights; -1: '
                        'nothing, not even the embeddings')
-    group = add_regularisation_args(parser)
+    group = options.add_regularisation_args(parser)
     group.add_argument('--clf_pdrop', type=number(float, 0, 1), default=0.1, help='dropout rate of the classifier')
     group.add_argument('--vector_l2', action='store_true', help='weight decay of biases and gains too')
-    group = add_computing_args(parser)
+    group = options.add_computing_args(parser)
     group.add_argument('--plain', action='store_true', help='compute with model_pytorch.py and loss.py as they are '
                        'written, not with the faster equivalents of fast.py')
-    group = add_files_args(parser)
+    group = options.add_files_args(parser)
     group.add_argument('--submission_dir', default='submission/', metavar='FOLDER', help='predictions go here')
     # the command line wins over hparams.json in the model folder, that over the task, and the task over the original
     given = parser.read(argv)
@@ -307,9 +294,9 @@ def begin(run, task, data):
         check_file(run.path('best_params.pt'), hint=f', and the run cannot go on without it: delete {run.folder}')
     run.keep_vocabulary(args.encoder_path, args.bpe_path)
     if run.ranks.rank == 0:
-        options = {name: value for name, value in vars(args).items() if name not in INCIDENTAL}
+        kept = {name: value for name, value in vars(args).items() if name not in INCIDENTAL}
         write_sealed(run.path('config.json'), dict(
-            options=options, form=task.form, classes=task.classes, positive=task.positive, scale=data.scale,
+            options=kept, form=task.form, classes=task.classes, positive=task.positive, scale=data.scale,
             n_vocab=data.n_vocab, n_ctx=data.n_ctx + len(data.positions), clf_token=data.clf_token, **data.hashes))
     n_test = 0 if data.test is None else len(data.test)
     metric = 'acc' if task.metrics[0] == 'accuracy' else task.metrics[0]
@@ -498,10 +485,10 @@ def main(args, train_rows=None):
         (task, data), results = load_data(args, train_rows), []
         for warning in data.warnings if ranks.rank == 0 else ():
             print(printable(f'warning: {warning}'))
-        for options in options_of_runs(args):
+        for of_seed in options_of_runs(args):
             if args.seeds and ranks.rank == 0:
-                print(f'--- seed {options.seed}, {len(results) + 1} of {len(args.seeds)}: {options.desc} ---')
-            with Run(options, ranks, device, autocast) as run:
+                print(f'--- seed {of_seed.seed}, {len(results) + 1} of {len(args.seeds)}: {of_seed.desc} ---')
+            with Run(of_seed, ranks, device, autocast) as run:
                 results.append(fine_tune(run, task, data))
         ranks.gather(None)  # all wait until the first one has written its files
         if args.seeds is None:
