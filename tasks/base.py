@@ -29,10 +29,9 @@ class Split(NamedTuple):
         """The examples with these indices, all labelled."""
         return Split(tuple([field[i] for i in rows] for field in self.texts), [self.labels[i] for i in rows])
 
-
-def noted(split: Split, note: str) -> Split:
-    """The Split with one note more."""
-    return split._replace(notes=(*split.notes, note))
+    def noted(self, note: str) -> 'Split':
+        """The examples with one note more."""
+        return self._replace(notes=(*self.notes, note))
 
 
 def rows_of(files: 'Files', path: str, broken: list | None):
@@ -285,7 +284,7 @@ def with_labels(test: Split, answers: Split, path: str) -> Split:
     found = [labels.get(texts, ()) for texts in zip(*test.texts, strict=True)]
     if any(len(of_text) != 1 for of_text in found):
         return test
-    return noted(test._replace(labels=[label for [label] in found]), f'labels of the test are from {path}')
+    return test._replace(labels=[label for [label] in found]).noted(f'labels of the test are from {path}')
 
 
 def read_test(task: Task, folder: str) -> Split | None:

@@ -4,19 +4,7 @@ import os
 from argparse import Namespace
 from random import Random
 
-from tasks.base import (
-    Files,
-    Split,
-    Task,
-    files_of,
-    find_folder,
-    join,
-    load_tables,
-    noted,
-    read_tables,
-    read_test,
-    rows_of,
-)
+from tasks.base import Files, Split, Task, files_of, find_folder, join, load_tables, read_tables, read_test, rows_of
 from tasks.readers import read_lines, read_rows
 from utils import is_there
 
@@ -47,7 +35,7 @@ def load_sst2(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
     train, valid, test = load_tables(task, options)
     [path, *_] = files_of(find_folder(options.data_dir, task.files), task.files, 'train')
     if os.path.basename(path) == 'stsa.binary.train':
-        train = noted(train, f'{path} has the sentences only, not the phrases that GLUE trains on')
+        train = train.noted(f'{path} has the sentences only, not the phrases that GLUE trains on')
     return train, valid, test
 
 
@@ -56,7 +44,7 @@ def load_qnli(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
     train, valid, test = load_tables(task, options)
     versions = {QNLI_ROWS.get(len(split.labels)) for split in (train, valid)}
     name = f'QNLI {versions.pop()}' if len(versions) == 1 and None not in versions else 'neither QNLI v1 nor v2'
-    return noted(train, f'by the numbers of its rows this is {name}'), valid, test
+    return train.noted(f'by the numbers of its rows this is {name}'), valid, test
 
 
 def load_mnli(task: Task, options: Namespace) -> tuple[Split, Split, Split | None]:
@@ -80,7 +68,7 @@ def load_mrpc(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
     raw = files_of(folder, task.files._replace(patterns=('msr_paraphrase_{}',)), 'train')
     if not raw or all(files_of(folder, of_glue.files, kind) for kind in ('train', 'validation')):
         train, valid, test = load_tables(of_glue, options)
-        return noted(train, f'MRPC is split as the files in {folder} are'), valid, test
+        return train.noted(f'MRPC is split as the files in {folder} are'), valid, test
     examples = read_tables(task, raw, labelled=True)
     n = len(examples.labels)
     ids_paths = [path for name in ('mrpc_dev_ids.tsv', 'dev_ids.tsv')

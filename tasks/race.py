@@ -6,7 +6,7 @@ import re
 import stat
 from argparse import Namespace
 
-from tasks.base import WORDS, Files, Split, Task, as_text, build_split, files_of, find_folder, join, no_files, noted
+from tasks.base import WORDS, Files, Split, Task, as_text, build_split, files_of, find_folder, join, no_files
 from tasks.readers import read_rows
 from utils import HIDDEN, is_there, read_json
 
@@ -81,8 +81,8 @@ def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
             splits[i] = noted(split, f'{paths[0]}: there are questions of {next(iter(split.parts))} alone')
     splits[0] = splits[0]._replace(parts={})
     if test and splits[2].texts != read_questions(task, test, in_parts=False).texts:
-        splits[2] = noted(splits[2], f'{test[0]}: predictions are of the questions of middle first, then of those of '
-                                     'high, not in the order of the file')
+        splits[2] = splits[2].noted(f'{test[0]}: predictions are of the questions of middle first, then of those of '
+                                    'high, not in the order of the file')
     return tuple(splits)
 
 
