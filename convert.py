@@ -89,15 +89,12 @@ def transformers_name(name: str) -> str:
     return f'{stem}.{dict(w="weight", g="weight", b="bias")[last]}'
 
 
-def refuse_to_overwrite(*paths):
+@contextlib.contextmanager
+def new_files(paths):
+    """Refuse paths that exist already; after an error, remove those that have been written."""
     for path in paths:
         if os.path.lexists(path):
             raise ValueError(f'{path} exists already: name another folder, or delete it')
-
-
-@contextlib.contextmanager
-def all_or_none(paths):
-    """After an error, remove those of the paths that have been written. None of them existed before."""
     try:
         yield
     except BaseException:
@@ -186,16 +183,15 @@ def from_transformers(folder: str, args):
     """Write the checkpoint in `folder`, with its vocabulary, to args.model_path."""
     hparams_path, *weights = (os.path.join(args.model_path, name) for name in (
         'hparams.json', 'params_shapes.json', *(f'params_{i}.npy' for i in range(N_SHARDS))))
-    refuse_to_overwrite(hparams_path, args.encoder_path, args.bpe_path, *weights)
-    config = read_library_config(os.path.join(folder, 'config.json'))
     path = os.path.join(folder, 'model.safetensors')
-    tensors = read_checkpoint(path)
-    model, cfg = build_network(config, tensors, path)
-    vocabulary, merges = read_vocabulary(folder, config['vocab_size'])
-    sizes = {key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}
-    texts = {args.encoder_path: vocabulary, args.bpe_path: merges,
-             hparams_path: json.dumps({**sizes, 'n_ctx': model.n_ctx})}
-    with all_or_none([*texts, *weights]):
+    with new_files([hparams_path, args.encoder_path, args.bpe_path, *weights]):
+        config = read_library_config(os.path.join(folder, 'config.json'))
+        tensors = read_checkpoint(path)
+        model, cfg = build_network(config, tensors, path)
+        vocabulary, merges = read_vocabulary(folder, config['vocab_size'])
+        sizes = {key: cfg[key] for key in ('n_embd', 'n_head', 'n_layer', 'afn')}
+        texts = {args.encoder_path: vocabulary, args.bpe_path: merges,
+                 hparams_path: json.dumps({**sizes, 'n_ctx': model.n_ctx})}
         for target, text in texts.items():
             with write_whole(target) as f:
                 f.write(text)
@@ -273,8 +269,7 @@ def to_transformers(folder: str, args):
                 for name, text in texts.items()}
     contents[os.path.join(folder, 'model.safetensors')] = safetensors.save(
         {name: p.contiguous() for name, p in tensors.items()}, metadata={'format': 'pt'})
-    refuse_to_overwrite(*contents)
-    with all_or_none(contents):
+    with new_files(contents):
         for path, content in contents.items():
             with write_whole(path, 'wb') as f:
                 f.write(content)
