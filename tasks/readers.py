@@ -39,22 +39,19 @@ def table_rows(path, widths=()):
     """
     lines, start = read_lines(path), 1
     for first in lines:
-        if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
-            return (yield from without_blank_ends(excel[1], delimited(path, lines, excel[1], start + 1)))
         if first.strip():
             break
         start += 1
     else:
         return
-    tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
-    delimiter = '\t' if tabs else max(',;\t', key=re.sub('"[^"]*("|$)', '', first).count)
-    yield from without_blank_ends(delimiter, delimited(path, itertools.chain([first], lines), delimiter, start))
-
-
-def without_blank_ends(delimiter, rows):
-    """Number and fields of each row (number, last line, fields); blank rows are as `table_rows` says."""
+    if excel := re.fullmatch('sep=([,;\t])\r?\n', first):  # Excel's first line may name the delimiter
+        delimiter, start = excel[1], start + 1
+    else:
+        tabs = str(path).lower().endswith('.tsv') or first.count('\t') + 1 in widths
+        delimiter = '\t' if tabs else max(',;\t', key=re.sub('"[^"]*("|$)', '', first).count)
+        lines = itertools.chain([first], lines)
     width, blank = 0, array('q')  # columns of the first row; numbers of the last blank rows
-    for number, line, fields in rows:
+    for number, line, fields in delimited(path, lines, delimiter, start):
         if line.replace(delimiter, '').strip():
             yield from ((i, []) for i in blank)
             yield number, fields
