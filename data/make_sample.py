@@ -28,14 +28,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from common.options import Parser, number
 from common.shell import one_line_errors
+from tasks.stories import ENDINGS, LABEL, SENTENCES, TEST_NAME, VAL_NAME
 from utils import read_text, write_whole
 
 SEED = 2018
 N_LABELLED, N_TEST = 1080, 400
-LABELLED_CSV = 'cloze_test_val__spring2016 - cloze_test_ALL_val.csv'
-TEST_CSV = 'cloze_test_test__spring2016 - cloze_test_ALL_test.csv'
-HEADER = ['InputStoryid', 'InputSentence1', 'InputSentence2', 'InputSentence3', 'InputSentence4',
-          'RandomFifthSentenceQuiz1', 'RandomFifthSentenceQuiz2', 'AnswerRightEnding']
+HEADER = ['InputStoryid', *SENTENCES, *ENDINGS, LABEL]
 
 SHE = 'Anna Clara Dora Emma Helen Jane Lucy Mary Nina Rosa Ruth Sofia'.split()
 HE = 'Ben David Frank Henry Jack Leo Max Oscar Paul Peter Simon Tom'.split()
@@ -287,7 +285,7 @@ def main(args):
     if args.unlabelled:
         files = {args.out: ''.join(f'{text}\n' for text in unlabelled(args.unlabelled, args.seed))}
     else:
-        tables = zip((LABELLED_CSV, TEST_CSV), labelled(args.seed), strict=True)
+        tables = zip((VAL_NAME, TEST_NAME), labelled(args.seed), strict=True)
         made = {name: as_csv([HEADER, *rows]) for name, rows in tables} | stand_ins(args.seed)
         files = {args.out / name: text for name, text in made.items()}
     for path, text in files.items():

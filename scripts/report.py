@@ -57,10 +57,7 @@ def table(header, rows):
 
 def ratio_table(seconds, n, unit, bases=('plain',)):
     """A table of the speed relative to each of `bases`, of the seconds for `n` units, of the units per second, and of
-    the seconds of the first round, which counts in no other column.
-
-    seconds: name -> list with a time for each round, see `take_turns`. A ratio compares two times of the same round.
-    """
+    the seconds of the first round, which counts in no other column. seconds: as `take_turns` returns them."""
     bases = [base for base in bases if base in seconds]
     first, seconds = ({name: values[part] for name, values in seconds.items()} for part in (0, slice(1, None)))
     rows = [[name, *(spread(np.divide(seconds[base], values)) for base in bases), spread(values, '.3g'),

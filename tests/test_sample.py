@@ -13,10 +13,11 @@ import pytest
 
 from data import make_sample
 from tasks import TASKS
+from tasks.stories import TEST_NAME, VAL_NAME
 
 SCRIPT = Path(make_sample.__file__)
 SAMPLE = SCRIPT.parent / 'sample'
-NAMES = (make_sample.LABELLED_CSV, make_sample.TEST_CSV)
+NAMES = (VAL_NAME, TEST_NAME)
 TABLES = ('CoLA/train.tsv', 'CoLA/dev.tsv', 'RTE/train.tsv', 'RTE/dev.tsv', 'MRPC/msr_paraphrase_train.txt',
           'MRPC/msr_paraphrase_test.txt', 'STS-B/original/sts-train.csv', 'STS-B/original/sts-test.csv')
 
