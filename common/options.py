@@ -43,8 +43,6 @@ class Parser(argparse.ArgumentParser):
         given = parser.read(argv)  # {name: value} of the options on the command line
         parser.set_defaults(...)
         args = parser.complete(given)  # the others have their defaults, which --help shows
-
-    script: its path in the repository. text: its docstring. usage: what is required.
     """
 
     def __init__(self, script, text, usage=''):

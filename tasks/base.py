@@ -203,10 +203,7 @@ def label_of(task: Task, class_of: dict, label: str, where: str):
 
 
 def build_split(task: Task, names: tuple, rows: list, path: str, labelled: bool = False, notes=()) -> Split:
-    """The Split of rows (place in files, texts, label as text or None for NO_LABEL), with notes of what looks wrong.
-
-    names: of the fields, for messages.
-    """
+    """The Split of rows (place in files, texts, label as text or None for NO_LABEL), with notes of what looks wrong."""
     if not rows:
         raise ValueError(f'{path} has no examples')
     class_of = task.files.labels or {name: i for i, of in enumerate(task.classes) for name in (of, str(i))}
