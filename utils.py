@@ -9,7 +9,6 @@ import math
 import os
 import stat
 import time
-import zipfile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -120,18 +119,6 @@ def check_start(path, start):
     what = next((what for beginning, what in NO_TEXT.items() if start.startswith(beginning)), None)
     if what or b'\0' in start[:2]:  # UTF-16: one of a letter's two bytes is zero
         raise ValueError(f'{path}, line 1: not UTF-8 text, but {what or UTF_16}')
-
-
-def check_archive(path):
-    """Raise ValueError for a zip archive that is damaged, or that unpacks to more than the file has."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError('compressed')  # neither torch nor numpy's savez does it
-        if sum(member.file_size for member in members) > os.path.getsize(path):
-            raise ValueError('members overlap')
-        if archive.testzip():
-            raise ValueError('check sums differ')  # torch does not compare them
 
 
 def read_text(path, max_bytes=MAX_TEXT, hint='') -> str:

@@ -29,17 +29,7 @@ from tqdm import tqdm
 from common.options import INCIDENTAL, ROOT
 from common.shell import printable
 from common.workers import lock
-from utils import (
-    ResultLogger,
-    check_archive,
-    check_file,
-    read_sealed,
-    remove_parts,
-    seal,
-    sha256,
-    write_sealed,
-    write_whole,
-)
+from utils import ResultLogger, check_file, read_sealed, remove_parts, seal, sha256, write_sealed, write_whole
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 INPUTS = ('model_path', 'encoder_path', 'bpe_path', 'data_dir', 'token_dir', 'train', 'valid', 'test')  # options
@@ -308,6 +298,18 @@ def save_state(path: str, state: dict):
             if isinstance(e.__context__, OSError):  # torch wraps the OSError of a full disk
                 raise e.__context__ from None
             raise
+
+
+def check_archive(path):
+    """Raise ValueError for a zip archive that is damaged, or that unpacks to more than the file has."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError('compressed')  # neither torch nor numpy's savez does it
+        if sum(member.file_size for member in members) > os.path.getsize(path):
+            raise ValueError('members overlap')
+        if archive.testzip():
+            raise ValueError('check sums differ')  # torch does not compare them
 
 
 def load_state(path: str) -> dict:
