@@ -49,7 +49,7 @@ import torch
 
 import fast
 import generate
-from model_pytorch import dotdict
+from model_pytorch import LMModel, dotdict
 from scripts import contenders, report
 from utils import read_text
 
@@ -144,7 +144,9 @@ def bench_small(args, cfg, device):
 
 
 def bench_generate(args, cfg, device):
-    transformer, prompt = contenders.language_model(cfg, device)
+    torch.manual_seed(0)
+    transformer = LMModel(cfg, vocab=cfg.n_tokens + 512).to(device).eval().transformer
+    prompt = torch.randint(cfg.n_tokens, (128,)).tolist()
     ours = fast.use_fast_layers(copy.deepcopy(transformer))
     gen_len = 10 if args.toy else 100
 

@@ -28,6 +28,7 @@ from zero_shot import with_positions
 
 N_TOKENS, T_DATA = 40478, 77  # the released vocabulary; n_ctx that ROCStories needs
 WITHOUT_TOWERS = ('transformers', 'port')
+HAS_TRANSFORMERS = importlib.util.find_spec('transformers') is not None
 
 
 # Network, device and stories
@@ -68,12 +69,8 @@ def dtypes_of(device):
     """float32, and the half precision that the device has instructions for."""
     if device.type == 'cuda':
         return ['float32', 'bfloat16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'float16']
-    return ['float32', 'bfloat16'] if device.type == 'mps' or cpu_has_bfloat16() else ['float32']
-
-
-def cpu_has_bfloat16():
-    """Without AVX-512, products in bfloat16 take fifty times as long as in float32."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    has_bfloat16 = device.type == 'mps' or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # else it is fifty times slower
+    return ['float32', 'bfloat16'] if has_bfloat16 else ['float32']
 
 
 def variants(device):
@@ -143,14 +140,6 @@ def transformers_step(cfg, n_ctx, device):
     return step
 
 
-def has_transformers() -> bool:
-    """True if the transformers library is installed, and can use this version of torch."""
-    if not importlib.util.find_spec('transformers'):
-        return False
-    import transformers
-    return transformers.is_torch_available()
-
-
 def training_steps(args, cfg, n_ctx, device, n_towers=1):
     """Name -> function that builds a step of fine-tuning, for all contenders that are installed or given. Ours compute
     a batch in n_towers parts; `WITHOUT_TOWERS` are the names of those that cannot."""
@@ -158,7 +147,7 @@ def training_steps(args, cfg, n_ctx, device, n_towers=1):
     builders = {name: partial(ours, *how) for name, how in variants(device).items()}
     builders |= {f'plain, compiled, {dtype}': partial(ours, dtype, True, compiled=True)
                  for dtype in compiled_dtypes(args, device)}
-    if has_transformers():
+    if HAS_TRANSFORMERS:
         builders['transformers'] = partial(transformers_step, cfg, n_ctx, device)
     if args.port:
         builders['port'] = partial(port_step, cfg, n_ctx, device, args.port)
@@ -260,13 +249,6 @@ def evaluators(model, stories, n, n_batch, device):
     ours = fast.use_fast_layers(copy.deepcopy(model))  # it changes the layers of a model
     return {name: partial(evaluate, model if plain else ours, dtype, plain)
             for name, (dtype, plain) in variants(device).items()}
-
-
-def language_model(cfg, device):
-    """The transformer of a language model with random weights, and a prompt of 128 ids."""
-    torch.manual_seed(0)
-    model = LMModel(cfg, vocab=cfg.n_tokens + 512).to(device).eval()
-    return model.transformer, torch.randint(cfg.n_tokens, (128,)).tolist()
 
 
 @torch.no_grad()

@@ -31,17 +31,12 @@ def take_turns(contenders, inputs, rounds, device):
             arguments = inputs(i)
             start = time.perf_counter()
             run(*arguments)
-            wait_for(device)
+            if device.type == 'cuda':
+                torch.cuda.synchronize(device)
+            elif device.type == 'mps':
+                torch.mps.synchronize()
             seconds[name].append(time.perf_counter() - start)
     return seconds
-
-
-def wait_for(device):
-    """Return when the device has computed what it was given."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    elif device.type == 'mps':
-        torch.mps.synchronize()
 
 
 def spread(values, form='.2f'):

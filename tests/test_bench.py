@@ -43,7 +43,7 @@ class GPT(nn.Module):
 @pytest.fixture(autouse=True)
 def with_bfloat16(monkeypatch):
     """All machines have the same contenders."""
-    monkeypatch.setattr(contenders, 'cpu_has_bfloat16', lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: True)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_report_keeps_other_sections(tmp_path, capsys):
     first = measured(tmp_path, 'evaluate')
     assert list(first) == ['A section of before (CPU)', 'Fine-tuning step (GPU)', 'Fine-tuning step (CPU)',
                            'Evaluation at batch 32 (CPU)']
-    others = ['transformers'] * contenders.has_transformers()
+    others = ['transformers'] * contenders.HAS_TRANSFORMERS
     for name in ('plain', 'train.py, float32', 'train.py, bfloat16', *others):
         assert re.search(rf'^\| {name} \|( [\d.]+ \([\d.]+–[\d.]+\) \|){{{2 + len(others)}}} [\d.,]+ \| [\d.]+ \|$',
                          first['Fine-tuning step (CPU)'], re.MULTILINE), name
@@ -179,7 +179,7 @@ def test_memory_is_that_of_the_default_runs(tmp_path, nanogpt, monkeypatch):
     """With two towers or micro-batches of 8, of which the second finds gradients of the first."""
     calls = []
     monkeypatch.setattr(bench, 'run_apart', lambda function, *args: calls.append(args) or function(*args))
-    monkeypatch.setattr(contenders, 'has_transformers', lambda: False)
+    monkeypatch.setattr(contenders, 'HAS_TRANSFORMERS', False)
     args = toy_args(tmp_path, '--port', str(bench.ROOT), '--nanogpt', nanogpt)
     lines = bench.bench_memory(args, *contenders.setup(args))
     names = ['fine-tuning: plain', 'fine-tuning: train.py, float32', 'fine-tuning: train.py, bfloat16',
