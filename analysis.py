@@ -154,10 +154,7 @@ def name_runs(runs, options):
 
 
 def read_runs(paths):
-    """A frame of the latest complete run of each configuration and seed, a frame of evaluations, and lines to print.
-
-    The column `name` has the options in which configurations differ. The lines name the logs that are left out.
-    """
+    """A frame of the latest complete run of each configuration and seed, one of evaluations, and lines about others."""
     import pandas as pd
     rows, evaluations = zip(*map(read_run, dict.fromkeys(paths)), strict=True)
     evaluations = pd.DataFrame(sum(evaluations, []), columns=['path', 'n_updates', 'va_cost', 'score'])
@@ -174,8 +171,7 @@ def read_runs(paths):
 
 
 def describe(scores) -> str:
-    """Median, best, range, quartiles, mean and the 95 % t interval of the mean, of scores in percent; or the only one.
-    """
+    """Median, best, range, quartiles, mean and its 95 % t interval, of scores in percent; or the only one."""
     import pandas as pd
     from scipy.stats import t
     x = pd.Series(scores, dtype=float).dropna()
@@ -229,8 +225,7 @@ def legend_below(fig, title=None):
 
 
 def scale_scores(ax, scores, metric):
-    """Let the y axis of a panel begin below the least score, at a multiple of ten, and end with room for marks at 100.
-    """
+    """Let the y axis of a panel begin at a multiple of ten below the least score, with room for marks at 100."""
     least = np.nanmin(scores)
     bottom = 10 * np.floor((least - max(2, 0.15 * (100 - least))) / 10)
     ax.set(ylim=(bottom, 100 + 0.04 * (100 - bottom)), ylabel=f'{metric} (%)')

@@ -222,8 +222,7 @@ def find_pronoun(sentence: str, pronoun: str, candidates) -> slice | None:
 
 
 def read_records(path: str) -> Problems:
-    """The schemas of DPRD and WSC273: a line each for sentence, pronoun, candidates with a comma, answer; then a blank.
-    """
+    """The schemas of DPRD and WSC273: a line each for sentence, pronoun, candidates with a comma, answer, a blank."""
     problems, labels = [], []
     numbered = enumerate(read_lines(path), start=1)
     for is_blank, lines in itertools.groupby(numbered, lambda line: line[1].isspace()):

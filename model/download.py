@@ -160,16 +160,15 @@ def compare(folder):
     with torch.no_grad():
         h = [network(with_positions(network, torch.from_numpy(ids)[None]))[0, -1] for ids in texts]  # (C,) each
     difference = (torch.stack(h) - torch.from_numpy(recorded['h'])).abs().max().item()
-    fault = '' if difference <= TOLERANCE else (  # also for nan
-        f"does not give the hidden states that OpenAI's code gave: largest difference {difference:.1g}, not within "
-        f'{TOLERANCE:.0e}')
-    made = [] if fault else torch.cat([*sample(network, n_vocab, prompt, len(recorded['continuation']),
-                                               temperature=0)]).tolist()
-    if not fault and made != recorded['continuation'].tolist():
-        fault = f'gives the right hidden states, but continues {prompt} with {made}'
-    if fault:
-        raise ValueError(f'the network in {folder} {fault}. If the files are the release, this program or its torch '
-                         'is at fault: python -m pytest tests/test_model.py tests/test_generate.py')
+    advice = ('If the files are the release, this program or its torch is at fault: python -m pytest '
+              'tests/test_model.py tests/test_generate.py')
+    if not difference <= TOLERANCE:  # also for nan
+        raise ValueError(f"the network in {folder} does not give the hidden states that OpenAI's code gave: largest "
+                         f'difference {difference:.1g}, not within {TOLERANCE:.0e}. {advice}')
+    made = torch.cat([*sample(network, n_vocab, prompt, len(recorded['continuation']), temperature=0)]).tolist()
+    if made != recorded['continuation'].tolist():
+        raise ValueError(f'the network in {folder} gives the right hidden states, but continues {prompt} with {made}. '
+                         f'{advice}')
     return difference
 
 

@@ -63,8 +63,6 @@ METHOD = (
     'what `train.py --plain` computes. Weights are random, and stories are random ids of the lengths of real ones.')
 
 
-# Separate processes
-
 def run_apart(function, *args):
     """function(*args) in a new process, so that the memory of earlier measurements does not count."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:

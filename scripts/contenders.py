@@ -31,8 +31,6 @@ WITHOUT_TOWERS = ('transformers', 'port')
 HAS_TRANSFORMERS = importlib.util.find_spec('transformers') is not None
 
 
-# Network, device and stories
-
 def setup(args):
     """The network's size and the device."""
     size = dict(n_embd=32, n_head=2, n_layer=2, n_tokens=200) if args.toy else dict(n_tokens=N_TOKENS)
@@ -62,8 +60,6 @@ def drawn_tokens(cfg, B, n_ctx, i):
     """The batch of pre-training of round i: (B, n_ctx + 1) random ids, in a list."""
     return [torch.randint(cfg.n_tokens, (B, n_ctx + 1), generator=torch.Generator().manual_seed(i))]
 
-
-# Variants of our own steps
 
 def dtypes_of(device):
     """float32, and the half precision that the device has instructions for."""
@@ -236,8 +232,6 @@ def load_module(folder, name):
     spec.loader.exec_module(module)
     return module
 
-
-# Evaluation, generation
 
 def evaluators(model, stories, n, n_batch, device):
     """Name -> function that returns the task logits of the first n stories, computed n_batch at a time."""

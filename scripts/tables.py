@@ -212,8 +212,7 @@ def stand_together(cell, other) -> bool:
 
 
 def p_value(cell, full, kind, part):
-    """The probability, by a paired t-test on the same seeds, of such a difference from the row full; None without it.
-    """
+    """The probability, by a paired t-test on the same seeds, of such a difference from the row full, or None."""
     ours, theirs = (one['scores'][kind].get(part, []) for one in (cell, full or cell))
     if full is None or cell is full or len(ours) < 2 or cell['seeds'] != full['seeds'] or ours == theirs:
         return None

@@ -110,8 +110,6 @@ def all_numbers(texts) -> bool:
     return all(map(NUMBER.fullmatch, texts))
 
 
-# From labels to classes and numbers
-
 def classes_of(rows: Rows, options: Namespace) -> tuple:
     """The names of the classes: the labels of the training examples, or the columns of the answers."""
     if options.number:
@@ -186,8 +184,6 @@ def to_split(task: Task, options: Namespace, rows: Rows) -> Split:
             raise ValueError(f'{rows.path}, {place}: {options.label} {e}') from None
     return Split(fields, labels, notes=tuple(rows.notes))
 
-
-# The task
 
 def own_task(options: Namespace, classes: tuple, positive: int) -> Task:
     """The task of own data with these classes. positive: the one that F1 is of."""

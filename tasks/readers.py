@@ -15,8 +15,7 @@ BATCH = 4096  # rows of a parquet file that are in memory at a time
 
 
 def read_lines(path):
-    """The lines of a UTF-8 file, each with its line end. Only a line feed ends a line, as texts may hold other breaks.
-    """
+    """The lines of a UTF-8 file, each with its line end. Only a line feed ends one, as texts may hold other breaks."""
     check_file(path, MAX_TEXT)
     with errors_named(path), open(path, 'rb') as f:
         check_start(path, f.peek(4))
