@@ -61,12 +61,6 @@ def constant_answer(dataset, data_dir):
     return trivial_score(DRAWN[dataset][0], labels, int(labels.max()) + 1)
 
 
-def score_of(dataset, data_dir, model_path):
-    """The score of a network on the file that is drawn."""
-    options = zero_shot.parse_args(['--dataset', dataset, '--data_dir', data_dir, '--model_path', model_path])
-    return zero_shot.main(options, every=10)[DRAWN[dataset][1]]
-
-
 def measure(args):
     """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'scores': {updates: scores}}."""
     results = read_sealed(args.results) if os.path.exists(args.results) else {'scores': {}}
@@ -83,7 +77,9 @@ def measure(args):
         for dataset in DRAWN:
             if dataset not in scores:
                 print(f'after {updates} updates:')
-                scores[dataset] = score_of(dataset, args.data_dir, folder)
+                options = zero_shot.parse_args(['--dataset', dataset, '--data_dir', args.data_dir,
+                                                '--model_path', folder])
+                scores[dataset] = zero_shot.main(options, every=10)[DRAWN[dataset][1]]
                 write_sealed(args.results, results, indent=1)
     return results
 

@@ -181,13 +181,6 @@ def scores_of_runs(results, kind):
     return {name.removeprefix(prefix).removeprefix('_'): [line[name] for line in lines] for name in parts}
 
 
-def tfidf_scores(task, splits):
-    """What a linear model on TF-IDF reaches: {'valid': score, 'test': score}, where there are labels."""
-    train_split, *others = splits
-    return {kind: tfidf_score(TASKS[task], train_split, split)
-            for kind, split in zip(('valid', 'test'), others, strict=True) if split and split.labels is not None}
-
-
 def measured_cell(task, row, runs, chosen, tried):
     """A cell as the results file keeps it: all but the texts."""
     first = runs[0]
@@ -296,8 +289,10 @@ def main(args):
     path = os.path.join(args.results, f'{name}.json')
     results = read_sealed(path) if os.path.exists(path) else dict(tfidf={}, cells={})
     results['missing'] = list(missing)
-    for task, of_task in splits.items():
-        results['tfidf'][task] = tfidf_scores(task, of_task)
+    for task, (train_split, *others) in splits.items():
+        results['tfidf'][task] = {
+            kind: tfidf_score(TASKS[task], train_split, split)
+            for kind, split in zip(('valid', 'test'), others, strict=True) if split and split.labels is not None}
         variants = list(variants_of(args))
         for row in rows_of(args):
             runs[task, row], chosen, tried = run_cell(args, task, row, variants)

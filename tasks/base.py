@@ -270,7 +270,8 @@ def read_kind(task: Task, folder: str, kind: str, labelled: bool = False) -> Spl
     if task.files.parts == ('',):
         return splits['']
     missing = [part for part in task.files.parts if part not in splits]
-    return noted(join(splits), f'{folder} has no {kind} examples of {missing[0]}') if missing else join(splits)
+    joined = join(splits)
+    return joined.noted(f'{folder} has no {kind} examples of {missing[0]}') if missing else joined
 
 
 def with_labels(test: Split, answers: Split, path: str) -> Split:

@@ -78,7 +78,7 @@ def load_race(task: Task, options: Namespace) -> tuple[Split, Split, Split | Non
               read_questions(task, test) if test else None]
     for i, (paths, split) in enumerate(zip((train, valid, test), splits, strict=True)):
         if split and len(split.parts) == 1:
-            splits[i] = noted(split, f'{paths[0]}: there are questions of {next(iter(split.parts))} alone')
+            splits[i] = split.noted(f'{paths[0]}: there are questions of {next(iter(split.parts))} alone')
     splits[0] = splits[0]._replace(parts={})
     if test and splits[2].texts != read_questions(task, test, in_parts=False).texts:
         splits[2] = splits[2].noted(f'{test[0]}: predictions are of the questions of middle first, then of those of '
