@@ -163,7 +163,7 @@ def read_runs(paths):
     runs = runs[runs.complete].sort_values('time', kind='stable')
     options = runs.drop(columns=['path', 'task', 'metric', 'seed', 'time', 'complete', *KINDS, *TRIVIAL.values()])
     runs['name'] = name_runs(runs, options.fillna('None').sort_index(axis=1))
-    runs['latest'] = runs.groupby(['name', 'seed']).path.transform('last')
+    runs['latest'] = runs.groupby(['name', 'metric', 'seed']).path.transform('last')
     notes += [f'{path}: left out, {latest} is a later run of the same options and seed'
               for path, latest in zip(runs.path, runs.latest, strict=True) if path != latest]
     runs = runs[runs.path == runs.latest].sort_index()
@@ -296,7 +296,7 @@ def pretraining_of(path):
     """The validations in a log of pretrain.py, as (n_updates, tr_loss, va_loss) arrays; None for another log."""
     keys = ('n_updates', *LOSSES)
     lines = [line for line in read_log(path) if line.keys() >= {*keys}]
-    return [np.array([line[key] for line in lines]) for key in keys] if lines else None
+    return [np.array([line[key] for line in lines], float) for key in keys] if lines else None
 
 
 def draw_pretraining(curves, folder):
@@ -304,19 +304,20 @@ def draw_pretraining(curves, folder):
     with figure(os.path.join(folder, 'pretraining.png'), (9, 4.5)) as fig:
         ax = fig.subplots()
         for i, (path, (n_updates, training, validation)) in enumerate(curves.items()):
-            name, best = os.path.splitext(os.path.basename(shown(path)))[0], np.exp(validation.min())
+            name, best = os.path.splitext(os.path.basename(shown(path)))[0], np.exp(min(validation.min(), 700))
             style = line_style(i) | dict(linestyle='-', markevery=-(-len(n_updates) // 25))
             ax.plot(n_updates, training, **style | dict(linestyle='--', marker='.', linewidth=1))
             ax.plot(n_updates, validation, **style, label=f'{name}, best perplexity {best:.2f}')
         ax.set(title='language model, held-out text (dashed: training): lower is better', xlabel='updates',
-               ylabel='loss (nats per token)', xlim=(0, 1.03 * max(n_updates[-1] for n_updates, *_ in curves.values())))
+               ylabel='loss (nats per token)')
+        ax.set_xlim(0, 1.03 * max([1, *(n_updates[-1] for n_updates, *_ in curves.values())]))
         legend_below(fig)
 
 
 def main(args):
     curves = {path: curve for path in dict.fromkeys(args.logs) if (curve := pretraining_of(path))}
     for path, (_, _, losses) in curves.items():
-        print(f'{path}: best perplexity on held-out text {np.exp(losses.min()):.2f}')
+        print(f'{path}: best perplexity on held-out text {np.exp(min(losses.min(), 700)):.2f}')
     if curves and not args.no_figures:
         draw_pretraining(curves, args.figure_dir)
     logs = [path for path in args.logs if path not in curves]

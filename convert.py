@@ -110,8 +110,9 @@ def read_library_config(path: str) -> dict:
     for key, value in CONFIG.items():
         if config[key] != value:
             raise ValueError(f'{path} is of another network: {key} is {config[key]!r}, want {value!r}')
-    if type(config['n_head']) is not int or config['n_head'] < 1:
-        raise ValueError(f'{path}: n_head is {config["n_head"]!r}, want a number of at least 1')
+    for key in ('vocab_size', 'n_positions', 'n_head'):
+        if type(config[key]) is not int or config[key] < 1:
+            raise ValueError(f'{path}: {key} is {config[key]!r}, want a number of at least 1')
     return config
 
 

@@ -70,7 +70,8 @@ class MultipleChoiceLossCompute:
         targets = X.reshape(-1, T, 2)[:, 1:, 0].long()  # (N, T-1)  the next token
         mask = M.reshape(-1, T)[:, 1:]  # (N, T-1)  1 on real tokens
         losses = self.lm_criterion(at_least_float32(lm_logits), targets.flatten()).view_as(mask)
-        return (losses * mask).sum(1) / mask.sum(1).clamp(min=1)
+        total = mask.sum(1)
+        return (losses * mask).sum(1) / torch.where(total > 0, total, 1)
 
 
 class ClassificationLossCompute(MultipleChoiceLossCompute):

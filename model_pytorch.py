@@ -301,6 +301,7 @@ class LMModel(nn.Module):
         self.lm_head = LMHead(self.transformer, cfg, trunc_and_reshape=False)
         self.return_probs = return_probs
         self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
+        self.register_load_state_dict_post_hook(tie)
 
     def forward(self, x: Tensor) -> Tensor:
         we = self.transformer.dropped_table()
@@ -340,6 +341,7 @@ class DoubleHeadModel(nn.Module):
                 raise ValueError(f"task_head_type={task_head_type!r}: give 'multiple_choice', 'similarity', "
                                  "'inference', ('similarity', n_class) or ('classification', n_class)")
         self._register_load_state_dict_pre_hook(accept_other_names, with_module=True)
+        self.register_load_state_dict_post_hook(tie)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         we = self.transformer.dropped_table()
@@ -367,6 +369,11 @@ def accept_other_names(module, state_dict, prefix, *_):
     for name, value in plain.items():
         if not name.endswith(('.attn.b', 'pos_emb_mask')):
             state_dict[prefix + own.get(name, name)] = value
+
+
+def tie(module, _):
+    """After loading: the decoder is the table again, also where `load_state_dict(assign=True)` made new parameters."""
+    module.lm_head.decoder.weight = module.transformer.embed.weight
 
 
 # The released weights: ten one-dimensional chunks of one flat float32 vector that holds, one after the other, the
@@ -516,9 +523,12 @@ def save_openai_pretrained_model(model, path, n_special=0):
     """Write the weights of `model` into the folder `path` in the layout of the release, for the loader above.
 
     model, path: as above. n_special: rows between tokens and positions, left out. Every file is written whole. Raises
-    ValueError, before anything is written, for weights that are not finite.
+    ValueError, before anything is written, for weights that are not finite and where no token is left.
     """
-    model = transformer_of(model)
+    model, n_special = transformer_of(model), max(n_special, 0)
+    if model.vocab <= n_special + model.n_ctx:
+        raise ValueError(f'n_special={n_special} leaves no token in a table of {model.vocab} rows, of which the last '
+                         f'{model.n_ctx} are positions')
     arrays = arrays_of(model, model.n_ctx, n_special, len(model.h))
     if not all(array.float().isfinite().all() for array in arrays):
         raise ValueError(f'the weights hold numbers that are not finite, so nothing was written to {path}')

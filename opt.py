@@ -27,6 +27,20 @@ VERSION = tuple(map(int, torch.__version__.split('.')[:2]))
 FUSED = VERSION >= (2, 4)  # older versions have the fused kernel of AdamW on CUDA alone
 
 
+def check_settings(group: dict):
+    """Raise ValueError, with the value in it, for a setting of a parameter group that is out of range."""
+    if group['schedule'] not in SCHEDULES:
+        raise ValueError(f'schedule={group["schedule"]!r}: choose from {", ".join(SCHEDULES)}')
+    for name in ('lr', 'warmup', 'b1', 'b2', 'e', 'l2'):
+        below = 1 if name in ('b1', 'b2') else math.inf
+        if not 0 <= group[name] < below:
+            raise ValueError(f'{name}={group[name]}: must be at least 0 and below {below}')
+    if not group['t_total'] >= 1:
+        raise ValueError(f't_total={group["t_total"]}: the schedule needs at least one update')
+    if not group['max_grad_norm'] < math.inf:
+        raise ValueError(f'max_grad_norm={group["max_grad_norm"]}: must be finite; -1 turns clipping off')
+
+
 class OpenAIAdam(torch.optim.AdamW):
     """Adam with a scheduled rate and decoupled weight decay, in one fused pass over the parameters.
 
@@ -45,7 +59,8 @@ class OpenAIAdam(torch.optim.AdamW):
     leaves the arithmetic to the fused kernel or, in a torch that has none for CPUs, to the plain AdamW.
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the number of updates in the schedule.
-    l2, vector_l2, b1, b2, e and lr may differ between parameter groups. max_grad_norm <= 0: no clipping.
+    l2, vector_l2, b1, b2, e and lr may differ between parameter groups. A parameter without a gradient does not change,
+    and k in 1 - b1^k counts its own updates. max_grad_norm <= 0: no clipping.
     kwargs: ignored with a warning, because the port accepts any. `grad_norm`: the norm of the last step's gradients
     before clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
     Raises ValueError, with the value in it, for an argument out of range, and once t is past t_total.
@@ -55,30 +70,25 @@ class OpenAIAdam(torch.optim.AdamW):
                  max_grad_norm=-1, **kwargs):
         if kwargs:
             warnings.warn(f'OpenAIAdam ignores {", ".join(kwargs)}', stacklevel=2)
-        if schedule not in SCHEDULES:
-            raise ValueError(f'schedule={schedule!r}: choose from {", ".join(SCHEDULES)}')
-        for name, value, below in (('lr', lr, math.inf), ('warmup', warmup, math.inf), ('b1', b1, 1), ('b2', b2, 1),
-                                   ('e', e, math.inf), ('l2', l2, math.inf)):
-            if not 0 <= value < below:
-                raise ValueError(f'{name}={value}: must be at least 0 and below {below}')
-        if not t_total >= 1:
-            raise ValueError(f't_total={t_total}: the schedule needs at least one update')
-        if not max_grad_norm < math.inf:
-            raise ValueError(f'max_grad_norm={max_grad_norm}: must be finite; -1 turns clipping off')
         self.own = dict(schedule=schedule, warmup=warmup, t_total=t_total, b1=b1, b2=b2, e=e, l2=l2,
                         vector_l2=vector_l2, max_grad_norm=max_grad_norm, t=0)
         self.grad_norm = None
+        check_settings({**self.own, 'lr': lr})
         super().__init__(params, lr=lr, fused=FUSED, foreach=False)
         self._step_supports_amp_scaling = False  # GradScaler then unscales the gradients and skips an overflow
 
     def add_param_group(self, param_group):
         """Add parameters, as one group with decay and one without."""
         group = {**self.own, **param_group}
+        check_settings({**self.defaults, **group})
         params = [group['params']] if isinstance(group['params'], torch.Tensor) else list(group['params'])
         for decays in (True, False):
             part = [p for p in params if (p.ndim > 1 or bool(group['vector_l2'])) == decays]
             if part:
                 super().add_param_group({**group, 'l2': group['l2'] if decays else 0, 'params': part})
+
+    def __getstate__(self):
+        return {**super().__getstate__(), 'own': self.own, 'grad_norm': self.grad_norm}
 
     def clip(self):
         """The number by which all gradients are to be divided, max(norm, max_grad_norm) / max_grad_norm, in float32;

@@ -30,7 +30,7 @@ def parse_args(argv=None):
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep the network '
                        'after 0, 1 and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
-    group = options.add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 0))
+    group = options.add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 1e-6, 1e6))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
                        'time, with dropout of their own; for the memory there is')

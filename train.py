@@ -69,6 +69,8 @@ def parse_args(argv=None):
     if args.n_embd % args.n_head:
         raise ValueError(f'n_embd={args.n_embd} cannot be split into n_head={args.n_head} equal heads')
     args.desc = args.desc or args.dataset
+    if args.predict:
+        options.refuse_options(given, ('seeds',), 'with --predict: --desc names one run')
     own.check_options(args)
     args.submit |= args.analysis
     return args if args.predict else finish_paths(args)

@@ -112,7 +112,7 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
         h = fast.hidden_rows(transformer, fast.to_device(packing, we.device), we)  # (R, C)
         scores = [fast.product(h[row], we[:n_vocab].T).float().log_softmax(-1).gather(1, target[:, None]).squeeze(1)
                   for row, target in iter_data(rows, targets, n_batch=fast.LM_CHUNK)]
-        scores = torch.cat(scores).cpu()  # (L,)
+        scores = torch.cat([torch.empty(0), *(of_chunk.cpu() for of_chunk in scores)])  # (L,)
         if not scores.isfinite().all():
             raise ArithmeticError('log-probabilities are not finite: try --dtype float32')
         scores = scores.split(before.sum(1).tolist())  # N tensors
@@ -307,7 +307,7 @@ def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
         raise FileNotFoundError(f'{data_dir} has no *.jsonl: BLiMP has one for each of its 67 paradigms')
     if '\n</w>' not in encoder.encoder:
         raise ValueError('the vocabulary has no newline, after which the sentences are scored')
-    newline, of_phenomenon, found = encoder.encoder['\n</w>'], defaultdict(list), []
+    newline, of_phenomenon, found, n_cut = encoder.encoder['\n</w>'], defaultdict(list), [], 0
     for path in tqdm(next(filter(None, paths)), ncols=80, leave=False, disable=None):
         rows = [row for _, row in read_rows(path, ('linguistics_term', 'sentence_good', 'sentence_bad'))]
         if not rows:
@@ -315,6 +315,7 @@ def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
         terms, *sides, _ = zip(*rows[::every], strict=True)
         good, bad = (encoder.encode(side, verbose=False) for side in sides)
         pairs = [[([newline, *ids][:transformer.n_ctx], 1) for ids in pair] for pair in zip(good, bad, strict=True)]
+        n_cut += sum(max(map(len, pair)) >= transformer.n_ctx for pair in zip(good, bad, strict=True))
         sums = np.array([[p.double().sum().item() for p in pair]
                          for pair in log_probs(transformer, encoder.n_vocab, pairs, n_batch=256)])
         found.append(100 * float((sums[:, 0] > sums[:, 1]).mean()))
@@ -324,6 +325,8 @@ def blimp(transformer, encoder, data_dir: str, every: int = 1) -> list[float]:
         print(f'blimp {phenomenon} {mean:.2f} on {len(of_phenomenon[phenomenon])} paradigms')
     mean = float(np.mean(found))
     print(f'blimp accuracy {mean:.2f}, mean of {len(found)} paradigms (by chance: 50.00)')
+    if n_cut:
+        print(f'n_ctx={transformer.n_ctx} is too short for {n_cut} of the pairs: their sentences are cut')
     return [*means.values(), mean]
 
 

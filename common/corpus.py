@@ -229,7 +229,9 @@ def learn_vocabulary(words, vocab_size):
     by_count = sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MAX_WORDS]
     merges = io.StringIO()
     library.tqdm = functools.partial(progress, 'learning merges')  # its own bar fills log files
-    library.learn_bpe(io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count)), merges, n_merges, is_dict=True)
+    by_count = [(word, n) for word, n in by_count if len(word) > 1]  # the library fails where no word has a pair
+    text = io.StringIO(''.join(f'{word} {n}\n' for word, n in by_count) or 'ab 0\n')
+    library.learn_bpe(text, merges, n_merges, is_dict=True)
     merges = merges.getvalue()
     merged = (line.replace(' ', '') for line in merges.split('\n')[1:-1])
     tokens = dict.fromkeys(['<unk>', *chars, *(f'{char}</w>' for char in chars), *merged, '\n</w>'])

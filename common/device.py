@@ -35,6 +35,8 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
     context = contextlib.nullcontext()
     try:
         device = torch.device(name)
+        if device.type not in ('cuda', 'mps', 'cpu', 'xpu'):
+            raise RuntimeError('choose cuda, mps or cpu')
         torch.empty(1, device=device)
         if DTYPES[dtype]:
             with warnings.catch_warnings(action='ignore'):  # old versions warn of a dtype before they refuse it
@@ -42,7 +44,7 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
                 with context:
                     pass
     except (RuntimeError, AssertionError) as e:
-        raise ValueError(f'--device {name}, --dtype {dtype}: {str(e).splitlines()[0]}') from None
+        raise ValueError(f'--device {name}, --dtype {dtype}: {str(e).splitlines()[0][:150]}') from None
     if device.type == 'cpu':
         keep_freed_memory()
     torch.set_float32_matmul_precision('high' if dtype == 'tf32' else 'highest')

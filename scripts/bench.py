@@ -29,7 +29,10 @@ def parse_args(argv=None):
     group.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
     group.add_argument('--out', metavar='FILE', default='BENCHMARKS.md', help='the report; its picture is in docs/ '
                        'beside it')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.toy and args.out == parser.get_default('out'):
+        raise ValueError('--toy needs --out: its figures would replace those of a real network')
+    return args
 
 
 if __name__ == '__main__':

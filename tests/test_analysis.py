@@ -128,6 +128,14 @@ def test_a_score_has_the_name_of_the_first_metric(line, name):
     assert analysis.metric_of(line) == name
 
 
+def test_runs_that_were_chosen_by_another_metric_are_others(logs, tmp_path):
+    for metric in ('f1', 'matthews'):
+        text = Path(logs[0]).read_text()
+        (tmp_path / f'{metric}.jsonl').write_text(text.replace('"va_acc"', f'"va_score": 7.0, "va_{metric}"'))
+    runs, *_ = analysis.read_runs([logs[0], *(str(tmp_path / f'{metric}.jsonl') for metric in ('f1', 'matthews'))])
+    assert runs.metric.tolist() == ['accuracy', 'F1', 'Matthews correlation']
+
+
 def test_seeds_of_a_configuration_are_summed_up(logs, capsys):
     assert seeds_of(*logs) == {'lm_coef=0.0': [1, 2, 3, 4], 'lm_coef=0.5': [1, 2, 3, 4]}
     out = capsys.readouterr().out

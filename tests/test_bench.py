@@ -189,6 +189,11 @@ def test_memory_is_that_of_the_default_runs(tmp_path, nanogpt, monkeypatch):
     assert [(B, n_parts) for _, _, B, _, _, n_parts, _ in calls] == [(16, 2)] * 3 + [(8, 1)] + [(16, 2)] * 5
 
 
+def test_toy_figures_do_not_replace_those_of_the_report():
+    with pytest.raises(ValueError, match='--toy needs --out'):
+        bench.parse_args(['--toy', '--only', 'evaluate'])
+
+
 def test_a_folder_that_is_no_checkout_is_one_line(tmp_path):
     args = toy_args(tmp_path, '--port', str(tmp_path), '--only', 'train')
     with pytest.raises(FileNotFoundError, match='model_pytorch.py'):

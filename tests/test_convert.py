@@ -244,6 +244,8 @@ def change_tensors(change):
     (change_config(layer_norm_epsilon=1e-6), 'layer_norm_epsilon is 1e-06, want 1e-05'),
     (change_config(n_head=3), 'n_head=3'),
     (change_config(n_head=-2), 'n_head is -2, want a number of at least 1'),
+    (change_config(vocab_size=124.), 'vocab_size is 124.0, want a number'),
+    (change_config(n_positions=0), 'n_positions is 0, want a number'),
     (change_config(n_head=True), 'n_head is True, want a number'),
     (change_config(n_head='2'), "n_head is '2', want a number"),
     (change_config(afn='tanh'), "afn='tanh' is not an activation"),
@@ -263,7 +265,7 @@ def change_tensors(change):
     (change_tensors(lambda t: t.update({'h.1.ln_2.bias': torch.ones(16, dtype=torch.int8)})), 'not floating-point'),
     (change_tensors(lambda t: t.update({'positions_embed.weight': torch.ones(5)})), r'is \[5\], but'),
     (change_tensors(lambda t: t.update({'positions_embed.weight': torch.ones(0, 16)})), r'is \[0, 16\], but'),
-], ids=range(31))
+], ids=range(33))
 def test_a_damaged_checkpoint_gets_one_line_and_writes_nothing(tmp_path, damage, words):
     their_checkpoint(tmp_path / 'hf', transformers.OpenAIGPTModel)
     damage(tmp_path / 'hf')

@@ -290,6 +290,13 @@ def test_a_small_text_gives_fewer_tokens_than_asked_for(tmp_path):
     assert corpus.load_tokens(args)[2] == 11 == len(TextEncoder(args.encoder_path, args.bpe_path).encoder)
 
 
+def test_text_without_pairs_gives_its_characters(tmp_path):
+    pytest.importorskip('subword_nmt')
+    put(tmp_path, a='a b c d\ne f g h\n')
+    for vocab_size in (18, 30):
+        assert tokens_of(tmp_path, vocab_size=vocab_size)[2] == 18  # two of each, <unk> and the newline
+
+
 def test_merges_are_learned_from_the_most_frequent_words_and_characters_from_all(tmp_path, monkeypatch):
     pytest.importorskip('subword_nmt')
     monkeypatch.setattr(corpus, 'MAX_WORDS', 1)

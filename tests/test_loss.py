@@ -34,6 +34,14 @@ def test_losses_are_means_over_the_real_tokens():
     assert alone.tolist() == clf.tolist()
 
 
+def test_any_mask_gives_a_weighted_mean():
+    X, M, logits = torch.randint(4, (2, 1, 5, 2)), torch.rand(2, 1, 5) / 100, torch.randn(8, 4)
+    compute = MultipleChoiceLossCompute(CRITERION, CRITERION, 0.5)
+    losses = CRITERION(logits, X[:, 0, 1:, 0].flatten()).view(2, 4)
+    expected = (losses * M[:, 0, 1:]).sum(1) / M[:, 0, 1:].sum(1)
+    torch.testing.assert_close(compute.lm_losses(X, M, logits), expected)
+
+
 def test_training_loss_is_a_mean_over_examples_and_over_sequences():
     loss = train_loss(torch.tensor([1., 3.]), torch.tensor([4., 8., 4., 8.]), 0.5)
     assert loss.item() == 2 + 0.5 * 6

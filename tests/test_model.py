@@ -1,6 +1,7 @@
 """The network and its heads against the numbers of the TensorFlow code."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -146,6 +147,17 @@ def test_lm_logits_decode_with_the_table_that_was_looked_up_in():
     assert (we == 0).float().mean() > 0.4
     h = model.transformer(x, we)
     assert_close(lm_logits, h[:, :-1].reshape(-1, 16) @ we.T)
+
+
+@pytest.mark.skipif('assign' not in inspect.signature(nn.Module.load_state_dict).parameters, reason='an older torch')
+def test_decoder_and_table_are_one_parameter_after_assigning_too():
+    cfg = dotdict(DEFAULT_CONFIG, n_embd=8, n_head=2, n_layer=1)
+    for build in (lambda: DoubleHeadModel(cfg, 5, 'multiple_choice', vocab=20, n_ctx=4), lambda: LMModel(cfg, 20, 4)):
+        model, other = build(), build()
+        other.load_state_dict({name: p.clone() for name, p in model.state_dict().items()}, assign=True)
+        assert other.lm_head.decoder.weight is other.transformer.embed.weight
+        assert len(list(other.parameters())) == len(list(model.parameters()))
+        model.load_state_dict(other.state_dict())
 
 
 def test_fused_attention_is_the_written_out_one():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -142,6 +143,29 @@ def test_a_restored_optimizer_goes_on_as_if_never_stopped(fused, interrupt_at, o
         step(golden, params, opt, i)
     for name, p in params.items():
         assert_close(p.detach(), golden[f'{run["id"]}/after/{name}'][-1], atol=4e-6, what=name)
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_is_an_optimizer_too(copied):
+    layer = nn.Linear(3, 2)
+    opt = OpenAIAdam(layer.parameters(), 0.1, 'warmup_linear', 0, 10, l2=0.01, max_grad_norm=1)
+    other, other_opt = copied((layer, opt))
+    for one, of_one in ((layer, opt), (other, other_opt)):
+        one(torch.ones(1, 3)).sum().backward()
+        of_one.step()
+    assert torch.equal(layer.weight, other.weight) and torch.equal(opt.grad_norm, other_opt.grad_norm)
+    other_opt.load_state_dict(opt.state_dict())
+    other_opt.add_param_group({'params': [nn.Parameter(torch.ones(2))]})
+    assert other_opt.param_groups[-1]['schedule'] == 'warmup_linear'
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(schedule='nonsense'), "schedule='nonsense'"), (dict(l2=-5), 'l2=-5'), (dict(b1=2.), 'b1=2.0'),
+    (dict(lr=-1.), 'lr=-1.0'), (dict(t_total=0), 't_total=0')])
+def test_a_group_has_no_setting_out_of_range(settings, message):
+    group = dict(params=[nn.Parameter(torch.ones(2))], **settings)
+    with pytest.raises(ValueError, match=message):
+        OpenAIAdam([group], 0.1, 'warmup_linear', 0, 10)
 
 
 def test_the_first_update_of_a_warm_up_changes_nothing():

@@ -120,6 +120,17 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_that_are_left_out_leave_tokens(tmp_path):
+    model = toy_model()
+    rows = model.vocab - model.n_ctx
+    for n_special in (rows, rows + 76):
+        with pytest.raises(ValueError, match=f'n_special={n_special} leaves no token'):
+            save_openai_pretrained_model(model, tmp_path, n_special=n_special)
+    assert not list(tmp_path.iterdir())
+    save_openai_pretrained_model(model, tmp_path, n_special=-1)  # none, as for the loader
+    assert json.loads((tmp_path / 'params_shapes.json').read_text())[1][0] == rows
+
+
 @pytest.fixture
 def copied(tmp_path):
     """A copy of the toy release, to be damaged."""

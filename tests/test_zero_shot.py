@@ -406,7 +406,12 @@ def test_blimp_compares_sums_after_a_newline_by_phenomenon(toy, tmp_path, capsys
     assert capsys.readouterr().out.splitlines()[:3] == [
         'blimp agreement 75.00 on 2 paradigms', 'blimp islands 0.00 on 1 paradigms',
         'blimp accuracy 50.00, mean of 3 paradigms (by chance: 50.00)']
+    long = 'cat ' * 30
+    (tmp_path / 'data' / 'b.jsonl').write_text(row('islands', f'{long} sat', f'{long} ball') + row('islands', '', ''))
+    zero_shot.main(task_args('blimp', tmp_path))
+    assert 'n_ctx=24 is too short for 1 of the pairs: their sentences are cut' in capsys.readouterr().out
     transformer, encoder = toy
+    assert zero_shot.mean_log_probs(transformer, encoder, [[('the cat', ''), ('the cat', '')]])[0].isneginf().all()
     newline = encoder.encoder['\n</w>']
     [ids] = encoder.encode(['the cat sat'])
     [[p]] = log_probs(transformer, N_VOCAB, [[([newline, *ids], 1)]], n_batch=3)
