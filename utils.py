@@ -181,7 +181,7 @@ def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
 
 def how_to_get(folder) -> str:
     """What to do about weights or a vocabulary in a folder that cannot be used."""
-    if os.path.exists(os.path.join(folder, 'config.json')):
+    if os.path.exists(os.path.join(folder, 'best_params.pt')):
         return f'it is a run of train.py: give --desc {os.path.basename(os.path.abspath(folder))}'
     books = Path(__file__).parent / 'model' / 'books'
     return (f'python model/download.py --model_path {folder} fetches the released files; without them, --model_path '

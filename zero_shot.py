@@ -89,7 +89,8 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
 
     examples: lists of K choices (ids, first), with the same K everywhere and at most n_ctx ids. ids[first:] are scored,
     first >= 1. Returns a list of K tensors (len(ids) - first,) for each example. The common beginning of an example's
-    choices is computed once, and logits only where needed, `fast.LM_CHUNK` rows at a time.
+    choices is computed once, and logits only where needed, `fast.LM_CHUNK` rows at a time. Raises ArithmeticError if a
+    number is not finite.
     """
     if transformer.n_ctx < 2:
         raise ValueError(f'n_ctx={transformer.n_ctx}: must be at least 2, because the first token has no score')

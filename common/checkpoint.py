@@ -120,7 +120,8 @@ class Run:
         self.stack.close()
 
     def complete_results(self):
-        """With --resume, results.json of a run that is complete; otherwise None."""
+        """With --resume, results.json of a run that is complete; otherwise None. ValueError names a file of the run
+        that was changed or is missing."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
         results = read_sealed(self.results_path)
@@ -313,7 +314,8 @@ def check_archive(path):
 
 
 def load_state(path: str) -> dict:
-    """Read a file of `save_state`, to the CPU; nothing is unpickled but tensors and plain values."""
+    """Read a file of `save_state`, to the CPU; nothing is unpickled but tensors and plain values. Raises ValueError if
+    damaged."""
     check_file(path)
     try:
         if zipfile.is_zipfile(path):

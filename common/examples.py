@@ -62,7 +62,10 @@ def lengths_of(fields):
 
 
 def fit_n_ctx(splits, n_ctx: int, form: str = 'choices') -> tuple[int, int, int]:
-    """The n_ctx that the data needs, at most the given one; the length fields are cut to; how many examples are cut."""
+    """The n_ctx that the data needs, at most the given one; the length fields are cut to; how many examples are cut.
+
+    splits: tuples of fields, each N lists of ids, or a Ragged. Raises ValueError for an n_ctx below 6.
+    """
     if n_ctx < 6:
         raise ValueError(f'n_ctx={n_ctx}: at least 6 are needed for three special tokens and the texts')
     lengths, max_len = np.concatenate([lengths_of(fields) for fields in splits]), n_ctx // 2 - 2  # (N, F)

@@ -56,7 +56,10 @@ def scores_of(task, logits, labels, parts) -> dict:
 
 
 def standardised(labels, scale):
-    """Labels as the network is trained on them: (number - mean) / deviation; class numbers and None as they are."""
+    """Labels as the network is trained on them: (number - mean) / deviation; class numbers and None as they are.
+
+    ValueError for a number so far from the training examples that its squared error cannot be computed.
+    """
     if labels is None or scale is None:
         return labels
     with np.errstate(over='ignore'):

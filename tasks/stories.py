@@ -38,7 +38,11 @@ def cloze_rank(name: str, kind: str):
 
 
 def find_cloze_file(data_dir: str, kind: str) -> str:
-    """Path of the 'val' (labelled: training and validation) or 'test' file of the Story Cloze Test in `data_dir`."""
+    """Path of the 'val' (labelled: training and validation) or 'test' file of the Story Cloze Test in `data_dir`.
+
+    The name under which the original reads it comes first, then csv and tsv files by `cloze_rank`. Raises
+    FileNotFoundError, with the names looked for, or ValueError where two files are as good.
+    """
     exact = VAL_NAME if kind == 'val' else TEST_NAME
     if is_there(os.path.join(data_dir, exact)):
         return os.path.join(data_dir, exact)

@@ -353,10 +353,11 @@ def test_each_task_has_its_row_its_metric_and_its_constant_answer(drawn, tmp_pat
             assert all(low < y < high for line in ax.lines for y in line.get_ydata())     # marks are not cut
 
 
-def test_a_backend_of_jupyter_that_is_not_here_is_not_needed(logs, tmp_path):
+@pytest.mark.parametrize('name', ['module://no_such_package.backend', 'no_such_backend'])
+def test_a_backend_of_jupyter_that_is_not_here_is_not_needed(logs, tmp_path, name):
     pytest.importorskip('matplotlib')
     argv = [sys.executable, analysis.__file__, *logs, '--figure_dir', str(tmp_path / 'figures')]
-    done = subprocess.run(argv, env={**os.environ, 'MPLBACKEND': 'no_such_backend'}, capture_output=True, text=True)
+    done = subprocess.run(argv, env={**os.environ, 'MPLBACKEND': name}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '') and (tmp_path / 'figures' / 'accuracies.png').exists()
 
 

@@ -190,7 +190,7 @@ def test_data_cannot_steer_the_terminal(tmp_path, script, argv, stdin):
     assert {*run.stdout, *run.stderr} & {*range(32), 127} <= {10} and b'\xc2\x9b' not in run.stderr
 
 
-@pytest.mark.parametrize('closed', [(0,), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 1, 2)])
 def test_closed_descriptors_do_no_harm(tmp_path, closed):
     """As daemons have them. Text is encoded in processes of their own, which have the same ones."""
     for i in range(2):
@@ -212,9 +212,10 @@ def test_a_console_without_all_characters_does_not_end_a_run(tmp_path):
     write(tmp_path / 'ü.csv', [['text', 'Größe'], *rows])
     argv = ['--dataset', 'own', '--train', 'ü.csv', '--text', 'text', '--label', 'Größe', '--desc', 'läuft', '--n_iter',
             '1', '--n_batch', '8', '--n_gpu', '1', *TOY_MODEL]
-    run = subprocess.run([sys.executable, ROOT / 'train.py', *argv], cwd=tmp_path, capture_output=True,
-                         env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
-    assert run.returncode == 0 and b'log/l?uft.jsonl' in run.stdout, run.stderr
+    for more in ([], ['--resume']):
+        run = subprocess.run([sys.executable, ROOT / 'train.py', *argv, *more], cwd=tmp_path, capture_output=True,
+                             env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
+        assert run.returncode == 0 and b'log/l?uft.jsonl' in run.stdout, run.stderr
     assert json.loads((tmp_path / 'save' / 'läuft' / 'config.json').read_text())['classes'] == ['Größe', 'Länge']
 
 
