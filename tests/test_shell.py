@@ -18,7 +18,7 @@ import pretrain
 import train
 import zero_shot
 from common import device, options
-from common.shell import Console, begin_script
+from common.shell import Console, begin_script, run_script
 from model_pytorch import ACT_FNS, DEFAULT_CONFIG
 from opt import SCHEDULES
 from scripts import bench
@@ -190,32 +190,49 @@ def test_data_cannot_steer_the_terminal(tmp_path, script, argv, stdin):
     assert {*run.stdout, *run.stderr} & {*range(32), 127} <= {10} and b'\xc2\x9b' not in run.stderr
 
 
-@pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 1, 2)])
+def without(descriptors, argv, folder):
+    """Run Python with these descriptors closed, as daemons have them."""
+    code = f'import os, sys; [os.close(n) for n in {descriptors}]; os.execv(sys.executable, [sys.executable, *{argv}])'
+    return subprocess.run([sys.executable, '-c', code], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_work_is_shared_out_where_descriptors_are_closed(tmp_path, closed):
+    """The processes have the same ones closed, and their pipes may not take the numbers of these."""
+    code = (f'import sys; sys.path.insert(0, {str(ROOT)!r}); import common.shell; from common.workers import share_out;'
+            'sizes = share_out(len, ["a", "bc"], 2, "x"); print(sizes); print(sizes, file=sys.stderr);'
+            'open("sizes", "w").write(repr(sizes))')
+    run = without(closed, ['-c', code], tmp_path)
+    assert run.returncode == 0 and (tmp_path / 'sizes').read_text() == '[1, 2]', run.stderr
+    assert (run.stdout, run.stderr) == tuple('' if n in closed else '[1, 2]\n' for n in (1, 2))
+
+
+@pytest.mark.parametrize('closed', [(1,), (0, 1, 2)])
 def test_closed_descriptors_do_no_harm(tmp_path, closed):
-    """As daemons have them. Text is encoded in processes of their own, which have the same ones."""
+    """Text is encoded in processes of their own, which have the same ones."""
     for i in range(2):
         (tmp_path / f'{i}.txt').write_text('the cat sat and the dog ran\n' * 200)
     argv = ['--data_dir', '.', '--encoder_path', f'{TOY}/encoder_bpe_40000.json', '--bpe_path',
             f'{TOY}/vocab_40000.bpe', '--n_embd', '8', '--n_head', '1', '--n_layer', '1', '--n_ctx', '8', '--n_iter',
             '1', '--n_proc', '2']
-    code = (f'import os, sys; [os.close(n) for n in {closed}]; '
-            f'os.execv(sys.executable, [sys.executable, {str(ROOT / "pretrain.py")!r}, *{argv}])')
-    run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    run = without(closed, [str(ROOT / 'pretrain.py'), *argv], tmp_path)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / 'save' / 'pretrained' / 'results.json').exists()
     assert ('weights and vocabulary' in run.stdout) == (1 not in closed)
 
 
-def test_a_console_without_all_characters_does_not_end_a_run(tmp_path):
+def test_a_console_without_all_characters_does_not_end_a_run(tmp_path, monkeypatch):
     """train.py says the names of files and classes."""
+    monkeypatch.chdir(tmp_path)
     rows = [[f'the cat {word}', name] for word in ('sat', 'ran') for name in ('Größe', 'Länge')] * 20
     write(tmp_path / 'ü.csv', [['text', 'Größe'], *rows])
     argv = ['--dataset', 'own', '--train', 'ü.csv', '--text', 'text', '--label', 'Größe', '--desc', 'läuft', '--n_iter',
             '1', '--n_batch', '8', '--n_gpu', '1', *TOY_MODEL]
     for more in ([], ['--resume']):
-        run = subprocess.run([sys.executable, ROOT / 'train.py', *argv, *more], cwd=tmp_path, capture_output=True,
-                             env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
-        assert run.returncode == 0 and b'log/l?uft.jsonl' in run.stdout, run.stderr
+        for name in ('stdout', 'stderr'):
+            monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), 'ascii'))
+        run_script(train.main, begin_script(lambda more=more: train.parse_args([*argv, *more])))
+        assert b'log/l?uft.jsonl' in sys.stdout.buffer.getvalue()
     assert json.loads((tmp_path / 'save' / 'läuft' / 'config.json').read_text())['classes'] == ['Größe', 'Länge']
 
 
