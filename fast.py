@@ -102,11 +102,11 @@ def cut_to_longest(X, M, clf_token):
     if X.ndim != 4 or X.size(-1) != 2 or X.shape[:-1] != M.shape:
         raise ValueError(f'X {tuple(X.shape)} and M {tuple(M.shape)}: must be (B, K, T, 2) and (B, K, T)')
     real = M.bool()  # (B, K, T)
-    clf_step = (X[..., 0] == clf_token).int().argmax(-1, keepdim=True)  # (B, K, 1)
-    if (real[..., 1:] > real[..., :-1]).any() or not real.gather(-1, clf_step).all():
+    is_clf = (X[..., 0] == clf_token) | (clf_token < 0)  # (B, K, T)  -1: there is none
+    if (real[..., 1:] > real[..., :-1]).any() or not (is_clf & real).any(-1).all():
         raise ValueError('M must have ones and then zeros in each sequence, and the classify token under a one')
     T = int(real.sum(-1).max())
-    return X[:, :, :T], real[:, :, :T], clf_step
+    return X[:, :, :T], real[:, :, :T], is_clf.int().argmax(-1, keepdim=True)
 
 
 def row_numbers(mask):
@@ -328,6 +328,8 @@ class WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_sum, _):
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError('the loss of fast.py has no second derivative: model_pytorch.py and loss.py have')
         grad_h, grad_we, scale = ctx.grads
         del ctx.grads
         return grad_h.mul_(grad_sum * scale), grad_we.mul_(grad_sum * scale), None, None
@@ -365,11 +367,16 @@ def double_head_losses(model, X, M, Y, lm_coef: float):
     return train_loss(clf_losses, lm_loss, lm_coef), clf_losses, lm_losses  # lm_loss is lm_losses.mean()
 
 
+def check_evaluates(model):
+    """Raise ValueError for a model in training mode, which would draw dropout."""
+    if model.training:
+        raise ValueError('the model is in training mode, with dropout: call its eval() first')
+
+
 @torch.no_grad()
 def task_logits(model, X, M):
     """The logits (B, n_out) of any head of `DoubleHeadModel`. Raises ValueError in training mode and as `pack` does."""
-    if model.training:
-        raise ValueError('task_logits leaves dropout out, so the model must be in evaluation mode')
+    check_evaluates(model)
     transformer, head = model.transformer, model.task_head
     # both orders of a pair differ from their second token on: sharing would only make lines of twice the length
     share = isinstance(head, model_pytorch.MultipleChoiceHead) and X.size(1) > 1

@@ -65,6 +65,7 @@ class CachedModel:
     """The network with a cache: it keeps the keys and values of earlier steps, and computes only the new steps."""
 
     def __init__(self, transformer, n_vocab: int, n_samples: int = 1):
+        fast.check_evaluates(transformer)
         self.transformer, self.tokens, self.length = transformer, transformer.embed.weight[:n_vocab], 0
         C, H = self.tokens.size(1), transformer.h[0].attn.n_head
         self.cache = self.tokens.new_zeros(len(transformer.h), 2, n_samples, H, transformer.n_ctx, C // H)

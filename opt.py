@@ -60,7 +60,7 @@ class OpenAIAdam(torch.optim.AdamW):
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the number of updates in the schedule.
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. A parameter without a gradient does not change,
-    and k in 1 - b1^k counts its own updates. max_grad_norm <= 0: no clipping.
+    and k in 1 - b1^k counts its own updates, but for e and l2 those of its group. max_grad_norm <= 0: no clipping.
     kwargs: ignored with a warning, because the port accepts any. `grad_norm`: the norm of the last step's gradients
     before clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
     Raises ValueError, with the value in it, for an argument out of range, and once t is past t_total.
@@ -82,6 +82,7 @@ class OpenAIAdam(torch.optim.AdamW):
         group = {**self.own, **param_group}
         check_settings({**self.defaults, **group})
         params = [group['params']] if isinstance(group['params'], torch.Tensor) else list(group['params'])
+        params = [p[1] if isinstance(p, tuple) else p for p in params]  # of model.named_parameters()
         for decays in (True, False):
             part = [p for p in params if (p.ndim > 1 or bool(group['vector_l2'])) == decays]
             if part:

@@ -29,7 +29,7 @@ def parse_args(argv=None):
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
     group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep the network '
-                       'after 0, 1 and further updates up to the end, N of them, in save/DESC/snapshots/; 0: none')
+                       'at the end, after 0, 1 and further updates, N times, in save/DESC/snapshots/; 0: never')
     group = options.add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 1e-6, 1e6))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
@@ -147,7 +147,6 @@ def build(args, n_vocab, n_total, device, ranks):
         if args.n_embd != n_embd or args.n_ctx > n_ctx or 12 * args.n_layer > len(shapes) - 2:
             raise ValueError(f'{args.model_path} has {n_ctx} positions and {(len(shapes) - 2) // 12} blocks {n_embd} '
                              f'wide: n_ctx={args.n_ctx}, n_layer={args.n_layer}, n_embd={args.n_embd} do not fit')
-        hash_model(args.model_path, args.encoder_path, args.bpe_path)
     model = TransformerModel(args, vocab=n_vocab + args.n_ctx, n_ctx=args.n_ctx)
     if args.model_path:
         load_openai_pretrained_model(model, n_ctx=args.n_ctx, n_transfer=args.n_layer, path=args.model_path)
@@ -195,10 +194,17 @@ def validate(run, module, data):
 
 
 def snapshots_of(n_snapshots, n_total) -> set[int]:
-    """The updates after which a snapshot is written: 0, 1, n_total, and others in between at a constant ratio."""
-    if n_snapshots == 0:
-        return set()
-    return {0, *(round(n_total ** (i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))}
+    """The updates after which a snapshot is written: n_total, 0, 1, and others in between at a constant ratio."""
+    if n_snapshots < 2:
+        return {n_total} if n_snapshots else set()
+    return {0, *(round(n_total ** (1 - i / max(n_snapshots - 2, 1))) for i in range(n_snapshots - 1))}
+
+
+def data_hash(args, key) -> str:
+    """What must be the same to resume a run: text and vocabulary, whose hash is `key`, and the weights of the start."""
+    if not args.model_path:
+        return key
+    return f'{key} {hash_model(args.model_path, args.encoder_path, args.bpe_path)["weights"]}'
 
 
 def train(run):
@@ -207,10 +213,10 @@ def train(run):
     if results := run.complete_results():
         if args.vocab_size:  # it was learned from the text
             args.encoder_path, args.bpe_path = run.path(VOCABULARY), run.path(MERGES)
-        key = key_of(args, cut(args.data_dir)[1])
-        if results.get('data', key) != key:
-            raise ValueError(f'{run.results_path}: the complete run had other text or another vocabulary: choose '
-                             'another --desc')
+        found = data_hash(args, key_of(args, cut(args.data_dir)[1]))
+        if results.get('data', found) != found:
+            raise ValueError(f'{run.results_path}: the complete run had other text, another vocabulary or other '
+                             'weights to start from: choose another --desc')
         return SimpleNamespace(path=run.folder, log=results['log'], model=None)
     data, module, runner, opt, scaler = begin(run)
     state, n_total = run.state, run.state['n_total']
@@ -257,7 +263,7 @@ def begin(run):
     n_total = max(round(data.per_epoch * args.n_iter), 1)
     module, runner, opt = build(args, n_vocab, n_total, run.device, ranks)
     scaler = grad_scaler(run.device, args.dtype)
-    state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), key,
+    state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data_hash(args, key),
                       dict(n_updates=0, n_total=n_total, losses=[]))
     ranks.agree('checkpoints', state['n_updates'])
     state['losses'] = [loss.to(run.device) for loss in state['losses']]  # a checkpoint has them on the CPU

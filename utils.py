@@ -11,8 +11,6 @@ import stat
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 MAX_JSON, MAX_TEXT = 2 ** 25, 2 ** 30  # bytes; the released vocabulary has 2 ** 20, SNLI 2 ** 29
 HIDDEN = ('.', '~$')  # macOS, editors and Excel create files whose names begin like this
 UTF_16 = 'UTF-16: save it as UTF-8'
@@ -32,6 +30,7 @@ def iter_data(*datas, n_batch=128, truncate=False, verbose=False, max_batches=fl
 
     truncate: omit the last batch if it is short. verbose: show a progress bar.
     """
+    from tqdm import tqdm  # here, so that model_pytorch.py needs torch and numpy alone
     n = len(datas[0])
     if truncate:
         n = n // n_batch * n_batch

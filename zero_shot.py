@@ -90,8 +90,9 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
     examples: lists of K choices (ids, first), with the same K everywhere and at most n_ctx ids. ids[first:] are scored,
     first >= 1. Returns a list of K tensors (len(ids) - first,) for each example. The common beginning of an example's
     choices is computed once, and logits only where needed, `fast.LM_CHUNK` rows at a time. Raises ArithmeticError if a
-    number is not finite.
+    number is not finite, ValueError in training mode.
     """
+    fast.check_evaluates(transformer)
     if transformer.n_ctx < 2:
         raise ValueError(f'n_ctx={transformer.n_ctx}: must be at least 2, because the first token has no score')
     we = transformer.embed.weight
@@ -142,8 +143,8 @@ def score_texts(transformer, n_vocab: int, texts: list) -> list[Tensor]:
     return list(torch.cat([torch.empty(0), *scores]).split([max(len(text) - 1, 0) for text in texts]))
 
 
-def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems') -> tuple[Tensor, int]:
-    """Mean log-probability of each continuation given its context; -inf for a continuation without tokens.
+def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems', total=False) -> tuple[Tensor, int]:
+    """Mean log-probability of each continuation given its context, or with total their sum; -inf without tokens.
 
     problems: N lists of K pairs of texts (context, continuation). If a pair is longer than n_ctx, the beginning of the
     context is cut off, and also the end of a continuation of n_ctx tokens or more. Returns (N, K), and the number of
@@ -162,7 +163,8 @@ def mean_log_probs(transformer, encoder, problems: list, source: str = 'problems
             examples[-1].append((start + end, len(start)))
         n_cut += any(len(ids[context] + ids[continuation]) > n_ctx for context, continuation in choices)
     found = log_probs(transformer, encoder.n_vocab, examples)
-    return torch.tensor([[p.mean() if len(p) else -math.inf for p in choices] for choices in found]), n_cut
+    score = torch.sum if total else torch.mean
+    return torch.tensor([[score(p) if len(p) else -math.inf for p in choices] for choices in found]), n_cut
 
 
 def cloze(data_dir: str) -> list[Problems]:
@@ -397,8 +399,10 @@ def main(args, every: int = 1) -> list[float]:
                 for file, values in zip(files[1:], means, strict=True)]
     for file in files:
         with autocast:
-            means, n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source)
-        found.append(print_scores(args.dataset, 'accuracy', file, means.argmax(1).numpy()))
+            # `negative` may be several tokens, and what counts is the probability of the word
+            values, n_cut = mean_log_probs(transformer, trained.encoder, file.problems, file.source,
+                                           total=args.dataset == 'sst2')
+        found.append(print_scores(args.dataset, 'accuracy', file, values.argmax(1).numpy()))
         if n_cut:
             print(f'n_ctx={transformer.n_ctx} is too short for {n_cut} of them: their texts are cut')
     return found

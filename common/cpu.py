@@ -111,5 +111,5 @@ class OneDNNProduct(torch.autograd.Function):
     def backward(ctx, grad):
         x, w = ctx.saved_tensors
         needs_x, needs_w, needs_b = ctx.needs_input_grad
-        return (onednn(grad, w.T) if needs_x else None, onednn(x.T, grad) if needs_w else None,
+        return (product(grad, w.T) if needs_x else None, product(x.T, grad) if needs_w else None,
                 grad.sum(0) if needs_b else None)

@@ -33,6 +33,7 @@ def parse_args(argv=None):
 if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
 
+import hashlib
 import os
 
 import numpy as np
@@ -53,19 +54,24 @@ COLORS = {dataset: f'C{i}' for i, dataset in enumerate(NAMES)}  # the same in bo
 
 
 def constant_answer(dataset, data_dir):
-    """The score of the best constant answer on the file that is drawn; 50 for BLiMP, where it is a coin."""
+    """The score of the best constant answer on the file that is drawn, and a hash of the examples; for BLiMP, which
+    nobody changes, 50 and ''."""
     if dataset == 'blimp':
-        return 50.
+        return 50., ''
     files = zero_shot.PROBLEMS[dataset](data_dir)
     labels = np.array((files[1:] if dataset == 'cola' else files)[DRAWN[dataset][1]].labels)
-    return trivial_score(DRAWN[dataset][0], labels, int(labels.max()) + 1)
+    digest = hashlib.sha256(repr([file[1:] for file in files]).encode()).hexdigest()  # without their paths
+    return trivial_score(DRAWN[dataset][0], labels, int(labels.max()) + 1), digest
 
 
 def measure(args):
-    """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'scores': {updates: scores}}."""
+    """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'examples': {dataset: hash}, 'scores':
+    {updates: scores}}."""
     results = read_sealed(args.results) if os.path.exists(args.results) else {'scores': {}}
     results['about'] = dict(environment(), snapshots=os.path.basename(os.path.dirname(os.path.abspath(args.snapshots))))
-    results['constant'] = {dataset: constant_answer(dataset, args.data_dir) for dataset in DRAWN}
+    found = {dataset: constant_answer(dataset, args.data_dir) for dataset in DRAWN}
+    earlier = results.get('examples', {})
+    results['constant'], results['examples'] = ({name: of[i] for name, of in found.items()} for i in (0, 1))
     snapshots = sorted(filter(str.isdecimal, os.listdir(args.snapshots)), key=int)
     results['scores'] = {updates: results['scores'].get(updates, {}) for updates in snapshots}
     for updates, scores in results['scores'].items():
@@ -75,7 +81,8 @@ def measure(args):
             scores.clear()
             scores['weights'] = weights
         for dataset in DRAWN:
-            if dataset not in scores:
+            is_same = earlier.get(dataset) in (None, results['examples'][dataset])
+            if dataset not in scores or not is_same:
                 print(f'after {updates} updates:')
                 options = zero_shot.parse_args(['--dataset', dataset, '--data_dir', args.data_dir,
                                                 '--model_path', folder])

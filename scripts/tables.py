@@ -186,7 +186,8 @@ def measured_cell(task, row, runs, chosen, tried):
     first = runs[0]
     return dict(task=task, row=row, command=shown(shlex.join(['python', 'scripts/tables.py', *sys.argv[1:]])),
                 about=dict(environment(), machine=machine(choose_device(first.options['device'], 'float32')[0])),
-                weights=first.hashes.get('weights'), metric=first.metric, seeds=[one.options['seed'] for one in runs],
+                weights=first.hashes.get('weights'), texts=first.hashes['texts'], metric=first.metric,
+                seeds=[one.options['seed'] for one in runs],
                 chosen=chosen, tried=tried, options={name: first.options[name] for name in sorted(first.options)
                                       if name not in (*INCIDENTAL, 'desc', 'seed')},
                 n=first.n_examples, degenerate=sum(one.degenerate for one in runs),
@@ -196,18 +197,21 @@ def measured_cell(task, row, runs, chosen, tried):
 
 
 def stand_together(cell, other) -> bool:
-    """True if two cells of a task may stand in one line: their networks began with the same weights, if any, and their
-    options differ only in what rows and --vary set."""
+    """True if two cells of a task may stand in one line: their examples are the same, and the weights that they began
+    with, if any, and their options differ only in what rows and --vary set."""
     varied = {pair.partition('=')[0] for one in (cell, other) for pair in one['chosen'].split(',')}
     varied |= {'n_transfer', 'lm_coef', *(DROPOUTS if 'dropout' in varied else ())}
     same_options = all(cell['options'][name] == other['options'].get(name) for name in cell['options'].keys() - varied)
-    return same_options and len({cell['weights'], other.get('weights'), None}) <= 2
+    same_files = all(len({cell.get(name), other.get(name), None}) <= 2 for name in ('weights', 'texts'))
+    return same_options and same_files and cell['n'] == other['n']
 
 
 def p_value(cell, full, kind, part):
     """The probability, by a paired t-test on the same seeds, of such a difference from the row full, or None."""
     ours, theirs = (one['scores'][kind].get(part, []) for one in (cell, full or cell))
-    if full is None or cell is full or len(ours) < 2 or cell['seeds'] != full['seeds'] or ours == theirs:
+    if full is None or cell is full or len(ours) < 2 or cell['seeds'] != full['seeds']:
+        return None
+    if np.ptp(np.subtract(ours, theirs)) < 1e-9:  # the test needs differences that differ
         return None
     from scipy.stats import ttest_rel
     return ttest_rel(ours, theirs).pvalue
@@ -228,8 +232,8 @@ def cell_text(cell, full, kind, part):
 def lines_of_table(results):
     """A Markdown table of the contents of a results file: tasks down, rows of the paper's table across."""
     rows = list(dict.fromkeys(cell['row'] for cell in results['cells'].values()))
-    lines = []
-    for task in dict.fromkeys(cell['task'] for cell in results['cells'].values()):
+    tasks, lines = dict.fromkeys(cell['task'] for cell in results['cells'].values()), []
+    for task in tasks:
         cells = {cell['row']: cell for cell in results['cells'].values() if cell['task'] == task}
         first = next(iter(cells.values()))
         for kind, where in (('valid', 'dev'), ('test', 'test')):
@@ -242,7 +246,7 @@ def lines_of_table(results):
                                 for row in rows),
                               *('' if part or one is None else f'{one:.1f}' for one in beside),
                               f'{known} ({TASKS[task].paper_set})' if theirs else ''])
-    missing = [[f'{task}: no data', *[''] * (len(rows) + 5)] for task in results['missing']]
+    missing = [[f'{task}: no data', *[''] * (len(rows) + 5)] for task in results['missing'] if task not in tasks]
     return table(['task', 'metric', 'examples', *(row.replace('_', ' ') for row in rows), 'constant', 'TF-IDF',
                   'paper'], lines + missing)
 
@@ -301,7 +305,7 @@ def main(args):
             cell = measured_cell(task, row, runs[task, row], chosen, tried)
             for key, other in list(results['cells'].items()):
                 if other['task'] == task and not stand_together(cell, other):
-                    print(f'{path}: "{key}" leaves: its runs had other options, or another network')
+                    print(f'{path}: "{key}" leaves: its runs had other options, examples or weights')
                     del results['cells'][key]
             results['cells'][f'{task} {row}'] = cell
             write_sealed(path, results, indent=1)

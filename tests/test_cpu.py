@@ -50,9 +50,12 @@ def test_a_product_is_that_of_torch_with_its_gradients(n, dtype):
                         + [w.detach().requires_grad_()] for _ in range(2))
         with patch.object(cpu, 'uses_onednn', lambda: True):
             y = cpu.product(ours[0], ours[2], ours[1])
-            y.square().sum().backward()
+            grads = torch.autograd.grad(y.square().sum(), ours, create_graph=True)
+            sum(grad.square().sum() for grad in grads).backward()  # second derivatives
         expected = theirs[0] @ theirs[2] + theirs[1]
-        expected.square().sum().backward()
+        their_grads = torch.autograd.grad(expected.square().sum(), theirs, create_graph=True)
+        sum(grad.square().sum() for grad in their_grads).backward()
         assert y.dtype == dtype and ('Product' in y.grad_fn.name()) == (n == 600 and dtype == torch.float32)
-        for a, c in zip((y, *(t.grad for t in ours)), (expected, *(t.grad for t in theirs)), strict=True):
+        for a, c in zip((y, *grads, *(t.grad for t in ours)), (expected, *their_grads, *(t.grad for t in theirs)),
+                        strict=True):
             assert (a - c).norm() < 1e-6 * c.norm()

@@ -183,19 +183,22 @@ def test_attention_is_that_of_the_plain_network(dtype, L, tolerance, shared, p):
 
 
 def test_the_layouts_are_those_of_the_drawing():
-    """Story 1 2 3, endings 4 5 and 6, as in the docstring of fast.py."""
-    X = torch.tensor([[[1, 2, 3, 4, 5, 0, 0], [1, 2, 3, 6, 0, 0, 0]]])
+    """Story 1 2 3, endings 4 9 and 9, as in the docstring of fast.py; 9 is the classify token."""
+    X = torch.tensor([[[1, 2, 3, 4, 9, 0, 0], [1, 2, 3, 9, 0, 0, 0]]])
     M, X = (X > 0).float(), torch.stack([X, torch.arange(20, 27).expand_as(X)], dim=-1)
-    packing = fast.pack(X, M, 5)
-    assert packing.ids[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2, 3, 6]
+    packing = fast.pack(X, M, 9)
+    assert packing.ids[:, 0].tolist() == [1, 2, 3, 4, 9, 1, 2, 3, 9]
     assert packing.grid.tolist() == packing.row_of.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]]
-    assert packing.clf_row.tolist() == [4, 5]  # the first, if there is no classify token
-    packing = fast.pack_shared(X, M, 6)
-    assert packing.ids.tolist() == [[1, 20], [2, 21], [3, 22], [4, 23], [5, 24], [6, 23]]
+    assert packing.clf_row.tolist() == [4, 8] and fast.pack(X, M, -1).clf_row.tolist() == [0, 5]
+    packing = fast.pack_shared(X, M, 9)
+    assert packing.ids.tolist() == [[1, 20], [2, 21], [3, 22], [4, 23], [9, 24], [9, 23]]
     assert packing.grid.tolist() == [[0, 1, 2, 3, 4, 5]]
     assert packing.row_of[0].tolist() == [0, 1, 2, 3, 4] and packing.row_of[1, :4].tolist() == [0, 1, 2, 5]
     assert packing.visible[0, 0].nonzero()[-4:].tolist() == [[5, 0], [5, 1], [5, 2], [5, 5]]
-    assert packing.visible_at_clf().tolist() == [packing.visible[0, 0, i].tolist() for i in (0, 5)]
+    assert packing.visible_at_clf().tolist() == [packing.visible[0, 0, i].tolist() for i in (4, 5)]
+    for pack in fast.pack, fast.pack_shared:
+        with pytest.raises(ValueError, match='classify token'):  # the second choice has no 4
+            pack(X, M, 4)
 
 
 def test_each_beginning_that_several_choices_share_is_computed_once():
@@ -241,8 +244,15 @@ def test_choices_that_are_the_same_get_the_same_logits():
 
 
 def test_evaluation_with_dropout_on_is_refused():
-    with pytest.raises(ValueError, match='evaluation mode'):
+    with pytest.raises(ValueError, match='training mode'):
         fast.task_logits(build('multiple_choice').train(), *ragged(1))
+
+
+def test_a_second_derivative_is_refused():
+    model = build('multiple_choice')
+    loss, *_ = fast.double_head_losses(model, *ragged(2), torch.tensor([0, 1]), 0.5)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(loss, model.parameters(), create_graph=True)
 
 
 @pytest.mark.parametrize('pack', [fast.pack, fast.pack_shared])

@@ -61,3 +61,8 @@ def test_each_snapshot_is_scored_once_and_drawn(data, tmp_path, monkeypatch):
     monkeypatch.setattr(zero_shot, 'main', lambda *_, **__: [77, 77, 77])  # but of another network it is
     again = figure2.main(args)['scores']
     assert again['0'] == results['scores']['0'] and again['3']['cola'] == again['3']['blimp'] == 77
+    path = data / 'SST-2' / 'dev.tsv'
+    path.write_text(path.read_text().replace('happy', 'sad'))  # and of other examples
+    monkeypatch.setattr(zero_shot, 'main', lambda *_, **__: [33, 33, 33])
+    again = figure2.main(args)['scores']
+    assert [again[n]['sst2'] for n in '03'] == [33, 33] and again['3']['cola'] == 77

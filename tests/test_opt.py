@@ -273,6 +273,14 @@ def test_clipping_works_in_every_precision(fused, dtypes):
         assert_close(opt.state[p]['exp_avg'].double(), torch.full((4, 4), 0.1 * g, dtype=DOUBLE), atol=0, rtol=1e-2)
 
 
+def test_parameters_may_come_with_their_names():
+    settings = dict(lr=1e-3, schedule='warmup_linear', warmup=0.1, t_total=10, l2=0.1)
+    model = nn.Linear(3, 2)
+    named, plain = OpenAIAdam(model.named_parameters(), **settings), OpenAIAdam(model.parameters(), **settings)
+    assert [[p.ndim for p in group['params']] for group in named.param_groups] == [[2], [1]]
+    assert named.state_dict() == plain.state_dict()
+
+
 def test_calls_of_the_port_work():
     with pytest.warns(UserWarning, match='OpenAIAdam ignores max_norm'):
         opt = OpenAIAdam([nn.Parameter(torch.zeros(2, 2))], lr=1e-3, schedule='warmup_linear', warmup=2, t_total=10,

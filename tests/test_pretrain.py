@@ -414,6 +414,29 @@ def test_init_goes_on_from_given_weights(run, tmp_path):
     assert adapted.log[-1]['va_loss'] < first.log[0]['va_loss']
 
 
+def test_a_run_goes_on_only_from_the_weights_that_it_began_with(run, tmp_path, monkeypatch):
+    """In another place they may lie."""
+    put(tmp_path, a=random_text())
+    one, other = run(*VOCABULARY, '--desc', 'one').path, run(*VOCABULARY, '--desc', 'other', '--seed', '1').path
+    moved = shutil.copytree(one, tmp_path / 'moved')
+    argv = ['--desc', 'more', *EVERY_UPDATE, '--resume', '--model_path']
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(pretrain, 'validate', lambda *_: sys.exit())  # after the checkpoint of update 4
+        run(*argv, one)
+    with pytest.raises(ValueError, match='had other data, another vocabulary or other weights'):
+        run(*argv, other)
+    assert run(*argv, str(moved)).log[-1]['n_updates'] > 5
+    assert run(*argv, one).model is None  # it is complete
+    with pytest.raises(ValueError, match='or other weights to start from: choose another --desc'):
+        run(*argv, other)
+
+
+@pytest.mark.parametrize('n_snapshots, updates', [
+    (0, set()), (1, {19}), (2, {0, 19}), (3, {0, 1, 19}), (5, {0, 1, 3, 7, 19})])
+def test_snapshots_are_as_many_as_were_asked_for(n_snapshots, updates):
+    assert pretrain.snapshots_of(n_snapshots, 19) == updates
+
+
 @pytest.mark.parametrize('n_special', [0, 3])
 def test_weights_written_are_weights_read(tmp_path, n_special):
     model = TransformerModel(dotdict(DEFAULT_CONFIG, n_embd=12, n_head=3, n_layer=3), vocab=31 + n_special + 7, n_ctx=7)

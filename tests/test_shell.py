@@ -74,6 +74,12 @@ def test_neither_imports_nor_reading_stories_load_what_is_needed_later():
     assert run.stdout == '[]\n'
 
 
+def test_the_network_needs_torch_and_numpy_alone():
+    code = ('import sys; sys.modules.update(dict.fromkeys(["tqdm", "sklearn", "scipy", "pandas", "spacy", "ftfy"]));'
+            'import model_pytorch, loss, opt')
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+
+
 PROGRAM = """
 import contextlib, io, json, runpy, sys
 sys.path.insert(0, '.')                                # beside a script python has its folder there

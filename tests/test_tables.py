@@ -79,7 +79,14 @@ def test_rows_of_another_network_or_of_other_options_leave(run, tmp_path, capsys
     capsys.readouterr()
     run(*argv, '--rows', 'no_lm', '--l2', '0.1', '--save_dir', str(tmp_path / 'other'))
     assert list(read_sealed(path)['cells']) == ['cola no_lm']
-    assert f'{path}: "cola full" leaves: its runs had other options, or another network' in capsys.readouterr().out
+    assert f'{path}: "cola full" leaves: its runs had other options, examples or weights' in capsys.readouterr().out
+    cola = tmp_path / 'CoLA' / 'dev.tsv'
+    cola.write_text(''.join(cola.read_text().splitlines(keepends=True)[:6]))
+    run(*argv, '--rows', 'full', '--l2', '0.1', '--save_dir', str(tmp_path / 'other'))
+    assert list(read_sealed(path)['cells']) == ['cola full']  # the others were scored on other examples
+    cola.unlink()
+    run('5', '--datasets', 'cola,rte', '--rows', 'full')
+    assert 'no data' not in '\n'.join(tables.lines_of_table(read_sealed(path)))  # there are runs of cola
 
 
 def test_each_cell_takes_the_values_that_are_best_on_dev_with_the_first_seed(run, tmp_path, capsys):
@@ -116,6 +123,8 @@ def test_the_p_value_is_that_of_a_paired_test():
                    for row, values in (('full', [61., 63., 65.]), ('no_lm', [60., 61., 62.])))
     assert round(tables.p_value(other, full, 'valid', ''), 3) == 0.074
     assert tables.p_value(full, full, 'valid', '') is None
+    constant = dict(full, row='no_lm', scores=dict(valid={'': [score + 0.1 for score in full['scores']['valid']['']]}))
+    assert tables.p_value(constant, full, 'valid', '') is None  # a t-test would say p < 0.001
     assert tables.p_value(dict(other, seeds=[4, 5, 6]), full, 'valid', '') is None
     assert tables.cell_text(dict(other, degenerate=1), full, 'valid', '') == (
         '61.0 [60.0..62.0], p 0.074, 1 of 3 runs constant')

@@ -194,10 +194,33 @@ def test_texts_that_do_not_fit_are_cut_and_counted(toy):
         mean_log_probs(transformer, encoder, [[('cat', 'dad')] * 2, [('&nbsp;', 'mom'), ('cat', 'dad')]], 'x.csv')
 
 
-def test_an_empty_continuation_is_never_chosen(toy):
+@pytest.mark.parametrize('total', [False, True])
+def test_an_empty_continuation_is_never_chosen(toy, total):
     """RACE has options without text."""
-    means, *_ = mean_log_probs(*toy, [[('cat', ' '), ('cat', 'dad')], [('dad', 'cat'), ('dad', '')]])
-    assert means.isneginf().tolist() == [[True, False], [False, True]]
+    values, _ = mean_log_probs(*toy, [[('cat', ' '), ('cat', 'dad')], [('dad', 'cat'), ('dad', '')]], total=total)
+    assert values.isneginf().tolist() == [[True, False], [False, True]]
+
+
+def test_the_probability_of_a_word_is_that_of_all_its_tokens(toy):
+    """The toy vocabulary has `positive` and `negative` only as letters; the mean would favour the longer one."""
+    transformer, encoder = toy
+    problems = [[('the cat very', word) for word in ('dad', 'sad mom')]]
+    totals, _ = mean_log_probs(transformer, encoder, problems, total=True)
+    context, *words = encoder.encode(['the cat very', 'dad', 'sad mom'])
+    assert len(words[0]) < len(words[1])
+    for value, word in zip(totals[0], words, strict=True):
+        assert_close(value, plain_log_probs(transformer, context + word, len(context)).sum(), atol=1e-5)
+
+
+def test_a_model_in_training_mode_is_refused(toy):
+    transformer, encoder = toy
+    transformer.train()
+    with pytest.raises(ValueError, match='call its eval'):
+        score_texts(transformer, encoder.n_vocab, encoder.encode(['the cat']))
+    with pytest.raises(ValueError, match='call its eval'):
+        next(generate.sample(transformer, encoder.n_vocab, encoder.encode(['the cat'])[0], 2))
+
+
 
 
 def test_cuts_are_printed(tmp_path, capsys):
@@ -210,14 +233,18 @@ def test_cuts_are_printed(tmp_path, capsys):
         'n_ctx=24 is too short for 1 of them: their texts are cut']
 
 
-def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys):
+def test_sst2_asks_for_very_positive_or_very_negative(tmp_path, capsys, monkeypatch):
+    totals = []
     (tmp_path / 'dev.tsv').write_text('sentence\tlabel\na "good day \t1\nold rain \t0\nsad rain\t0\n', encoding='utf-8')
     (tmp_path / 'test.tsv').write_text('index\tsentence\n0\tthe cat\n', encoding='utf-8')
     [(source, problems, labels, parts)] = zero_shot.sst2(str(tmp_path))        # the test has no labels
     assert problems[:2] == [[('a "good day very', 'negative'), ('a "good day very', 'positive')],
                             [('old rain very', 'negative'), ('old rain very', 'positive')]]
     assert (source, labels, parts) == (f'{tmp_path} (validation)', [1, 0, 0], {})
+    monkeypatch.setattr(zero_shot, 'mean_log_probs', lambda *args, total, choose=zero_shot.mean_log_probs: (
+        totals.append(total), choose(*args, total=total))[1])
     [accuracy] = zero_shot.main(task_args('sst2', tmp_path))
+    assert totals == [True]
     assert capsys.readouterr().out == (f'sst2 accuracy {accuracy:.2f} on 3 examples of {tmp_path} (validation) '
                                        '(the best constant answer: 66.67)\n')
 
