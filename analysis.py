@@ -35,7 +35,7 @@ from utils import read_text, shown, write_whole
 
 PUBLISHED = (('paper, best run: 86.5', 86.5, '-'), ("authors' code, median of 10: 85.8", 85.8, '--'))
 # These options may differ between runs of one configuration. Files are compared by the hashes of their contents.
-NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', *INCIDENTAL)
+NOT_CONFIGURATION = ('seed', 'seeds', 'desc', 'time', 'environment', 'label_type', *INCIDENTAL)
 # contents of files, by their hashes -> the option that says where the files were
 HASHES = dict(weights='model_path', texts='data_dir', vocabulary='encoder_path', merges='bpe_path', ids='data_dir')
 LOSSES = ('tr_loss', 'va_loss')  # of a language model, in nats a token

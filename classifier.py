@@ -42,7 +42,7 @@ def fit(examples, labels=None, **options):
         if options.get(name) is not None:
             raise ValueError(f'{name} has no effect here: fit trains one network, on the examples that it is given')
     for name in ('valid', 'test'):
-        if not isinstance(options.get(name) or '', (str, os.PathLike)):
+        if not isinstance(options.get(name), (str, os.PathLike, type(None))):
             raise ValueError(f'{name} is of type {type(options[name]).__name__}: give the path of a file')
     if labels is not None or not isinstance(examples, (str, os.PathLike)):
         rows, label_type, options = rows_of(examples, labels, options)
@@ -58,15 +58,18 @@ def rows_of(examples, labels, options):
     names, label_name = options.get('text'), options.get('label')
     if names is not None:  # a column may have a number as its name
         names = list(map(str, names)) if isinstance(names, (list, tuple)) else own.columns_of(str(names))
+    series_name = str(getattr(labels, 'name', None) or 'label')
     if isinstance(examples, pandas.DataFrame):
         if labels is None and label_name is not None:
             labels = [label for label, in columns_in(examples, [str(label_name)])]
-        elif names is None:
+        labels = as_list('labels', labels)
+        if names is None:
             names = list(map(str, examples))
-        examples = columns_in(examples, filter(None, names or ()))
+            if same := [name for name, values in examples.items() if list(map(str, values)) == list(map(str, labels))]:
+                raise ValueError(f'column {same[0]} holds the labels: text= names the columns of the texts')
+        examples = texts_in(examples, filter(None, names))
     elif isinstance(examples, pandas.Series) and examples.name:
         names = [str(examples.name)]
-    series_name = str(getattr(labels, 'name', None) or 'label')
     examples = [texts_of(i, example) for i, example in enumerate(as_list('examples', examples))]
     labels = [label_of(i, label) for i, label in enumerate(as_list('labels', labels))]
     n = len(examples[0]) if examples else 0
@@ -78,7 +81,8 @@ def rows_of(examples, labels, options):
     if len([*filter(None, names)]) != n:
         raise ValueError(f'text= names {len(names)} columns, but an example has {n} texts')
     if label_name is None:
-        label_name = 'label' if series_name in names else series_name  # labels made of the texts keep their name
+        # labels made of the texts have their name
+        label_name = next(name for name in (series_name, 'label', 'class', 'label_') if name not in names)
     rows = [(f'example {i}', [*texts, plain(label)])
             for i, (texts, label) in enumerate(zip(examples, labels, strict=True))]
     return rows, types.pop() if len(types) == 1 else 'str', dict(options, text=names, label=str(label_name))
@@ -121,14 +125,14 @@ class Classifier:
                     raise ValueError('the Series may be a row or a column: give a DataFrame or a list')
                 examples = examples.to_frame().T
         if isinstance(examples, pandas.DataFrame) and names:
-            examples = columns_in(examples, names)
+            examples = texts_in(examples, names)
         fields = [self.checked(i, texts_of(i, example)) for i, example in enumerate(as_list('examples', examples))]
         if not fields:
             return []
         split = Split(tuple(map(list, zip(*fields, strict=True))), None)
         logits = logits_of(self.run, self.trained, examples_of(self.trained, self.task, split))
         if not self.classes:
-            return self.task.in_units(self.task.predictions(logits), self.trained.config['scale']).tolist()
+            return self.task.predictions(logits, self.trained.config['scale']).tolist()
         return [(self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True)))
                 for row in logits.softmax(1)]
 
@@ -158,6 +162,25 @@ def columns_in(frame, names):
     return list(zip(*columns, strict=True))
 
 
+def texts_in(frame, names) -> list:
+    """The texts in these columns of a DataFrame, a list for each row, as in a file: '' for a value that is missing, and
+    the text of a number. ValueError, with the index, for anything else."""
+    rows = []
+    for i, values in enumerate(columns_in(frame, names)):
+        values = ['' if pandas.isna(value) is True else value for value in map(as_python, values)]
+        try:
+            rows.append([str(plain(value)) for value in values])
+        except (TypeError, UnicodeError):
+            raise ValueError(f'example {i}: {str(values)[:80]} are not all texts or numbers') from None
+    return rows
+
+
+def as_python(value):
+    """A scalar of numpy or torch as Python's; other values as they are."""
+    is_scalar = isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and value.ndim == 0
+    return value.item() if is_scalar else value
+
+
 def as_list(what: str, values) -> list:
     """The examples or labels as a list. ValueError for one text, which would be a list of letters, and other types."""
     try:
@@ -183,8 +206,7 @@ def texts_of(i: int, example) -> list[str]:
 
 def label_of(i: int, label):
     """Label i as a str, int, float or bool; scalars of numpy and torch are converted."""
-    if isinstance(label, (np.generic, np.ndarray, torch.Tensor)) and label.ndim == 0:
-        label = label.item()
+    label = as_python(label)
     kind = type(label).__name__
     if pandas.isna(label) is True or kind == 'str' and not label.strip():
         raise ValueError(f'label {i} is missing')

@@ -345,8 +345,9 @@ def evaluate_and_log(run, task, data, model, n_epochs):
     for name, examples, n, parts in (('tr', data.train, min(n_scored, len(data.train)), {}),
                                      ('va', data.valid, len(data.valid), data.parts[1])):
         logits = evaluate(run, model, examples, n, check)
-        line |= {f'{name}_{key}': value for key, value in scores_of(task, logits, examples.labels[:n], parts).items()}
-    line |= dict(va_constant=is_constant(task.predictions(logits)), va_trivial=data.trivial)
+        scored = scores_of(task, logits, examples.labels[:n], data.scale, parts)
+        line |= {f'{name}_{key}': value for key, value in scored.items()}
+    line |= dict(va_constant=is_constant(task.predictions(logits, data.scale)), va_trivial=data.trivial)
     is_best = merit(task, line) > max((merit(task, earlier) for earlier in run.state['log'][1:]), default=(-math.inf,))
     run.log(**line)
     if is_best and run.ranks.rank == 0:
@@ -423,7 +424,7 @@ def finish(run, task, data, model):
             results['test_logits'] = logits.tolist()
         results['submission'] = write_submission(run, task, data, logits)
         if data.test.labels is not None:
-            scored = scores_of(task, logits, data.test.labels, data.parts[2])
+            scored = scores_of(task, logits, data.test.labels, data.scale, data.parts[2])
             line = {f'test_{key}': value for key, value in scored.items()}
             results |= dict(test=line, test_score=line['test_score'], test_accuracy=line.get('test_acc'),
                             test_trivial=trivial_score(task.metrics[0], data.test.labels, len(task.classes),

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,8 @@ HIDDEN = ('.', '~$')  # macOS, editors and Excel create files whose names begin 
 UTF_16 = 'UTF-16: save it as UTF-8'
 NO_TEXT = {b'\xff\xfe': UTF_16, b'\xfe\xff': UTF_16, b'\x1f\x8b': 'compressed by gzip: gunzip it first',
            b'PK\x03\x04': 'a zip archive or .xlsx: unpack it, or save it as CSV (UTF-8)',
-           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)'}  # first bytes of a file -> its format
+           b'\xd0\xcf\x11\xe0': 'an .xls file: save it as CSV (UTF-8)', b'\x89PNG': 'a picture', b'%PDF': 'a PDF',
+           b'PAR1': 'parquet: its name must end in .parquet'}  # first bytes of a file -> its format
 
 
 def encode_dataset(*splits, encoder):
@@ -76,6 +78,11 @@ def write_whole(path, mode='w'):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
+
+
+def at_terminal() -> bool:
+    """True if stderr is a terminal. What takes its place, for a log, may not say."""
+    return getattr(sys.stderr, 'isatty', bool)()
 
 
 def shown(path) -> str:
@@ -180,8 +187,11 @@ def read_sealed(path, max_bytes=MAX_JSON, hint='') -> dict:
 
 def how_to_get(folder) -> str:
     """What to do about weights or a vocabulary in a folder that cannot be used."""
+    if os.path.isfile(folder):
+        return f'{folder} is a file, and --model_path names a folder'
     if os.path.exists(os.path.join(folder, 'best_params.pt')):
-        return f'it is a run of train.py: give --desc {os.path.basename(os.path.abspath(folder))}'
+        return ('it is a run of train.py: generate.py, zero_shot.py and convert.py take it as --desc '
+                + os.path.basename(os.path.abspath(folder)))
     books = Path(__file__).parent / 'model' / 'books'
     return (f'python model/download.py --model_path {folder} fetches the released files; without them, --model_path '
             f'{books}/ is a small network')

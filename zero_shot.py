@@ -45,7 +45,6 @@ import math
 import os
 import re
 import stat
-import sys
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -64,7 +63,7 @@ from tasks.metrics import scores, trivial_score
 from tasks.race import race_files, read_questions
 from tasks.readers import read_lines, read_rows
 from text_utils import has_tokens
-from utils import HIDDEN, is_there, iter_data, read_text
+from utils import HIDDEN, at_terminal, is_there, iter_data, read_text
 
 N_BATCH = 16  # examples in a batch
 
@@ -98,7 +97,7 @@ def log_probs(transformer, n_vocab: int, examples: list, n_batch: int = N_BATCH)
     we = transformer.embed.weight
     results = [None] * len(examples)
     longest_first = sorted(range(len(examples)), key=lambda i: -max(len(ids) for ids, _ in examples[i]))
-    for batch in iter_data(longest_first, n_batch=n_batch, verbose=sys.stderr.isatty()):
+    for batch in iter_data(longest_first, n_batch=n_batch, verbose=at_terminal()):
         choices = [choice for i in batch for choice in examples[i]]
         N, K, T = len(choices), len(examples[batch[0]]), max(len(ids) for ids, _ in choices)
         X, M = torch.zeros(N, T, dtype=torch.long), torch.zeros(N, T)

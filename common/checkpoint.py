@@ -29,7 +29,17 @@ from tqdm import tqdm
 from common.options import INCIDENTAL, ROOT
 from common.shell import printable
 from common.workers import lock
-from utils import ResultLogger, check_file, read_sealed, remove_parts, seal, sha256, write_sealed, write_whole
+from utils import (
+    ResultLogger,
+    at_terminal,
+    check_file,
+    read_sealed,
+    remove_parts,
+    seal,
+    sha256,
+    write_sealed,
+    write_whole,
+)
 
 VOCABULARY, MERGES = 'encoder_bpe_40000.json', 'vocab_40000.bpe'  # their names in every folder
 INPUTS = ('model_path', 'encoder_path', 'bpe_path', 'data_dir', 'token_dir', 'train', 'valid', 'test')  # options
@@ -247,7 +257,7 @@ class Run:
         """Print a line, on one process. A reader that is gone (`| head`) counts as a signal to stop."""
         if self.ranks.rank == 0:
             try:
-                (tqdm.write if sys.stderr.isatty() else print)(printable(text))  # above a progress bar
+                (tqdm.write if at_terminal() else print)(printable(text))  # above a progress bar
                 sys.stdout.flush()
             except BrokenPipeError:
                 sys.stdout = open(os.devnull, 'w')  # so that Python does not complain at its end

@@ -147,7 +147,7 @@ def add_training_args(parser, n_iter, lr, lr_warmup, epochs):
     group.add_argument('--n_iter', type=epochs, default=n_iter, help='epochs')
     group.add_argument('--lr', type=number(float, 0), default=lr, help='peak learning rate')
     group.add_argument('--lr_warmup', type=number(float, 0), default=lr_warmup, help='updates until the peak: '
-                       'their fraction of all, or from 1 on their number, at most a tenth of all')
+                       'below 1 as a fraction of all, otherwise their number, at most a tenth of all')
     return group
 
 

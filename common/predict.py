@@ -1,6 +1,7 @@
 """From a trained network to predictions: logits of examples, scores, files of predictions (`train.py --predict`)."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,10 +44,10 @@ def evaluate(run, model, examples, n, check=None):
     return ranks.sum(logits).cpu()  # each row was computed by one process and is 0 on the others
 
 
-def scores_of(task, logits, labels, parts) -> dict:
+def scores_of(task, logits, labels, scale, parts) -> dict:
     """Scores of these logits, for a line of the log: `cost`, the mean loss in nats or squared error; `score`, the
     task's first metric; each metric by its name (accuracy as `acc`); and `score_PART` for each of the parts."""
-    predictions = task.predictions(logits)
+    predictions = task.predictions(logits, scale)
     values = scores(task.metrics, labels, predictions, task.positive)
     first, scored = task.metrics[0], has_label(labels)
     return (dict(cost=task_losses(logits[scored], torch.from_numpy(labels[scored])).mean().item(), score=values[first])
@@ -117,11 +118,10 @@ def predict(run):
     for note in (*split.notes, *unfamiliar(examples.fields[0].ids, trained.encoder.encoder)):
         print(f'warning: {note}')
     logits = logits_of(run, trained, examples)
-    stem = os.path.splitext(os.path.basename(args.predict))[0]
-    path = os.path.join(args.submission_dir, f'{args.desc}-{stem}.tsv')
+    path = os.path.join(args.submission_dir, f'{args.desc}-{Path(args.predict).stem}.tsv')
     write_predictions(path, task.answers(logits, scale), task.classes, logits.softmax(1).tolist())
     values = {}
     if labels is not None:
-        values = scores(task.metrics, labels, task.predictions(logits), task.positive)
+        values = scores(task.metrics, labels, task.predictions(logits, scale), task.positive)
     print(f'predictions: {path}' + ''.join(f'; {task.named(name)} {value:.2f}' for name, value in values.items()))
     return SimpleNamespace(path=path, logits=logits, scores=values, accuracy=values.get('accuracy'))

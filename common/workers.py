@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils import errors_named, make_path, remove_parts
+from utils import at_terminal, errors_named, make_path, remove_parts
 
 SAY_EVERY = 60  # seconds between two lines about the progress of long work in a log file
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of network file systems
@@ -60,7 +60,7 @@ def make_once(path, make):
 
 def progress(desc, items=None, total=None, **options):
     """A tqdm bar, over the items if there are any; in a log file, a line about once a minute instead."""
-    if sys.stderr.isatty():
+    if at_terminal():
         return tqdm(items, desc, total, leave=False, unit='', unit_scale=items is None, ncols=80, **options)
     return tqdm(items, desc, total, leave=False, mininterval=SAY_EVERY, miniters=1, delay=SAY_EVERY,
                 bar_format='{desc}: {percentage:.0f} %, {remaining} left{postfix}\n', **options)

@@ -69,7 +69,7 @@ def make_books(collection: str, folder: str) -> tuple[dict, str]:
     missing = sorted(left_out - {*names}) + sorted({*HELD_OUT} - {path.parent.name for path in names.values()})
     if missing:
         raise ValueError(f'{collection} lacks {len(missing)} books of the collection, for example {missing[0]}: '
-                         'git clone github.com/mlschmitt/classic-books-markdown, then git checkout 9448827')
+                         'git clone https://github.com/mlschmitt/classic-books-markdown, then git checkout 9448827')
     counts, digest = {}, hashlib.sha256()
     for name, path in names.items():
         if name in left_out:

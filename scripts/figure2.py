@@ -23,10 +23,10 @@ def parse_args(argv=None):
     parser.add_argument('--snapshots', required=True, metavar='FOLDER', help='folder of networks; their names are the '
                         'numbers of updates')
     parser.add_argument('--data_dir', required=True, metavar='FOLDER', help='the data of all tasks')
-    parser.add_argument('--results', default='results/zero_shot.json', metavar='FILE', help='the scores')
-    parser.add_argument('--transfer', default='results/figure2.json', metavar='FILE', help='the results of the first '
+    parser.add_argument('--results', default='log/zero_shot.json', metavar='FILE', help='the scores')
+    parser.add_argument('--transfer', default='log/figure2.json', metavar='FILE', help='the results of the first '
                         'command')
-    parser.add_argument('--figure', default='docs/figure2.png', metavar='FILE', help='the picture')
+    parser.add_argument('--figure', default='log/figure2.png', metavar='FILE', help='the picture')
     return parser.parse_args(argv)
 
 

@@ -60,7 +60,7 @@ def parse_args(argv=None):
     parser = Parser('scripts/tables.py', __doc__, '{2,3,4,5,figure2} ')
     parser.allow_abbrev = False  # --seed is an option of train.py, not --seeds
     group = parser.add_argument_group('what to make')
-    group.add_argument('what', choices=TABLES, help='table of the paper, or figure2')
+    group.add_argument('what', choices=TABLES, metavar='TABLE', help='table of the paper, or figure2')
     group.add_argument('--datasets', type=names(TASKS), metavar='LIST',
                        help='some tasks, between commas (default: those of the paper)')
     group.add_argument('--rows', type=names(ROWS), metavar='LIST', help=f'rows of table 5: {",".join(ROWS)} (default: '
@@ -68,7 +68,7 @@ def parse_args(argv=None):
     group.add_argument('--seeds', type=seed_list, default='42', metavar='LIST', help='42-44, or 1,2,5')
     group.add_argument('--vary', nargs='+', type=values_of, metavar='NAME=LIST', help='values of options '
                        'of train.py to choose from, on dev; dropout means all four rates')
-    group.add_argument('--results', default='results/', metavar='FOLDER', help='a json file of all scores goes here')
+    group.add_argument('--results', default='log/', metavar='FOLDER', help='a json file of all scores goes here')
     group.add_argument('--layers', type=seed_list, default='0-11', metavar='LIST', help='for figure2: values of '
                        '--n_transfer, beside the whole network')
     group.add_argument('--zip', action='store_true', help="write glue.zip for GLUE's server into --submission_dir: the "

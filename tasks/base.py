@@ -85,13 +85,12 @@ class Task(NamedTuple):
         """DoubleHeadModel's task_head_type."""
         return head_type(self.form, self.classes)
 
-    def predictions(self, logits):
-        """Class numbers, or standardised numbers where the task has no classes: logits (N, n_out) -> array (N,)."""
-        return (logits.argmax(1) if self.classes else logits[:, 0]).numpy()
-
-    def in_units(self, numbers, scale):
-        """Standardised numbers (N,) in the unit of the labels and within their limits; scale: mean and deviation."""
-        numbers = numbers.astype(float) * scale[1] + scale[0]
+    def predictions(self, logits, scale=None):
+        """Class numbers, or numbers in the unit of the labels and within their limits: logits (N, n_out) -> array (N,).
+        scale: mean and deviation of the training numbers, where the task has no classes."""
+        if self.classes:
+            return logits.argmax(1).numpy()
+        numbers = logits[:, 0].double().numpy() * scale[1] + scale[0]
         return numbers.clip(*self.limits) if self.limits else numbers
 
     def named(self, metric: str) -> str:
@@ -100,11 +99,11 @@ class Task(NamedTuple):
 
     def answers(self, logits, scale, names=()) -> list[str]:
         """Predictions as text: names of classes, by default the task's own, or numbers in the unit of the labels."""
-        predictions = self.predictions(logits)
+        predictions = self.predictions(logits, scale)
         if self.classes:
             return [(names or self.classes)[prediction] for prediction in predictions]
         digits = 3 if self.limits else max(3, 2 - math.floor(math.log10(scale[1])))  # a hundredth of the deviation
-        return [f'{number:.{digits}f}' for number in self.in_units(predictions, scale)]
+        return [f'{number:.{digits}f}' for number in predictions]
 
 
 def head_type(form: str, classes):
@@ -118,8 +117,9 @@ def head_type(form: str, classes):
 # Finding files
 
 def places(files: Files) -> list[str]:
-    """The folders of --data_dir where the files of a task may lie, the first choice first; '' is --data_dir."""
-    return ['', *files.folders, *(f'{above}/{folder}' for above in ('glue_data', 'glue') for folder in files.folders)]
+    """The folders of --data_dir where the files of a task may lie, the first choice first. '' is --data_dir itself, the
+    last because its files may be of another task."""
+    return [*files.folders, *(f'{above}/{folder}' for above in ('glue_data', 'glue') for folder in files.folders), '']
 
 
 def stems(files: Files, kind: str, part: str = '') -> list[str]:
@@ -168,7 +168,7 @@ def find_folder(data_dir: str, files: Files, kind: str = 'train', find: Callable
         folder = os.path.join(data_dir, place) if place else data_dir
         if find(folder, files, kind):
             return folder
-    raise FileNotFoundError(f'{no_files(data_dir, files, kind)}, in it, in its {", ".join(places(files)[1:])}, and in '
+    raise FileNotFoundError(f'{no_files(data_dir, files, kind)}, in it, in its {", ".join(places(files)[:-1])}, and in '
                             'data/ in each of them')
 
 

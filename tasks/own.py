@@ -6,6 +6,7 @@ columns are read, so that a run can be used without its training file.
 
 import csv
 import math
+import random
 import re
 from argparse import Namespace
 from collections import Counter
@@ -149,10 +150,11 @@ def label_of(task: Task, base: int | None, texts: list[str], label: str) -> int 
         return float(label)
     if task.form == 'question':
         return right_answer(base, task.classes, texts[2:], label)
-    name = label if label in task.classes else as_text(label)
-    if name not in task.classes:
+    # another format may write 1.0 as 1, and True as true
+    alike = [name for name in task.classes if as_text(name).lower() == as_text(label).lower()]
+    if label not in task.classes and len(alike) != 1:
         raise ValueError(f'{label[:40]!r} is not a class of the training examples, which are {listed(task.classes)}')
-    return task.classes.index(name)
+    return task.classes.index(label if label in task.classes else alike[0])
 
 
 def right_answer(base: int | None, names: tuple, answers: list[str], label: str) -> int:
@@ -212,6 +214,8 @@ def load(options: Namespace, train_rows=None) -> tuple[Task, tuple[Split, Split,
     train = to_split(task, options, rows)._replace(notes=tuple(doubts(task, options, rows)))
     if options.valid:
         valid = to_split(task, options, read_own_rows(options.valid, options, labelled=True))
+        order = random.Random(SPLIT_SEED).sample(range(len(train.labels)), len(train.labels))
+        train = train.take(order)._replace(notes=train.notes)  # files are often sorted by class
     else:
         train, valid = split_off(task, options, train)
     return task, (train, valid, task.read(options.test, options) if options.test else None)
@@ -321,7 +325,7 @@ def check_options(args):
     for i, name in enumerate(columns):
         if not name and not (args.form == 'choices' and i == 1):
             raise ValueError(f'--text {args.text}: column {i + 1} has no name')
-        if name and name.lower() in (other.lower() for other in [*columns[:i], args.label]):
+        if name and name in [*columns[:i], args.label]:
             raise ValueError(f'column {name} is named twice in --text and --label')
     if args.form == 'choices' and args.number:
         raise ValueError('--number has no effect with --form choices: the label is the right answer')

@@ -7,6 +7,7 @@ import json
 import re
 from array import array
 from collections import Counter
+from decimal import Decimal
 
 from utils import MAX_TEXT, check_file, check_start, errors_named, read_text
 
@@ -214,6 +215,8 @@ def plain(value, lists=False):
         return str(value)  # as pandas writes it to csv
     if isinstance(value, (int, float)):
         return value
+    if isinstance(value, Decimal):  # of parquet
+        return float(value)
     if lists and isinstance(value, list) and all(isinstance(text, str) for text in value):
         return [plain(text) for text in value]
     raise TypeError
@@ -256,7 +259,7 @@ def doubled_quotes(path, texts) -> list[str]:
     if any('""' in text[1:-1] for text in quoted) and all(
             text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', '') for text in quoted):
         return [f'{path}: quotes in texts are doubled, as pandas writes a .tsv, but are part of the text here: '
-                f'{quoted[0][:40]}: save it as .csv']
+                f'{quoted[0][:40]}: save it with commas, as .csv']
     return []
 
 

@@ -295,4 +295,4 @@ METHODS = ('to', 'cpu', 'cuda', 'pin_memory', 'tolist')
 
 def is_ours(path) -> bool:
     """True for a file of the product."""
-    return path.startswith(f'{ROOT}{os.sep}') and not path.startswith(f'{ROOT / "tests"}{os.sep}')
+    return path.startswith(f'{ROOT}{os.sep}') and not re.search('(^|/)(tests|site-packages)/', path[len(str(ROOT)):])

@@ -6,7 +6,10 @@ import functools
 import json
 import math
 import shutil
+import sys
 from collections import Counter
+from decimal import Decimal
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +22,7 @@ import classifier
 import train
 from datasets import unfamiliar
 from model_pytorch import LMModel, load_openai_pretrained_model
-from tasks import TASKS, own
+from tasks import TASKS, baseline, own
 from tasks.base import NO_LABEL
 from tasks.metrics import METRICS, scores
 
@@ -332,7 +335,7 @@ def test_options_that_are_missing_or_without_effect(argv, message):
     ('a,b,c', ['--form', 'choices'], 'takes context,question,answer,answer'),
     ('a,,b', [], 'column 2 has no name'),
     (',b', ['--form', 'pair'], 'column 1 has no name'),
-    ('a,A', [], 'column A is named twice'),
+    ('a,a', [], 'column a is named twice'),
     ('a,stars', [], 'column stars is named twice in --text and --label'),
     ('a,b,c,d', ['--form', 'choices', '--number'], '--number has no effect with --form choices')])
 def test_options_that_do_not_fit_together(text, argv, message):
@@ -519,6 +522,74 @@ def test_a_dataframe_is_read_by_the_names_of_its_columns(tmp_path):
     assert model.predict(shouted.iloc[3]) == expected[3:4]  # one example, not two
 
 
+def test_a_cell_of_a_dataframe_is_what_it_is_in_a_file(tmp_path):
+    """A missing text is empty, and a number is its text."""
+    frame = pd.DataFrame(made_up(20, 0))
+    frame.loc[7, 'title'], frame.loc[8, 'title'], frame['page'] = None, pd.NA, np.arange(20)
+    frame.to_csv(tmp_path / 'a.csv', index=False)
+    how = dict(text='title,body,page', label='mood', **OPTIONS | in_folder(tmp_path))
+    one = classifier.fit(str(tmp_path / 'a.csv'), desc='file', **how)
+    other = classifier.fit(frame, desc='frame', **how)
+    assert one.predict(frame) == other.predict(frame) == one.predict(pd.read_csv(tmp_path / 'a.csv'))
+    frame['page'] = [datetime.date(2020, 1, 1)] * 20
+    with pytest.raises(ValueError, match='example 0: .*2020.* not all texts or numbers'):
+        one.predict(frame)
+    with pytest.raises(ValueError, match='valid is of type DataFrame: give the path of a file'):
+        classifier.fit(frame, valid=frame, desc='never', **how)
+
+
+def test_the_labels_are_no_text(tmp_path):
+    frame = pd.DataFrame(made_up(20, 0))[['title', 'mood']]
+    with pytest.raises(ValueError, match='column mood holds the labels: text= names'):
+        classifier.fit(frame, frame['mood'], desc='never', **OPTIONS | in_folder(tmp_path))
+    model = classifier.fit(frame['title'].rename('label'), frame['mood'].tolist(), desc='one',
+                           **OPTIONS | in_folder(tmp_path))
+    assert model.columns() == ['label'] and model.classes == ('happy', 'sad')
+
+
+def test_names_may_differ_in_case_alone(tmp_path):
+    table(tmp_path, 'train.csv', 'Title,title,stars', *(f'one {i},two {i},{"ab"[i % 2]}' for i in range(20)))
+    (train_split, *_), _ = task_of(tmp_path, '--form', 'pair', text='Title,title')
+    assert all(one.startswith('one') and two.startswith('two') for one, two in zip(*train_split.texts, strict=True))
+
+
+def test_a_training_file_may_be_sorted_by_class(tmp_path, monkeypatch):
+    """The first rows of the training examples are scored after each epoch, and TF-IDF takes MAX_ROWS of them."""
+    monkeypatch.setattr(baseline, 'MAX_ROWS', 60)
+    reviews(tmp_path, 'a' * 80 + 'b' * 80)
+    (train_split, valid, _), task = task_of(tmp_path, f'--valid={tmp_path}/train.csv')
+    assert 20 < sum(train_split.labels[:60]) < 40 and sorted(train_split.texts[0]) == sorted(valid.texts[0])
+    assert 0 <= baseline.tfidf_score(task, train_split, valid) <= 100
+
+
+@pytest.mark.parametrize('labels, later, names, expected', [
+    ([1., 1.5], [1., 1.5], ('1.0', '1.5'), [0, 1]), (['true', 'false'], [True, False], ('false', 'true'), [1, 0]),
+    ([1., 2.], [1, 2], ('1', '2'), [0, 1])])
+def test_classes_of_a_csv_are_found_in_other_formats(labels, later, names, expected, tmp_path):
+    texts = [f'text {i}' for i in range(20)]
+    pd.DataFrame(dict(text=texts, stars=labels * 10)).to_csv(tmp_path / 'train.csv', index=False)
+    pd.DataFrame(dict(text=texts, stars=later * 10)).to_json(tmp_path / 'a.jsonl', orient='records', lines=True)
+    (_, _, test), task = task_of(tmp_path, f'--test={tmp_path}/a.jsonl')
+    assert task.classes == names and test.labels == expected * 10
+
+
+def test_numbers_of_a_database_are_numbers(tmp_path):
+    pyarrow, parquet = pytest.importorskip('pyarrow'), pytest.importorskip('pyarrow.parquet')
+    labels = [Decimal('1.50'), Decimal('2.00')] * 10
+    table_of = pyarrow.table(dict(text=[f'text {i}' for i in range(20)], stars=labels))
+    parquet.write_table(table_of, tmp_path / 'a.parquet')
+    (train_split, *_), _ = task_of(tmp_path, '--number', train_file='a.parquet')
+    assert {*train_split.labels} == {1.5, 2.}
+    assert task_of(tmp_path, train_file='a.parquet')[1].classes == ('1.5', '2')
+
+
+def test_a_logger_may_stand_for_stderr(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', SimpleNamespace(write=len, flush=list))
+    path = write_rows(tmp_path / 'train.csv', made_up(20, 0))
+    model = classifier.fit(path, text='body', label='mood', desc='one', **OPTIONS | in_folder(tmp_path))
+    assert len(model.predict(['the cat'])) == 1
+
+
 @pytest.mark.parametrize('names', [['How do you "feel",\nreally?', '"q"'], [0, 1], ['a, b', ' c']])
 def test_columns_may_have_any_names(names, tmp_path):
     frame = pd.DataFrame({names[0]: ['the cat', 'mom sad'] * 10, 'between': 1, names[1]: [*'ab'] * 10})
@@ -553,7 +624,9 @@ def test_whole_numbers_have_one_spelling_and_versions_their_own(labels, classes,
     reviews(tmp_path, labels * 10)
     reviews(tmp_path, later * 10, 'later.csv')
     (training, valid, _), task = task_of(tmp_path, '--valid', str(tmp_path / 'later.csv'))
-    assert task.classes == classes and training.labels == [0, 1] * 10
+    numbered = sorted((int(text.split()[-1]), label) for text, label in zip(training.texts[0], training.labels,
+                                                                            strict=True))
+    assert task.classes == classes and [label for _, label in numbered] == [0, 1] * 10
     assert valid.labels == ([1, 0] if '1' in classes else [0, 0]) * 10
 
 

@@ -14,6 +14,7 @@ from toy import NO_DROPOUT, TOY, WORDS, toy_argv, toy_stories
 import fast
 import train
 from common.device import Ranks
+from common.predict import scores_of
 from common.trained import open_trained
 from datasets import FORMS, Examples, encode_texts, fit_n_ctx, kept_lengths, sequence_lengths, to_arrays, transform_roc
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
@@ -471,6 +472,25 @@ def test_numbers_are_written_within_their_limits():
     assert row._replace(limits=()).answers(logits, (2e-4, 1e-4)) == ['-0.000100', '0.000250', '0.000500']
     assert row._replace(limits=()).answers(logits, (1.7e9, 20.)) == [
         '1699999940.000', '1700000010.000', '1700000060.000']
+
+
+def test_the_score_is_that_of_the_numbers_that_are_written():
+    """Within the limits: GLUE scores the file."""
+    logits, labels, scale = torch.tensor([[-9.], [0.], [1.], [9.]]), np.array([-1., 0., 1., 0.5]), (3., 1.)
+    found = scores_of(TASKS['stsb'], logits, labels, scale, {})
+    written = np.array(TASKS['stsb'].answers(logits, scale), float)
+    assert written.tolist() == [0, 3, 4, 5]
+    assert found['score'] == pytest.approx(100 * np.corrcoef(labels, written)[0, 1])
+
+
+def test_the_folder_of_a_task_comes_before_files_beside_it(tmp_path):
+    """These may be of another task with the same columns."""
+    (tmp_path / 'RTE').mkdir()
+    for folder in (tmp_path, tmp_path / 'RTE'):
+        for kind in ('train', 'dev'):
+            (folder / f'{kind}.tsv').write_text(f'sentence1\tsentence2\tlabel\nin {folder.name}\tb\tentailment\n')
+    options = SimpleNamespace(data_dir=str(tmp_path))
+    assert TASKS['rte'].load(options)[0].texts[0] == ['in RTE']
 
 
 def test_metrics_are_those_of_the_paper():
