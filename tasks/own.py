@@ -150,11 +150,11 @@ def label_of(task: Task, base: int | None, texts: list[str], label: str) -> int 
         return float(label)
     if task.form == 'question':
         return right_answer(base, task.classes, texts[2:], label)
-    # another format may write 1.0 as 1, and True as true
-    alike = [name for name in task.classes if as_text(name).lower() == as_text(label).lower()]
-    if label not in task.classes and len(alike) != 1:
+    alike = [label] if label in task.classes else [
+        name for name in task.classes if as_text(name).lower() == as_text(label).lower()]  # 1.0 and 1, True and true
+    if len(alike) != 1:
         raise ValueError(f'{label[:40]!r} is not a class of the training examples, which are {listed(task.classes)}')
-    return task.classes.index(label if label in task.classes else alike[0])
+    return task.classes.index(alike[0])
 
 
 def right_answer(base: int | None, names: tuple, answers: list[str], label: str) -> int:
