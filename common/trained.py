@@ -15,7 +15,7 @@ from common.examples import SPECIAL
 from model_pytorch import N_SHARDS, DoubleHeadModel, LMModel, load_openai_pretrained_model, open_release
 from tasks.base import head_type
 from text_utils import TextEncoder
-from utils import is_there, read_sealed, sha256
+from utils import check_file, read_sealed, sha256
 
 
 class Trained(NamedTuple):
@@ -43,7 +43,9 @@ def open_trained(args) -> Trained:
 
 def open_run(folder, encoder_path, bpe_path) -> Trained:
     """The network of a run of train.py."""
-    config, path = read_config(folder), os.path.join(folder, 'best_params.pt')
+    config_path, path = (os.path.join(folder, name) for name in ('config.json', 'best_params.pt'))
+    check_file(config_path, hint=': --desc and --save_dir name a run of train.py that has been begun')
+    config = read_sealed(config_path)
     encoder = TextEncoder(encoder_path, bpe_path)
     for kind, name in (('vocabulary', encoder_path), ('merges', bpe_path)):
         if sha256(name) != config[kind]:
@@ -80,14 +82,6 @@ def open_model_folder(folder, encoder_path, bpe_path, options) -> Trained:
     model = LMModel(options, vocab=encoder.n_vocab + n_ctx, n_ctx=n_ctx)
     load_openai_pretrained_model(model, n_ctx=n_ctx, n_transfer=options.n_layer, path=folder)
     return Trained(model, encoder, options, 0, {}, bpe_path)
-
-
-def read_config(folder) -> dict:
-    """The config.json of a run: its options, and what its data implied. Raises FileNotFoundError or ValueError."""
-    path = os.path.join(folder, 'config.json')
-    if not is_there(path):
-        raise FileNotFoundError(f'{path} is missing: --desc and --save_dir name a run of train.py that has been begun')
-    return read_sealed(path)
 
 
 def add_special(text_encoder):

@@ -17,10 +17,11 @@ import convert
 import generate
 from common.checkpoint import load_state
 from common.hf_files import tokenizer_json
-from common.trained import add_special, open_trained, read_config
+from common.trained import add_special, open_trained
 from convert import main, parse_args
 from datasets import FORMS, to_arrays
 from model_pytorch import DEFAULT_CONFIG, DoubleHeadModel, dotdict
+from utils import read_sealed
 from zero_shot import with_positions
 
 safetensors = pytest.importorskip('safetensors.torch', reason='needs pip install safetensors')
@@ -112,7 +113,7 @@ def test_a_fine_tuned_run_opens_with_its_head(tmp_path):
     run = ['--desc', 'tuned', '--save_dir', str(tmp_path / 'save')]
     main(parse_args(['--to_transformers', str(tmp_path / 'hf'), *run]))
     folder = tmp_path / 'save' / 'tuned'
-    config, state = read_config(str(folder)), load_state(str(folder / 'best_params.pt'))
+    config, state = read_sealed(folder / 'config.json'), load_state(str(folder / 'best_params.pt'))
     n_vocab, n_ctx = config['n_vocab'], config['n_ctx']
     cfg = dotdict(DEFAULT_CONFIG, n_embd=16, n_head=4, n_layer=3)
     model = DoubleHeadModel(cfg, config['clf_token'], 'multiple_choice', n_vocab + 3 + n_ctx, n_ctx).eval()

@@ -12,7 +12,7 @@ from argparse import Namespace
 import pytest
 from toy import as_csv, without_rights
 
-from common.trained import read_config
+from common.trained import open_run
 from tasks import TASKS
 from tasks.base import NO_LABEL
 from tasks.readers import find_columns, read_rows, table_rows
@@ -608,7 +608,7 @@ def test_what_may_not_be_read_is_not_missing(open_folder):
             read('rte', path)
     put(open_folder / 'save' / 'x' / 'config.json', '{}')
     with without_rights(open_folder / 'save' / 'x'), pytest.raises(PermissionError, match='save/x/config.json'):
-        read_config(open_folder / 'save' / 'x')
+        open_run(open_folder / 'save' / 'x', '', '')
     (open_folder / 'RACE' / 'test').rename(open_folder / 'RACE' / 'away')
     assert load('race', open_folder)[2] is None
     (open_folder / 'RACE' / 'test').symlink_to(open_folder / 'disk')
