@@ -254,8 +254,7 @@ def to_transformers(folder: str, args):
     tensors['transformer.positions_embed.weight'] = we[-n_ctx:]
     architecture, config = task_tensors(trained, tensors)
     config |= {**CONFIG, 'architectures': [architecture], 'vocab_size': len(vocabulary), 'n_positions': n_ctx}
-    for name in ('n_embd', 'n_head', 'n_layer', 'afn', 'embd_pdrop', 'attn_pdrop', 'resid_pdrop'):
-        config[name] = getattr(trained.options, name)
+    config |= {name: getattr(trained.options, name) for name in NETWORK}
     texts = {'vocab.json': vocabulary, 'merges.txt': read_text(trained.bpe_path), 'config.json': config,
              'generation_config.json': dict(suppress_tokens=[*special] or None, pad_token_id=0)}
     texts['tokenizer.json'] = tokenizer_json(vocabulary, load_merges(trained.bpe_path),
