@@ -68,7 +68,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fast
 from common.checkpoint import MERGES, VOCABULARY, Run
 from common.corpus import cut, key_of, load_tokens
-from common.device import Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.device import Ranks, device_of, grad_scaler, set_seed, update_by_parts
 from common.examples import unfamiliar
 from common.trained import hash_model, shapes_for
 from common.workers import progress
@@ -173,10 +173,7 @@ def update(runner, opt, batch, micro_batch, autocast, scaler, check=None):
         losses.append(loss.detach())
         return loss
 
-    accumulate(loss_of, batch.split(micro_batch), runner, autocast, scaler)
-    scaler.step(opt)
-    scaler.update()
-    opt.zero_grad()
+    update_by_parts(loss_of, batch.split(micro_batch), runner, opt, autocast, scaler)
     return torch.stack(losses).sum()
 
 

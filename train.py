@@ -94,7 +94,7 @@ from torch.nn.parallel import DistributedDataParallel
 import analysis
 import fast
 from common.checkpoint import Run, environment, load_state, save_state
-from common.device import NO_SCALING, Ranks, accumulate, device_of, grad_scaler, set_seed
+from common.device import NO_SCALING, Ranks, device_of, grad_scaler, set_seed, update_by_parts
 from common.examples import SPECIAL, Examples, encode_texts, fit_n_ctx, hash_ids, hash_texts, unfamiliar
 from common.predict import evaluate, predict, scores_of, standardised, write_predictions
 from common.trained import add_special, hash_model, shapes_for
@@ -258,10 +258,7 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
         return loss / n_towers
 
     towers = list(zip(*(t.chunk(n_towers) for t in batch), strict=True))
-    accumulate(loss_of, towers, runner, autocast, scaler)
-    scaler.step(opt)
-    scaler.update()
-    opt.zero_grad()
+    update_by_parts(loss_of, towers, runner, opt, autocast, scaler)
     return torch.stack(losses).mean(0)
 
 

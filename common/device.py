@@ -92,8 +92,8 @@ def set_seed(seed: int):
     torch.manual_seed(seed)
 
 
-def accumulate(loss_of, parts, runner, autocast, scaler):
-    """Add up the gradients of the parts of a batch, which are computed one after the other.
+def update_by_parts(loss_of, parts, runner, opt, autocast, scaler):
+    """One update from the gradients of the parts of a batch, which are computed one after the other and added up.
 
     loss_of: a function from a part to its loss, by way of `runner`, the network or DistributedDataParallel around it.
     """
@@ -105,6 +105,9 @@ def accumulate(loss_of, parts, runner, autocast, scaler):
             with autocast:
                 loss = loss_of(part)
             scaler.scale(loss).backward()
+    scaler.step(opt)
+    scaler.update()
+    opt.zero_grad()
 
 
 class Ranks:

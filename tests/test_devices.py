@@ -34,7 +34,7 @@ BUILD, BUILD_LM = (f'{name}.py build: copy to the device' for name in ('train', 
 # train.py, after FETCH_EVERY updates and at the end of an epoch: losses, so that a run that diverges ends soon
 FETCH = 'train.py fetch_losses: numbers'
 # float16, each update: torch's GradScaler asks whether the gradients are finite, and may skip the update
-SCALER, SCALER_LM = (f'{name}.py update: number' for name in ('train', 'pretrain'))
+SCALER = 'common/device.py update_by_parts: number'
 # each evaluation: the logits of all examples
 LOGITS = 'common/predict.py evaluate: copy to the host'
 # each file of parameters: each of them must be finite; in float16 a checkpoint has the scale of the loss and its age
@@ -124,7 +124,7 @@ def test_a_run_is_continued(folder, monkeypatch):
     assert [gpu.waits[place] for place in (RESTORE, MOMENTS, FETCH, SCALER)] == [N_STATE, 3 * N_SMALL, 1, 1]
 
 
-@pytest.mark.parametrize('dtype, more', [('bfloat16', {}), ('float16', {SCALER_LM: 12, SCALE: 2})])
+@pytest.mark.parametrize('dtype, more', [('bfloat16', {}), ('float16', {SCALER: 12, SCALE: 2})])
 def test_pre_training(tmp_path, dtype, more):
     """Twelve updates, three lines in the log."""
     put(tmp_path, a=random_text(40))
