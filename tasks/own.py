@@ -223,8 +223,7 @@ def load(options: Namespace, train_rows=None) -> tuple[Task, tuple[Split, Split,
 
 def saved_task(config: dict) -> Task:
     """The task of a run of own data, from its config.json, without its training file."""
-    options = Namespace(**{'metric': None, **config['options']})  # which earlier runs do not have
-    return own_task(options, tuple(config['classes']), config.get('positive', 1))
+    return own_task(Namespace(**config['options']), tuple(config['classes']), config['positive'])
 
 
 def read_own(task: Task, path: str, options: Namespace) -> Split:
