@@ -216,8 +216,7 @@ def label_of(i: int, label):
 
 
 def argv_of(**options):
-    """n_iter=3, submit=True, text=['a', 'b, c'] -> ['--n_iter=3', '--submit', '--text=a,"b, c"']; options that are None
-    or False are left out."""
+    """submit=True, text=['a', 'b, c'] -> ['--submit', '--text=a,"b, c"']; None and False give no option."""
     argv = []
     for name, value in options.items():
         if isinstance(value, (list, tuple)):

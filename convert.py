@@ -277,7 +277,6 @@ def to_transformers(folder: str, args):
 
 
 def main(args):
-    """Convert one way or the other."""
     if args.from_transformers:
         from_transformers(args.from_transformers, args)
     else:

@@ -92,8 +92,7 @@ class OpenAIAdam(torch.optim.AdamW):
         return {**super().__getstate__(), 'own': self.own, 'grad_norm': self.grad_norm}
 
     def clip(self):
-        """The number by which all gradients are to be divided, max(norm, max_grad_norm) / max_grad_norm, in float32;
-        None without clipping."""
+        """What gradients are to be divided by, max(norm, max_grad_norm) / max_grad_norm, in float32; None: nothing."""
         limit = self.param_groups[0]['max_grad_norm']
         grads = [p.grad for group in self.param_groups for p in group['params'] if p.grad is not None]
         if limit <= 0 or not grads:

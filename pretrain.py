@@ -4,8 +4,7 @@ The defaults are those of the paper (section 4.1), with clipping at norm 1, whic
 result, in the layout of the released weights, is the folder save/DESC: a --model_path for train.py and generate.py.
 With --snapshots N, save/DESC/snapshots/0, 1, ... are too: the network after 0, 1, ... updates (figure 2 of the paper).
 With --model_path training starts from such a folder. Prints after every --log_every updates: epochs updates tr_loss
-va_loss va_ppl tokens/s; and on stderr the progress. Interrupted, it goes on with the same command and --resume. Under
-torchrun processes share each update.
+va_loss va_ppl tokens/s. Interrupted, the same command goes on with --resume. Under torchrun processes share updates.
 """
 
 import os
@@ -16,7 +15,6 @@ from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
-    """The options of a pre-training run. hparams.json in the model folder changes defaults."""
     parser = Parser('pretrain.py', __doc__, '--data_dir FOLDER ')
     group = parser.add_argument_group('data')
     group.add_argument('--data_dir', required=True, metavar='FOLDER', help='the text: all *.txt in it and below it, '

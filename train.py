@@ -1,8 +1,7 @@
 """Fine-tune the network on a task: `python train.py --dataset rocstories --submit --analysis`.
 
 Prints after each epoch, as the original does: epoch updates tr_cost va_cost tr_acc va_acc. Ctrl-C saves a checkpoint
-first (common/checkpoint.py), and the same command with --resume goes on. Under torchrun its towers are spread over the
-processes.
+first, and the same command with --resume goes on. Under torchrun the towers are spread over the processes.
 """
 
 import os
@@ -224,8 +223,7 @@ def build_model(args, task, n_vocab, n_ctx, clf_token):
 class Losses(nn.Module):
     """The losses of a training step, as a module that DistributedDataParallel can wrap.
 
-    They come from fast.py; with `plain` from DoubleHeadModel.forward and loss.py, which give the same numbers (but for
-    dropout, which is drawn otherwise).
+    They come from fast.py; with `plain` from DoubleHeadModel.forward and loss.py: the same numbers but for dropout.
     """
 
     def __init__(self, model, lm_coef, plain=False):
@@ -263,8 +261,7 @@ def update(runner, opt, batch, n_towers, autocast, scaler=NO_SCALING):
 
 
 def build(run, task, data):
-    """The network with the released weights; its `Losses`, with several processes in DistributedDataParallel; the
-    optimizer."""
+    """The network with the released weights; its `Losses`, perhaps in DistributedDataParallel; the optimizer."""
     args, n_total = run.args, data.per_epoch * run.args.n_iter
     set_seed(args.seed)
     model = build_model(args, task, data.n_vocab, data.n_ctx, data.clf_token)

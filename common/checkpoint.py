@@ -96,8 +96,7 @@ class Run:
             return run.finish(results)
 
     All that changes in a run is in `state` (plain values and tensors), in the parts that have a state_dict, and in the
-    generators, so that a checkpoint of these continues it bit for bit. With several processes, the first one writes the
-    files.
+    generators, so that a checkpoint of these continues it bit for bit. The first process writes the files.
     """
 
     def __init__(self, args, ranks, device, autocast):
@@ -130,8 +129,7 @@ class Run:
         self.stack.close()
 
     def complete_results(self):
-        """With --resume, results.json of a run that is complete; otherwise None. ValueError names a file of the run
-        that was changed or is missing."""
+        """With --resume, results.json of a complete run. ValueError names a file that was changed or is missing."""
         if not (self.args.resume and os.path.lexists(self.results_path)):
             return None
         results = read_sealed(self.results_path)
@@ -224,7 +222,6 @@ class Run:
             self.save_or_stop()
 
     def save(self):
-        """Write the checkpoint."""
         generators = self.ranks.gather(generator_states())
         if self.ranks.rank == 0:
             self.check_parameters()
@@ -324,8 +321,7 @@ def check_archive(path):
 
 
 def load_state(path: str) -> dict:
-    """Read a file of `save_state`, to the CPU; nothing is unpickled but tensors and plain values. Raises ValueError if
-    damaged."""
+    """Read a file of `save_state`, to the CPU: tensors and plain values alone. Raises ValueError if it is damaged."""
     check_file(path)
     try:
         if zipfile.is_zipfile(path):
@@ -362,7 +358,6 @@ def is_plain(tensor) -> bool:
 
 
 def all_finite(state: dict) -> bool:
-    """True if all numbers of a state dict are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 

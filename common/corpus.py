@@ -1,9 +1,8 @@
 """Encode a folder of text once, into one memory-mapped file of token ids that pretrain.py reads.
 
 The text is cut into pieces, of several files or of a part of one, and the result for each piece is a file, so that an
-interrupted run only has to process the missing pieces. File names contain a hash of the text and of the vocabulary, so
-that tokens of another text or vocabulary are never used by mistake. If two runs need the same file, one writes it and
-the other waits.
+interrupted run only has to process the missing pieces. File names contain a hash of text and vocabulary, so that other
+tokens are never used by mistake. If two runs need the same file, one writes it and the other waits.
 """
 
 import functools
@@ -114,7 +113,6 @@ def blocks_of(path):
 
 
 def lines_of_span(span):
-    """The lines of a span."""
     with open(span.path, 'rb') as f:
         f.seek(span.start)
         return f.read(span.size).decode('utf-8-sig').split('\n')

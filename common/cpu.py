@@ -83,8 +83,7 @@ def add_product(out, x, w):
 
 
 def gelu_of_product(x, w, b):
-    """gelu(x @ w + b), without gradients. oneDNN applies gelu before it writes the product, also in bfloat16, where
-    this saves a tenth of an evaluation."""
+    """gelu(x @ w + b), without gradients. oneDNN applies gelu before it writes: a tenth of an evaluation."""
     if is_for_onednn(x, w, (torch.float32, torch.bfloat16)):
         dtype = product_dtype(x)
         if dtype == w.dtype or len(x) >= len(w):  # casting w costs as much as the gelu of len(w) rows
@@ -100,8 +99,6 @@ def onednn(x, w, b=None, act='none'):
 
 
 class OneDNNProduct(torch.autograd.Function):
-    """x @ w + b by oneDNN."""
-
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)

@@ -25,8 +25,7 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context in which the forward passes of --dtype run.
 
     tf32 rounds the inputs of matrix products on CUDA; float32 does not. bfloat16 and float16 use autocast.
-    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a device or dtype
-    that torch does not have.
+    deterministic: torch refuses operations that may give other bits each time. ValueError for what torch does not have.
     """
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads the variable when it starts
@@ -65,8 +64,7 @@ def device_of(args, ranks=None):
 
 
 def best_dtype(device) -> str:
-    """The dtype for --dtype auto on a device: bfloat16 where its matrix products are at least twice as fast as those of
-    float32, otherwise float32."""
+    """The dtype for --dtype auto: bfloat16 where its products are at least twice as fast as those of float32."""
     if device.type == 'cuda':
         is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
@@ -86,7 +84,6 @@ NO_SCALING = grad_scaler(torch.device('cpu'), 'float32')
 
 
 def set_seed(seed: int):
-    """Seed the generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

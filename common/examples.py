@@ -101,8 +101,7 @@ def transform_roc(X1, X2, X3, encoder, max_len: int, n_ctx: int):
 
 
 class Ragged:
-    """N lists of ids. Equal lists are stored once, and all of them in one flat array: two bytes an id, where Python's
-    lists take some forty."""
+    """N lists of ids in one flat array, equal lists once: two bytes an id, where Python's lists take some forty."""
 
     def __init__(self, ids, ends, rows):
         self.ids, self.ends = ids, ends  # (all ids,), (D,)  where each distinct list ends

@@ -1,7 +1,6 @@
 """The options that several scripts share: their names, defaults, ranges and help.
 
-One name means the same in every script. Nothing here imports torch, which takes seconds: a script parses its options
-before it does.
+One name means the same in every script. Nothing here imports torch, which takes seconds and comes after the options.
 """
 
 import argparse

@@ -42,7 +42,6 @@ def open_trained(args) -> Trained:
 
 
 def open_run(folder, encoder_path, bpe_path) -> Trained:
-    """The network of a run of train.py."""
     config_path, path = (os.path.join(folder, name) for name in ('config.json', 'best_params.pt'))
     check_file(config_path, hint=': --desc and --save_dir name a run of train.py that has been begun')
     config = read_sealed(config_path)

@@ -80,8 +80,7 @@ def peak_of(device):
 
 
 def step_cost(args, name, B, n_ctx, rounds, n_parts=1, pretraining=False):
-    """Median seconds of a contender's training step, which computes B examples in n_parts, and the peak of memory in
-    MiB."""
+    """Median seconds of a contender's training step of B examples in n_parts, and the peak of memory in MiB."""
     cfg, device = contenders.setup(args)
     if pretraining:
         steps = contenders.lm_steps(args, cfg, n_ctx, device, B // n_parts)

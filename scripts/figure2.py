@@ -4,9 +4,8 @@
     python scripts/figure2.py --snapshots save/books/snapshots --data_dir glue/
 
 The left half is drawn from the results of the first command. For the right half this script runs zero_shot.py on the
-networks that `pretrain.py --snapshots` kept, and adds each score to --results, so that the same command continues after
-an interruption. --data_dir has the Story Cloze files and the folders CoLA, SST-2, DPRD and BLiMP. BLiMP takes every
-tenth pair here.
+networks that `pretrain.py --snapshots` kept, and adds each score to --results, from which the same command goes on.
+--data_dir has the Story Cloze files and the folders CoLA, SST-2, DPRD and BLiMP, of which every tenth pair is taken.
 """
 
 import sys
@@ -54,8 +53,7 @@ COLORS = {dataset: f'C{i}' for i, dataset in enumerate(NAMES)}  # the same in bo
 
 
 def constant_answer(dataset, data_dir):
-    """The score of the best constant answer on the file that is drawn, and a hash of the examples; for BLiMP, which
-    nobody changes, 50 and ''."""
+    """The best constant answer's score on the file that is drawn, and a hash of the examples; for BLiMP 50 and ''."""
     if dataset == 'blimp':
         return 50., ''
     files = zero_shot.PROBLEMS[dataset](data_dir)
@@ -65,8 +63,7 @@ def constant_answer(dataset, data_dir):
 
 
 def measure(args):
-    """Run what is missing; returns {'about': ..., 'constant': {dataset: score}, 'examples': {dataset: hash}, 'scores':
-    {updates: scores}}."""
+    """Run what is missing: about, constant {dataset: score}, examples {dataset: hash}, scores {updates: scores}."""
     results = read_sealed(args.results) if os.path.exists(args.results) else {'scores': {}}
     results['about'] = dict(environment(), snapshots=os.path.basename(os.path.dirname(os.path.abspath(args.snapshots))))
     found = {dataset: constant_answer(dataset, args.data_dir) for dataset in DRAWN}

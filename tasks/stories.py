@@ -113,7 +113,6 @@ def rocstories(data_dir: str, n_train: int | None = None, n_valid: int = N_VALID
 
 
 def load_stories(task: Task, options: Namespace) -> tuple[Split, Split, Split]:
-    """Training, validation and test examples."""
     path = find_cloze_file(options.data_dir, 'val')
     labelled = split_cloze(path, options.n_valid)
     train, valid = (split_of(path, texts, labels) for *texts, labels in labelled)
@@ -121,11 +120,9 @@ def load_stories(task: Task, options: Namespace) -> tuple[Split, Split, Split]:
 
 
 def read_stories(task: Task, path: str, options: Namespace) -> Split:
-    """The stories of one file."""
     *texts, labels = read_cloze(path)
     return split_of(path, texts, labels)
 
 
 def split_of(path: str, texts: list, labels: list | None) -> Split:
-    """A Split of stories and endings, with notes."""
     return Split(tuple(texts), labels, notes=tuple(doubled_quotes(path, texts[1] + texts[2])))
