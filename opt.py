@@ -109,14 +109,11 @@ class OpenAIAdam(torch.optim.AdamW):
                     wide = p.grad.to(torch.promote_types(p.grad.dtype, torch.float32))
                     p.grad.copy_(wide / scale.to(p.grad.device))
 
-    def settings(self, groups) -> list[dict]:
-        """Our entries in the `param_groups` of an optimizer or a state dict; torch's differ between its versions."""
-        return [{name: group[name] for name in (*self.own, 'lr', 'params')} for group in groups]
-
     def load_state_dict(self, state_dict):
-        """Load moments and settings, also those that another version of torch wrote."""
-        settings = self.settings(state_dict['param_groups'])
-        groups = [{**group, **own} for group, own in zip(self.param_groups, settings, strict=True)]
+        """Load moments and settings; of what another version of torch wrote, the settings that are ours."""
+        names = (*self.own, 'lr', 'params')
+        groups = [{**group, **{name: saved[name] for name in names}}
+                  for group, saved in zip(self.param_groups, state_dict['param_groups'], strict=True)]
         super().load_state_dict({**state_dict, 'param_groups': groups})
 
     @torch.no_grad()
