@@ -157,8 +157,7 @@ def warmup_of(lr_warmup, n_total):
 
 def add_network_args(parser, model_path, what):
     """Weights, vocabulary and size of the network; returns the group. model_path, what: of --model_path."""
-    group = parser.add_argument_group('network and weights', 'Sizes default to those in hparams.json in --model_path, '
-                                      'where it exists.')
+    group = parser.add_argument_group('network and weights', 'Sizes default to those in --model_path.')
     group.add_argument('--model_path', default=model_path, metavar='FOLDER', help=what)
     group.add_argument('--encoder_path', metavar='FILE', help='vocabulary (default: encoder_bpe_40000.json in '
                        '--model_path)')
@@ -196,9 +195,8 @@ def add_computing_args(parser):
     group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
     group.add_argument('--dtype', default='float32', choices=['auto', 'float32', 'tf32', 'bfloat16', 'float16'],
                        help='dtype of matrix products; parameters, softmax and losses stay float32. float16 is for '
-                       'GPUs without bfloat16, and scales the loss. On CPUs without AMX or AVX512-BF16 both are slower '
-                       'than float32. auto: bfloat16 on CPUs with one of these and on GPUs since Ampere, otherwise '
-                       'float32')
+                       'GPUs without bfloat16, and scales the loss. auto: bfloat16 on CPUs with AMX or AVX512-BF16, '
+                       'without which it is slower, and on GPUs since Ampere, otherwise float32')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
                        'bits each time (slower); a CPU does with as many threads')
     return group

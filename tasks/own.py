@@ -281,8 +281,7 @@ OPTIONS = ('train', 'valid', 'test', 'text', 'label', 'form', 'number', 'label_b
 
 def add_options(parser):
     """The options of --dataset own. Those that are not given are None."""
-    group = parser.add_argument_group('data of your own (--dataset own)', 'Files are csv, tsv (no quotes), jsonl, or '
-                                      'parquet.')
+    group = parser.add_argument_group('data of your own (--dataset own)', 'csv, tsv (no quotes), jsonl or parquet')
     group.add_argument('--train', metavar='FILE', help='training examples')
     group.add_argument('--text', metavar='COLUMNS', help='columns of the texts: title,body. A name with a comma is '
                        'written between double quotes. What each --form takes: '
