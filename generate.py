@@ -16,8 +16,7 @@ from common.shell import begin_script, printable, run_script
 def parse_args(argv=None):
     parser = Parser('generate.py', __doc__, '[--prompt TEXT | --score FILE] ')
     group = parser.add_argument_group('what to do').add_mutually_exclusive_group()
-    group.add_argument('--prompt', metavar='TEXT', help='text to continue; without it, each line of standard input is '
-                       'a prompt')
+    group.add_argument('--prompt', metavar='TEXT', help='text to continue (default: each line of standard input)')
     group.add_argument('--score', metavar='FILE', help='print log-probability and perplexity of each line and in total')
     group = parser.add_argument_group('generation')
     group.add_argument('--gen_len', type=number(int, 1), default=40, help='number of tokens to add, limited by n_ctx')

@@ -17,8 +17,7 @@ from common.shell import begin_script, run_script
 def parse_args(argv=None):
     parser = Parser('pretrain.py', __doc__, '--data_dir FOLDER ')
     group = parser.add_argument_group('data')
-    group.add_argument('--data_dir', required=True, metavar='FOLDER', help='the text: all *.txt in it and below it, '
-                       'UTF-8')
+    group.add_argument('--data_dir', required=True, metavar='FOLDER', help='all *.txt in it and below it, UTF-8')
     group.add_argument('--vocab_size', type=number(int, 1), help='learn a vocabulary of at most so many tokens '
                        "from the text (2, each character twice, and merges; the paper's: 40478 = 2 + 2 * 238 + 40,000),"
                        ' instead of --encoder_path with --bpe_path or --model_path')

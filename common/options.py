@@ -133,8 +133,7 @@ def add_run_args(parser, desc):
     group = parser.add_argument_group('run')
     group.add_argument('--desc', type=run_name, help=f'name of the run and of its files{desc}')
     group.add_argument('--seed', type=number(int, 0, 2 ** 32), default=42, help='seed of all random numbers')
-    group.add_argument('--resume', action='store_true', help='continue the run --desc from its last checkpoint; '
-                       'without one it begins anew')
+    group.add_argument('--resume', action='store_true', help='continue the run --desc, or begin it if there is none')
     group.add_argument('--checkpoint_minutes', type=number(float, 0), default=5, metavar='X', help='time between '
                        'checkpoints; 0: one after every update')
     return group
@@ -182,8 +181,7 @@ def add_regularisation_args(parser):
     """Dropout, weight decay and clipping; returns the group."""
     group = parser.add_argument_group('regularisation')
     add_dropout_args(group)
-    group.add_argument('--l2', type=number(float, 0), default=0.01, help='decoupled weight decay of all but biases and '
-                       'gains')
+    group.add_argument('--l2', type=number(float, 0), default=0.01, help='weight decay of all but biases and gains')
     group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip gradients to this '
                        'global norm; -1: do not')
     return group
@@ -206,8 +204,7 @@ def add_files_args(parser):
     """Folders that training writes to; returns the group."""
     group = parser.add_argument_group('files')
     group.add_argument('--log_dir', default='log/', metavar='FOLDER', help='the log goes here, as DESC.jsonl')
-    group.add_argument('--save_dir', default='save/', metavar='FOLDER', help='the trained network goes here, as the '
-                       'folder DESC')
+    group.add_argument('--save_dir', default='save/', metavar='FOLDER', help='the trained network goes here, as DESC/')
     return group
 
 

@@ -20,15 +20,13 @@ SECTION_NAMES = ('train', 'memory', 'pretrain', 'evaluate', 'small', 'generate',
 def parse_args(argv=None):
     parser = Parser('scripts/bench.py', __doc__)
     group = parser.add_argument_group('what to measure')
-    group.add_argument('--only', nargs='+', choices=SECTION_NAMES, help='these sections; the others of the report do '
-                       'not change (default: all)')
+    group.add_argument('--only', nargs='+', choices=SECTION_NAMES, help='sections (default: all); others stay')
     group.add_argument('--rounds', type=number(int, 1), default=5, help='rounds of each comparison, after a first one')
     group.add_argument('--port', metavar='FOLDER', help='a checkout of the port, for the section train')
     group.add_argument('--nanogpt', metavar='FOLDER', help='a checkout of nanoGPT, for the section pretrain')
     group.add_argument('--toy', action='store_true', help='use a tiny network, to test this script')
     group.add_argument('--device', default='auto', help='cuda, mps or cpu; auto: the first available one')
-    group.add_argument('--out', metavar='FILE', default='BENCHMARKS.md', help='the report; its picture is in docs/ '
-                       'beside it')
+    group.add_argument('--out', metavar='FILE', default='BENCHMARKS.md', help='the report; its picture goes to docs/')
     args = parser.parse_args(argv)
     if args.toy and args.out == parser.get_default('out'):
         raise ValueError('--toy needs --out: its figures would replace those of a real network')

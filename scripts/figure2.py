@@ -19,12 +19,10 @@ from common.shell import begin_script, run_script
 
 def parse_args(argv=None):
     parser = Parser('scripts/figure2.py', __doc__, '--snapshots FOLDER --data_dir FOLDER ')
-    parser.add_argument('--snapshots', required=True, metavar='FOLDER', help='folder of networks; their names are the '
-                        'numbers of updates')
+    parser.add_argument('--snapshots', required=True, metavar='FOLDER', help='networks, named by their updates')
     parser.add_argument('--data_dir', required=True, metavar='FOLDER', help='the data of all tasks')
     parser.add_argument('--results', default='log/zero_shot.json', metavar='FILE', help='the scores')
-    parser.add_argument('--transfer', default='log/figure2.json', metavar='FILE', help='the results of the first '
-                        'command')
+    parser.add_argument('--transfer', default='log/figure2.json', metavar='FILE', help='results of the first command')
     parser.add_argument('--figure', default='log/figure2.png', metavar='FILE', help='the picture')
     return parser.parse_args(argv)
 

@@ -289,8 +289,7 @@ def add_options(parser):
     group.add_argument('--label', metavar='COLUMN', help='column of the class; with --form choices of the right '
                        "answer, given by its column's name or its exact text")
     group.add_argument('--form', choices=COLUMNS, help='what an example is (default: text)')
-    group.add_argument('--number', action='store_true', default=None, help='the label is a number to estimate, not a '
-                       'class')
+    group.add_argument('--number', action='store_true', default=None, help='the label is a number to estimate')
     group.add_argument('--label_base', type=int, choices=[0, 1], help='with --form choices: the label is the number of '
                        'the right answer, counted from 0 or from 1')
     group.add_argument('--metric', choices=dict.fromkeys(sum(METRICS.values(), ())),
