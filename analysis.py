@@ -88,7 +88,7 @@ def metric_of(line: dict) -> str:
 def report(name: str, valid: float, test: float | None, metric='accuracy'):
     """Print the two scores of a run, in percent, in the original's words, and return them."""
     print(f'{name} Valid {metric.title()}: {valid:.2f}')
-    print(f'{name} Test {metric.title()}:  ' + ('unknown, no labelled test file' if test is None else f'{test:.2f}'))
+    print(f'{name} Test {metric.title()}:  ' + ('unknown' if test is None else f'{test:.2f}'))
     return valid, test
 
 

@@ -149,7 +149,9 @@ def read_checkpoint(path: str) -> dict:
         raise ValueError(f'{path} is damaged, or not of safetensors ({str(e).splitlines()[0]})') from None
     tensors = {name.removeprefix('transformer.'): tensor for name, tensor in state.items()}
     if 'lm_head.weight' in tensors:  # the library writes one of the tied two, or both
-        tensors.setdefault('tokens_embed.weight', tensors.pop('lm_head.weight'))
+        head = tensors.pop('lm_head.weight')
+        if not torch.equal(tensors.setdefault('tokens_embed.weight', head), head):
+            raise ValueError(f'{path}: lm_head is not tied to the embeddings, as in this network')
     return tensors
 
 

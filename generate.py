@@ -127,6 +127,8 @@ def sample(transformer, n_vocab: int, prompt: list[int], gen_len: int, n_samples
 
 def continue_prompt(transformer, encoder, prompt: str, args, seed: int) -> list[str]:
     """Print and return --n_samples continuations of a prompt."""
+    if any('\ud800' <= char <= '\udfff' for char in prompt):  # how Python reads bytes that it cannot decode
+        raise ValueError('the prompt is not UTF-8 text')
     [ids] = encoder.encode([prompt], verbose=False)
     if not ids and '\n</w>' not in encoder.encoder:
         raise ValueError('the prompt is empty and the vocabulary has no newline to start from: give a word')

@@ -181,6 +181,8 @@ def validate(run, module, data):
     parts, ranks = data.valid(run.args.micro_batch), run.ranks
     losses = torch.zeros(len(parts), device=run.device)
     for i in range(ranks.rank, len(parts), ranks.size):
+        if ranks.size == 1:  # all processes must call it equally often
+            run.save_or_stop()
         with run.autocast:
             part = fast.move(data.cut_out(parts[i], len(data.tokens)), run.device)
             losses[i] = module(part, data.n_valid * data.n_ctx)
@@ -217,11 +219,26 @@ def train(run):
     snapshots = snapshots_of(args.snapshots, n_total)
     if 0 in snapshots and state['n_updates'] == 0:
         write_network(run, module.model, 'snapshots/0/')
-    since, n_tokens = time.time(), 0
+    since, n_tokens = time.monotonic(), 0
+
+    def log_when_due():
+        """Validate and log after every log_every updates and the last one, if the log has not that line."""
+        nonlocal since, n_tokens
+        n_updates = state['n_updates']
+        if n_updates % args.log_every and n_updates < n_total or n_updates in (0, state['log'][-1].get('n_updates')):
+            return
+        tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.monotonic() - since)
+        va_loss = validate(run, module, data)
+        run.log(n_epochs=n_updates / data.per_epoch, n_updates=n_updates, tr_loss=tr_loss, va_loss=va_loss,
+                va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s)
+        run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
+                  .format(**state['log'][-1]))
+        state['losses'], since, n_tokens = [], time.monotonic(), 0
 
     bar = progress('updates', range(state['n_updates'] + 1, n_total + 1), n_total, initial=state['n_updates'],
                    disable=ranks.rank > 0)
     for n_updates in bar:
+        log_when_due()  # after the update before, if a signal has ended its validation
         batch = fast.move(data.batch(n_updates - 1), device)
         run.begin_update()
         loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
@@ -230,17 +247,11 @@ def train(run):
         n_tokens += data.n_batch * args.n_ctx
         if device.type == 'cpu' or n_updates % SHOW_EVERY == 0:
             bar.set_postfix(loss=f'{state["losses"][-1].item():.3f}', refresh=False)
-        if n_updates % args.log_every == 0 or n_updates == n_total:
-            tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.time() - since)
-            va_loss = validate(run, module, data)
-            run.log(n_epochs=n_updates / data.per_epoch, n_updates=n_updates, tr_loss=tr_loss, va_loss=va_loss,
-                    va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s)
-            run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
-                      .format(**state['log'][-1]))
-            state['losses'], since, n_tokens = [], time.time(), 0
         if n_updates in snapshots:  # before the checkpoint of this update
             write_network(run, module.model, f'snapshots/{n_updates}/')
+        log_when_due()
         run.save_or_stop()
+    log_when_due()
     return finish(run, module.model)
 
 
@@ -249,7 +260,6 @@ def begin(run):
     args, ranks = run.args, run.ranks
     ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
     tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait
-    ranks.agree('texts or vocabularies', key)
     data = Sequences(tokens, args, ranks)
     if not args.vocab_size:  # the vocabulary was learned from other text
         for note in unfamiliar(tokens[::1 + len(tokens) // 2 ** 20], load_vocabulary(args.encoder_path)):
@@ -259,7 +269,6 @@ def begin(run):
     scaler = grad_scaler(run.device, args.dtype)
     state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data_hash(args, key),
                       dict(n_updates=0, n_total=n_total, losses=[]))
-    ranks.agree('checkpoints', state['n_updates'])
     state['losses'] = [loss.to(run.device) for loss in state['losses']]  # a checkpoint has them on the CPU
     run.print(f'{n_vocab:,} tokens in the vocabulary; {data.n_train_tokens:,} tokens to train on, '
               f'{data.n_valid * args.n_ctx:,} held out; updates {state["n_updates"] + 1:,} to {n_total:,} of '

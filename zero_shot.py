@@ -358,7 +358,7 @@ def print_perplexity(name, nats, n_tokens, n_words, n_bytes) -> list[float]:
     """Print and return the three numbers of `perplexity`."""
     token, word, byte = float(nats / n_tokens), float(nats / n_words), float(nats / math.log(2) / n_bytes)
     print(f'{name}: {n_tokens:.0f} tokens, {token:.3f} nats a token (perplexity {math.exp(min(token, 700)):.2f}), '
-          f'{word:.3f} nats a word (perplexity {math.exp(min(word, 700)):.1f}), {byte:.3f} bits a byte')
+          f'{word:.3f} nats a word (perplexity {math.exp(min(word, 700)):.4g}), {byte:.3f} bits a byte')
     return [token, word, byte]
 
 

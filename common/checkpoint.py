@@ -164,7 +164,9 @@ class Run:
                 self.print(f'nothing to resume in {self.folder}: the run begins')
             for path in set_aside([self.log_path, self.folder]):
                 self.print(f'the files of an earlier run are now in {path}')
-        self.started = self.saved_at = time.time()
+        self.ranks.agree('data, texts or vocabularies', data_hash)
+        self.ranks.agree('checkpoints', self.state['n_updates'])
+        self.started = self.saved_at = time.monotonic()
         if self.ranks.rank == 0:
             options, *earlier = self.state['log']
             self.logger = ResultLogger(self.log_path, *earlier, **options)
@@ -198,11 +200,11 @@ class Run:
 
     def seconds(self):
         """Seconds that the run has taken, without its interruptions."""
-        return self.state['seconds'] + time.time() - self.started
+        return self.state['seconds'] + time.monotonic() - self.started
 
     def save_or_stop(self):
         """Save a checkpoint when it is time; after a signal save one and raise Stopped. All processes do the same."""
-        is_due = time.time() - self.saved_at >= 60 * self.args.checkpoint_minutes
+        is_due = time.monotonic() - self.saved_at >= 60 * self.args.checkpoint_minutes
         is_due, received = self.ranks.largest([int(is_due), int(self.signals.received)], self.device)
         if is_due or received:
             self.save()
@@ -228,7 +230,7 @@ class Run:
             saved = {name: part.state_dict() for name, part in self.parts.items()}
             saved |= dict(generators=generators, data=self.data_hash, state={**self.state, 'seconds': self.seconds()})
             save_state(self.last_path, {**saved, 'sha256': seal_of(self.last_path, saved)})
-        self.saved_at = time.time()
+        self.saved_at = time.monotonic()
 
     def log(self, **line):
         """Add a line to the log. Raises ArithmeticError if one of its numbers is not finite."""

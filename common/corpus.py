@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ class Span(NamedTuple):
     path: str
     start: int  # its first byte
     size: int  # bytes
+    crc: int  # check sum of its bytes
     ends_line: bool
 
 
@@ -77,7 +79,7 @@ def cut(data_dir):
                 if n_bytes >= PIECE:  # the last piece is full
                     pieces.append([])
                     n_bytes = 0
-                pieces[-1].append(Span(path, start, len(block), ends_line))
+                pieces[-1].append(Span(path, start, len(block), zlib.crc32(block), ends_line))
                 n_bytes += len(block)
                 digest.update(block)
                 bar.update(len(block))
@@ -115,7 +117,10 @@ def blocks_of(path):
 def lines_of_span(span):
     with open(span.path, 'rb') as f:
         f.seek(span.start)
-        return f.read(span.size).decode('utf-8-sig').split('\n')
+        block = f.read(span.size)
+    if zlib.crc32(block) != span.crc:
+        raise ValueError(f'{span.path} was changed while it was read: run again')
+    return block.decode('utf-8-sig').split('\n')
 
 
 words_of_short_chunk = functools.lru_cache(MAX_CACHED)(words_of_chunk)

@@ -141,8 +141,8 @@ def unfamiliar(ids, vocabulary) -> list[str]:
         notes.append(f'{100 * n[0] / n.sum():.1f} % of the tokens are not in the vocabulary (digits? another '
                      'alphabet?), and the network cannot tell them apart')
     if n[1:].sum() > MOST_A_WORD * n_words > 0:
-        notes.append(f'a word takes {n[1:].sum() / n_words:.1f} tokens, where text that the vocabulary was made for '
-                     'takes 1.2 (another language?)')
+        notes.append(f'a word takes {n[1:].sum() / n_words:.1f} tokens, where English text takes 1.2 (another '
+                     'language?)')
     return notes
 
 

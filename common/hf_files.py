@@ -8,7 +8,7 @@ the released vocabulary; in brackets with the tokenizer that transformers has fo
     11,226 stories and endings of the Story Cloze Test                  11,226 (9,337)
     44,263 texts of CoLA, MRPC, STS-B and RTE, each once                44,237 (33,793)
 
-Not expressed: ftfy's repair of wrongly decoded text, most HTML entities, wide letters, URLs, rare runs of quotes, a
+Not expressed: ftfy's repair of wrongly decoded text, most HTML entities, URLs, rare runs of quotes, a
 final sigma. A literal "_start_" or "<unk>" in a text is read as the special token.
 """
 
@@ -22,7 +22,8 @@ from utils import read_json
 
 ALONE, IN_RUNS = '!";?+,)(*[]}{_', '-~/|'  # signs that blanks surround: each one, or a run of equal ones
 # what ftfy and text_standardize replace most often, and white space
-CLEAN = (('[‘’‚‛]', "'"), ('[“”„‟]', '"'), ('\r\n?|[\u2028\u2029\x85]', '\n'), ('[—–―]', '-'), ('…', '...'), ('´', "'"),
+CLEAN = (*((chr(c), chr(c - 0xfee0)) for c in range(0xff01, 0xff5f)),  # wide letters and signs
+         ('[‘’‚‛]', "'"), ('[“”„‟]', '"'), ('\r\n?|[\u2028\u2029\x85]', '\n'), ('[—–―]', '-'), ('…', '...'), ('´', "'"),
          ('[\0-\x08\x0b\x0e-\x1f\x7f\ufeff]', ''), ('&amp;', '&'), ('&lt;', '<'), ('&gt;', '>'), ('&quot;', '"'),
          ('&nbsp;', ' '), (r'\A\s+|\s+\z', ''), (r'\s*\n\s*', ' \n '), (r'[^\S\n]+', ' '))
 LOWER, ALPHA, BLANK = 'a-zß-öø-ÿ', 'A-Za-zÀ-ÖØ-öø-ÿ', r'\s'
