@@ -75,6 +75,15 @@ def test_a_long_line_is_cut_at_spaces_and_stays_one_line(tmp_path, monkeypatch, 
         tokens_of(tmp_path)
 
 
+def test_text_that_changes_while_it_is_read_is_said(tmp_path):
+    """Otherwise its ids would be kept as those of the text before."""
+    put(tmp_path, a='the cat sat')
+    [[span]], _ = corpus.cut(f'{tmp_path}/text')
+    put(tmp_path, a='the dog sat')
+    with pytest.raises(ValueError, match='a.txt was changed while it was read: run again'):
+        corpus.lines_of_span(span)
+
+
 def test_small_files_share_a_piece(tmp_path, monkeypatch):
     put(tmp_path, **{f'{i:03}': 'the cat\n' for i in range(100)})
     monkeypatch.setattr(corpus, 'PIECE', 80)

@@ -243,6 +243,15 @@ def test_a_console_that_lacks_a_character_shows_a_question_mark(monkeypatch):
     assert '\ufffd' in texts[0] and texts[0].replace('\ufffd', '?') in shown and texts[1] in shown
 
 
+def test_a_prompt_that_is_no_text_is_refused(monkeypatch):
+    """In a C locale Python reads bytes that are not UTF-8 as halves of characters."""
+    with pytest.raises(ValueError, match='the prompt is not UTF-8 text'):
+        main(toy_args('--prompt', 'caf\udce9', '--gen_len', '2'))
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('mom\ncaf\udce9\n'))
+    with pytest.raises(ValueError, match='prompt 2: the prompt is not UTF-8 text'):
+        main(toy_args('--gen_len', '2'))
+
+
 @pytest.mark.parametrize('temperature', [0., 1.])
 def test_logits_that_are_not_finite_end_generation(toy, temperature):
     """Neither the greedy choice nor a draw hides them."""

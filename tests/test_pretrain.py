@@ -213,6 +213,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(run, tmp_path, whol
     finish(process, 128 + number)
     assert f'stopped after update {n_updates} of' in (tmp_path / 'err').read_text()
     assert 'with --resume continues' in (tmp_path / 'err').read_text()
+    assert len(lines_of(tmp_path)) == 1 + n_updates // 5 - (where == 'evaluate')  # a validation is broken off
     options = [*VOCABULARY, '--n_iter', '4']
     with pytest.raises(ValueError, match='interrupted run: add --resume'):
         run(*options)

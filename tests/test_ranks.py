@@ -14,6 +14,7 @@ from toy import NO_DROPOUT, ROOT, toy_argv
 import classifier
 import pretrain
 import train
+from common.device import Ranks
 from tasks.stories import TEST_NAME
 
 
@@ -78,6 +79,16 @@ def test_processes_that_cannot_share_the_towers_are_told_so(folder, monkeypatch)
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(ValueError, match='2 processes cannot share --n_gpu 3 towers equally'):
         train.main(train.parse_args(toy_argv(folder, '--n_gpu', '3')))
+
+
+@pytest.mark.parametrize('is_different, words', [
+    (lambda value: isinstance(value, str) and len(value) == 64, 'different data, texts or vocabularies'),
+    (lambda value: value == 0, 'different checkpoints')])
+def test_processes_with_other_files_do_not_train_together(folder, monkeypatch, is_different, words):
+    """Two machines may have folders of their own."""
+    monkeypatch.setattr(Ranks, 'gather', lambda self, value: [value, None if is_different(value) else value])
+    with pytest.raises(ValueError, match=words):
+        train.main(train.parse_args(toy_argv(folder)))
 
 
 @pytest.mark.slow
