@@ -81,8 +81,9 @@ def rows_of(examples, labels, options):
     if len([*filter(None, names)]) != n:
         raise ValueError(f'text= names {len(names)} columns, but an example has {n} texts')
     if label_name is None:
-        # labels made of the texts have their name
-        label_name = next(name for name in (series_name, 'label', 'class', 'label_') if name not in names)
+        label_name = 'label' if series_name in names else series_name  # labels made of the texts have their name
+        while label_name in names:
+            label_name += '_'
     rows = [(f'example {i}', [*texts, plain(label)])
             for i, (texts, label) in enumerate(zip(examples, labels, strict=True))]
     return rows, types.pop() if len(types) == 1 else 'str', dict(options, text=names, label=str(label_name))

@@ -60,7 +60,8 @@ class OpenAIAdam(torch.optim.AdamW):
 
     schedule: a name in SCHEDULES. warmup: a fraction of t_total. t_total: the number of updates in the schedule.
     l2, vector_l2, b1, b2, e and lr may differ between parameter groups. A parameter without a gradient does not change,
-    and k in 1 - b1^k counts its own updates, but for e and l2 those of its group. max_grad_norm <= 0: no clipping.
+    and k in 1 - b1^k counts its own updates; where k scales e and l2, it counts those of its group.
+    max_grad_norm <= 0: no clipping.
     kwargs: ignored with a warning, because the port accepts any. `grad_norm`: the norm of the last step's gradients
     before clipping (a tensor; None without clipping). Works under torch.amp.GradScaler.
     Raises ValueError, with the value in it, for an argument out of range, and once t is past t_total.

@@ -25,8 +25,8 @@ def parse_args(argv=None):
     group = options.add_run_args(parser, '')
     parser.set_defaults(desc='pretrained')
     group.add_argument('--log_every', type=number(int, 1), default=1000, help='updates between two validations')
-    group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep the network '
-                       'at the end, after 0, 1 and further updates, N times, in save/DESC/snapshots/; 0: never')
+    group.add_argument('--snapshots', type=number(int, 0, 10001), default=0, metavar='N', help='keep N networks in '
+                       'save/DESC/snapshots/: the last, those after 0 and 1 updates, and others between')
     group = options.add_training_args(parser, n_iter=100, lr=2.5e-4, lr_warmup=2000, epochs=number(float, 1e-6, 1e6))
     group.add_argument('--n_batch', type=number(int, 1), default=64, help='sequences in an update')
     group.add_argument('--micro_batch', type=number(int, 1), default=8, help='sequences that a process computes at a '
@@ -53,7 +53,6 @@ if __name__ == '__main__':
 
 import json
 import math
-import time
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -181,12 +180,32 @@ def validate(run, module, data):
     parts, ranks = data.valid(run.args.micro_batch), run.ranks
     losses = torch.zeros(len(parts), device=run.device)
     for i in range(ranks.rank, len(parts), ranks.size):
-        if ranks.size == 1:  # all processes must call it equally often
+        if run.signals.received and ranks.size == 1:  # all processes must call it equally often
             run.save_or_stop()
         with run.autocast:
             part = fast.move(data.cut_out(parts[i], len(data.tokens)), run.device)
             losses[i] = module(part, data.n_valid * data.n_ctx)
     return ranks.sum(losses).sum().item()  # each loss was computed by one process and is 0 on the others
+
+
+def is_due(state, args) -> bool:
+    """True if the network is to be validated now: after every log_every updates and the last one."""
+    n_updates = state['n_updates']
+    is_logged = state['log'][-1].get('n_updates', 0) == n_updates
+    return not is_logged and (n_updates % args.log_every == 0 or n_updates == state['n_total'])
+
+
+def validate_and_log(run, module, data):
+    """Validate, and print and log the losses and the speed since the last validation."""
+    state, seconds = run.state, run.seconds()
+    n_updates, tr_loss = state['n_updates'], torch.stack(state['losses']).mean().item()
+    n_tokens = (n_updates - state['log'][-1].get('n_updates', 0)) * data.n_batch * data.n_ctx
+    va_loss = validate(run, module, data)
+    run.log(n_epochs=n_updates / data.per_epoch, n_updates=n_updates, tr_loss=tr_loss, va_loss=va_loss,
+            va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=n_tokens / (seconds - state['since']))
+    run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
+              .format(**state['log'][-1]))
+    state['losses'], state['since'] = [], run.seconds()
 
 
 def snapshots_of(n_snapshots, n_total) -> set[int]:
@@ -219,39 +238,24 @@ def train(run):
     snapshots = snapshots_of(args.snapshots, n_total)
     if 0 in snapshots and state['n_updates'] == 0:
         write_network(run, module.model, 'snapshots/0/')
-    since, n_tokens = time.monotonic(), 0
-
-    def log_when_due():
-        """Validate and log after every log_every updates and the last one, if the log has not that line."""
-        nonlocal since, n_tokens
-        n_updates = state['n_updates']
-        if n_updates % args.log_every and n_updates < n_total or n_updates in (0, state['log'][-1].get('n_updates')):
-            return
-        tr_loss, tokens_per_s = torch.stack(state['losses']).mean().item(), n_tokens / (time.monotonic() - since)
-        va_loss = validate(run, module, data)
-        run.log(n_epochs=n_updates / data.per_epoch, n_updates=n_updates, tr_loss=tr_loss, va_loss=va_loss,
-                va_ppl=math.exp(min(va_loss, 700)), tokens_per_s=tokens_per_s)
-        run.print('{n_epochs:.2f} {n_updates} {tr_loss:.3f} {va_loss:.3f} {va_ppl:.2f} {tokens_per_s:.0f}'
-                  .format(**state['log'][-1]))
-        state['losses'], since, n_tokens = [], time.monotonic(), 0
+    if is_due(state, args):  # a signal has ended the validation
+        validate_and_log(run, module, data)
 
     bar = progress('updates', range(state['n_updates'] + 1, n_total + 1), n_total, initial=state['n_updates'],
                    disable=ranks.rank > 0)
     for n_updates in bar:
-        log_when_due()  # after the update before, if a signal has ended its validation
         batch = fast.move(data.batch(n_updates - 1), device)
         run.begin_update()
         loss = update(runner, opt, batch, args.micro_batch, run.autocast, scaler, run.drop_update)
         state['losses'].append(ranks.sum(loss) / ranks.size)
         state['n_updates'] = n_updates
-        n_tokens += data.n_batch * args.n_ctx
         if device.type == 'cpu' or n_updates % SHOW_EVERY == 0:
             bar.set_postfix(loss=f'{state["losses"][-1].item():.3f}', refresh=False)
         if n_updates in snapshots:  # before the checkpoint of this update
             write_network(run, module.model, f'snapshots/{n_updates}/')
-        log_when_due()
+        if is_due(state, args):
+            validate_and_log(run, module, data)
         run.save_or_stop()
-    log_when_due()
     return finish(run, module.model)
 
 
@@ -260,6 +264,7 @@ def begin(run):
     args, ranks = run.args, run.ranks
     ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
     tokens, key, n_vocab = load_tokens(args)  # one process encodes, the others wait
+    ranks.agree('texts or vocabularies', key)
     data = Sequences(tokens, args, ranks)
     if not args.vocab_size:  # the vocabulary was learned from other text
         for note in unfamiliar(tokens[::1 + len(tokens) // 2 ** 20], load_vocabulary(args.encoder_path)):
@@ -268,7 +273,7 @@ def begin(run):
     module, runner, opt = build(args, n_vocab, n_total, run.device, ranks)
     scaler = grad_scaler(run.device, args.dtype)
     state = run.begin(dict(model=module.model, opt=opt, scaler=scaler), data_hash(args, key),
-                      dict(n_updates=0, n_total=n_total, losses=[]))
+                      dict(n_updates=0, n_total=n_total, losses=[], since=0.))
     state['losses'] = [loss.to(run.device) for loss in state['losses']]  # a checkpoint has them on the CPU
     run.print(f'{n_vocab:,} tokens in the vocabulary; {data.n_train_tokens:,} tokens to train on, '
               f'{data.n_valid * args.n_ctx:,} held out; updates {state["n_updates"] + 1:,} to {n_total:,} of '

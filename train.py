@@ -480,6 +480,7 @@ def main(args, train_rows=None):
     try:
         ranks.agree('values of --dtype', args.dtype)  # auto may be another one on another machine
         (task, data), results = load_data(args, train_rows), []
+        ranks.agree('data or weights', data.digest)
         for warning in data.warnings if ranks.rank == 0 else ():
             print(printable(f'warning: {warning}'))
         for of_seed in options_of_runs(args):

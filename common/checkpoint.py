@@ -164,7 +164,6 @@ class Run:
                 self.print(f'nothing to resume in {self.folder}: the run begins')
             for path in set_aside([self.log_path, self.folder]):
                 self.print(f'the files of an earlier run are now in {path}')
-        self.ranks.agree('data, texts or vocabularies', data_hash)
         self.ranks.agree('checkpoints', self.state['n_updates'])
         self.started = self.saved_at = time.monotonic()
         if self.ranks.rank == 0:

@@ -193,8 +193,8 @@ def add_computing_args(parser):
     group.add_argument('--device', default='auto', help='cuda, mps, cpu or cuda:1; auto: the first available one')
     group.add_argument('--dtype', default='float32', choices=['auto', 'float32', 'tf32', 'bfloat16', 'float16'],
                        help='dtype of matrix products; parameters, softmax and losses stay float32. float16 is for '
-                       'GPUs without bfloat16, and scales the loss. auto: bfloat16 on CPUs with AMX or AVX512-BF16, '
-                       'without which it is slower, and on GPUs since Ampere, otherwise float32')
+                       'GPUs without bfloat16, and scales the loss. auto: bfloat16 on CPUs with AMX or AVX512-BF16 and '
+                       'on GPUs since Ampere, otherwise float32. On other CPUs both are slower than float32')
     group.add_argument('--deterministic', action='store_true', help='on CUDA, use only algorithms that give the same '
                        'bits each time (slower); a CPU does with as many threads')
     return group

@@ -31,6 +31,7 @@ if __name__ == '__main__':
     args = begin_script(parse_args)  # before the slow imports: --help is quick
 
 import hashlib
+import itertools
 import os
 
 import numpy as np
@@ -69,6 +70,9 @@ def measure(args):
     results['constant'], results['examples'] = ({name: of[i] for name, of in found.items()} for i in (0, 1))
     snapshots = sorted(filter(str.isdecimal, os.listdir(args.snapshots)), key=int)
     results['scores'] = {updates: results['scores'].get(updates, {}) for updates in snapshots}
+    changed = [dataset for dataset in DRAWN if earlier.get(dataset) not in (None, results['examples'][dataset])]
+    for scores, dataset in itertools.product(results['scores'].values(), changed):
+        scores.pop(dataset, None)
     for updates, scores in results['scores'].items():
         folder = os.path.join(args.snapshots, updates)
         weights = hash_model(folder, *(os.path.join(folder, name) for name in (VOCABULARY, MERGES)))['weights']
@@ -76,8 +80,7 @@ def measure(args):
             scores.clear()
             scores['weights'] = weights
         for dataset in DRAWN:
-            is_same = earlier.get(dataset) in (None, results['examples'][dataset])
-            if dataset not in scores or not is_same:
+            if dataset not in scores:
                 print(f'after {updates} updates:')
                 options = zero_shot.parse_args(['--dataset', dataset, '--data_dir', args.data_dir,
                                                 '--model_path', folder])

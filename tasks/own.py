@@ -150,11 +150,16 @@ def label_of(task: Task, base: int | None, texts: list[str], label: str) -> int 
         return float(label)
     if task.form == 'question':
         return right_answer(base, task.classes, texts[2:], label)
-    alike = [label] if label in task.classes else [
-        name for name in task.classes if as_text(name).lower() == as_text(label).lower()]  # 1.0 and 1, True and true
-    if len(alike) != 1:
+    if label not in task.classes:  # another format may write 1.0 as 1, and True as true
+        label = {spelling(name): name for name in task.classes}.get(spelling(label), label)
+    if label not in task.classes:
         raise ValueError(f'{label[:40]!r} is not a class of the training examples, which are {listed(task.classes)}')
-    return task.classes.index(alike[0])
+    return task.classes.index(label)
+
+
+def spelling(label: str) -> str:
+    """A label as all formats may write it."""
+    return label.lower() if label.lower() in ('true', 'false') else as_text(label)
 
 
 def right_answer(base: int | None, names: tuple, answers: list[str], label: str) -> int:
@@ -322,7 +327,7 @@ def check_options(args):
     for i, name in enumerate(columns):
         if not name and not (args.form == 'choices' and i == 1):
             raise ValueError(f'--text {args.text}: column {i + 1} has no name')
-        if name and name in [*columns[:i], args.label]:
+        if name and name.lower() in (other.lower() for other in [*columns[:i], args.label]):
             raise ValueError(f'column {name} is named twice in --text and --label')
     if args.form == 'choices' and args.number:
         raise ValueError('--number has no effect with --form choices: the label is the right answer')

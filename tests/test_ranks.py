@@ -82,7 +82,7 @@ def test_processes_that_cannot_share_the_towers_are_told_so(folder, monkeypatch)
 
 
 @pytest.mark.parametrize('is_different, words', [
-    (lambda value: isinstance(value, str) and len(value) == 64, 'different data, texts or vocabularies'),
+    (lambda value: isinstance(value, str) and len(value) == 64, 'different data or weights'),
     (lambda value: value == 0, 'different checkpoints')])
 def test_processes_with_other_files_do_not_train_together(folder, monkeypatch, is_different, words):
     """Two machines may have folders of their own."""
