@@ -45,7 +45,7 @@ KEPT = 'train.py evaluate_and_log: copy to the host'
 BEST, RESTORE, MOMENTS = (f'{place}: copy to the device' for place in (
     'train.py finish', 'common/checkpoint.py restore', 'opt.py load_state_dict'))
 # pretrain.py, each line of the log, or about the time that is left: mean losses
-LOG_LM, VALID_LM = 'pretrain.py train: number', 'pretrain.py validate: number'
+LOG_LM, VALID_LM = 'pretrain.py validate_and_log: number', 'pretrain.py validate: number'
 # pretrain.py, the result, each parameter: it must be finite; the pieces of the shards
 SAVE_LM = [f'model_pytorch.py save_openai_pretrained_model: {what}' for what in ('number', 'copy to the host')]
 # --plain, each tower: X, M and Y are moved, and model_pytorch.py refuses sequences without a classify token
