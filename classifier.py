@@ -64,8 +64,8 @@ def rows_of(examples, labels, options):
             labels = [label for label, in columns_in(examples, [str(label_name)])]
         labels = as_list('labels', labels)
         if names is None:
-            names = list(map(str, examples))
-            if same := [name for name, values in examples.items() if list(map(str, values)) == list(map(str, labels))]:
+            names, answers = list(map(str, examples)), list(map(str, labels))
+            if same := [name for name, values in examples.items() if list(map(str, values)) == answers]:
                 raise ValueError(f'column {same[0]} holds the labels: text= names the columns of the texts')
         examples = texts_in(examples, filter(None, names))
     elif isinstance(examples, pandas.Series) and examples.name:

@@ -14,6 +14,7 @@ from common.shell import begin_script, printable, run_script
 
 
 def parse_args(argv=None):
+    """The options. Those that would have no effect are refused."""
     parser = Parser('generate.py', __doc__, '[--prompt TEXT | --score FILE] ')
     group = parser.add_argument_group('what to do').add_mutually_exclusive_group()
     group.add_argument('--prompt', metavar='TEXT', help='text to continue (default: each line of standard input)')

@@ -15,6 +15,7 @@ from common.shell import begin_script, run_script
 
 
 def parse_args(argv=None):
+    """The options of a pre-training run. hparams.json in the model folder changes defaults."""
     parser = Parser('pretrain.py', __doc__, '--data_dir FOLDER ')
     group = parser.add_argument_group('data')
     group.add_argument('--data_dir', required=True, metavar='FOLDER', help='all *.txt in it and below it, UTF-8')

@@ -91,7 +91,8 @@ def shown(path) -> str:
 
 
 def is_there(path, kind=stat.S_ISREG) -> bool:
-    """Whether a path is a file, or with stat.S_ISDIR a folder. OSError if it may not be seen, or links to nothing."""
+    """Whether a path is a regular file, or with stat.S_ISDIR a folder. OSError if it may not be looked at, or is at the
+    end of a link to nothing."""
     try:
         return kind(os.stat(path).st_mode)
     except OSError as e:

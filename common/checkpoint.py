@@ -187,7 +187,7 @@ class Run:
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         set_generator_states(saved['generators'][self.ranks.rank])
-        self.state = saved['state']
+        self.state |= saved['state']  # what an earlier version did not keep has the value of the beginning
 
     def refuse_other_options(self, options, path):
         """Raise ValueError where a run, whose options `path` holds, cannot be continued with the present ones."""
@@ -223,6 +223,7 @@ class Run:
             self.save_or_stop()
 
     def save(self):
+        """Write the checkpoint."""
         generators = self.ranks.gather(generator_states())
         if self.ranks.rank == 0:
             self.check_parameters()
@@ -359,6 +360,7 @@ def is_plain(tensor) -> bool:
 
 
 def all_finite(state: dict) -> bool:
+    """True if all numbers of a state dict are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 

@@ -25,7 +25,8 @@ def choose_device(name: str, dtype: str, deterministic: bool = False):
     """The torch device of --device, and the context in which the forward passes of --dtype run.
 
     tf32 rounds the inputs of matrix products on CUDA; float32 does not. bfloat16 and float16 use autocast.
-    deterministic: torch refuses operations that may give other bits each time. ValueError for what torch does not have.
+    deterministic: torch refuses operations that may give other bits each time. Raises ValueError for a device
+    or dtype that torch does not have.
     """
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # cuBLAS reads the variable when it starts
@@ -84,6 +85,7 @@ NO_SCALING = grad_scaler(torch.device('cpu'), 'float32')
 
 
 def set_seed(seed: int):
+    """Seed the generators of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

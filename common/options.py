@@ -156,7 +156,8 @@ def warmup_of(lr_warmup, n_total):
 
 def add_network_args(parser, model_path, what):
     """Weights, vocabulary and size of the network; returns the group. model_path, what: of --model_path."""
-    group = parser.add_argument_group('network and weights', 'Sizes default to those in --model_path.')
+    group = parser.add_argument_group('network and weights', 'Sizes default to those in hparams.json in --model_path, '
+                                      'where it exists.')
     group.add_argument('--model_path', default=model_path, metavar='FOLDER', help=what)
     group.add_argument('--encoder_path', metavar='FILE', help='vocabulary (default: encoder_bpe_40000.json in '
                        '--model_path)')
@@ -181,7 +182,8 @@ def add_regularisation_args(parser):
     """Dropout, weight decay and clipping; returns the group."""
     group = parser.add_argument_group('regularisation')
     add_dropout_args(group)
-    group.add_argument('--l2', type=number(float, 0), default=0.01, help='weight decay of all but biases and gains')
+    group.add_argument('--l2', type=number(float, 0), default=0.01, help='decoupled weight decay of all but biases and '
+                       'gains')
     group.add_argument('--max_grad_norm', type=number(float, -math.inf), default=1, help='clip gradients to this '
                        'global norm; -1: do not')
     return group

@@ -77,7 +77,8 @@ def run_script(main, args, advice=''):
 def one_line_errors(advice=''):
     """In this context, an error that a user can correct ends the program with one line on stderr and exit status 2.
 
-    advice: the end of the line when memory is short. An exception may have an exit `status`; others end in a traceback.
+    advice: the end of the line when there is not enough memory. An exception with an attribute `status` gives the exit
+    status; others end in a traceback.
     """
     try:
         yield

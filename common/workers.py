@@ -70,7 +70,8 @@ def share_out(work, jobs, n_proc, desc) -> list:
     """[work(job) for job in jobs], computed in n_proc new processes; in this one if n_proc < 2. Shows progress.
 
     work: a function of a module, or functools.partial of one, which is imported in the new processes; torch cannot be.
-    An exception of `work` is raised here, ChildProcessError if a process is killed. The processes end with this one.
+    An exception of `work` is raised here, ChildProcessError if a process is killed. The processes end when this
+    function or this process does.
     """
     if n_proc < 2:
         return list(progress(desc, map(work, jobs), len(jobs)))
